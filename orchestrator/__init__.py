@@ -1,0 +1,1 @@
+"""What surrounds training: experiment files, planning, driving Ray, records and reports."""

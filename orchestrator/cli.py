@@ -1,0 +1,179 @@
+"""The `tandem` command. Imports what a command needs when it runs, so that --help stays quick."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trainers.errors import TandemError
+
+if TYPE_CHECKING:
+    from orchestrator.spec import Experiment
+
+app = typer.Typer(
+    name="tandem",
+    help="Train the same work in Keras and PyTorch on Ray, and compare them honestly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file (YAML).")]
+ResultsDirectory = Annotated[
+    str, typer.Argument(metavar="DIR", help="Results of an experiment: a directory or URL.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as keras.epochs=2."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command()
+def run(
+    file: ExperimentFile, set_: Overrides = None, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Train every arm of an experiment on this machine, then write the report."""
+    with _errors(debug):
+        from orchestrator import spec
+
+        experiment = spec.load(file, set_ or [])
+        _train_and_report(experiment, file.resolve().parent, as_json)
+
+
+@app.command()
+def resume(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Go on with an experiment that was interrupted or failed; what is done stays done."""
+    with _errors(debug):
+        from orchestrator import spec
+        from orchestrator.records import ExperimentRecords, Storage
+
+        document = ExperimentRecords(Storage(directory)).document()
+        experiment = spec.from_json(document["experiment"])
+        _train_and_report(experiment, Path(document["module_path"]), as_json)
+
+
+@app.command()
+def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) -> None:
+    """Check an experiment, its data, its storage and this machine's capacity; train nothing."""
+    with _errors(debug):
+        from orchestrator import driver, environment, spec
+
+        experiment = spec.load(file, set_ or [])
+        gpus = len(environment.describe()["gpus"])
+        fit = driver.check_capacity(
+            experiment.scale, cpus=environment.available_cpus(), gpus=gpus
+        )
+        prepared = driver.prepare(experiment)
+        data = prepared.dataset
+        height, width, channels = data.image_shape
+        typer.echo(
+            f"{len(prepared.runs)} runs, {min(fit, len(prepared.runs))} at a time; "
+            f"{len(data.train_labels)} training, {len(data.validation_labels)} validation and "
+            f"{len(data.test_labels)} test images of {width}x{height}x{channels} in "
+            f"{len(data.class_names)} classes"
+        )
+        for warning in data.warnings:
+            typer.echo(f"note: {warning}")
+
+
+@app.command()
+def report(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Make the report again, from the records alone."""
+    with _errors(debug):
+        _report(directory, as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of experiment files, for editors."""
+    from orchestrator import spec
+
+    typer.echo(json.dumps(spec.json_schema(), indent=2))
+
+
+def _train_and_report(experiment: Experiment, module_path: Path, as_json: bool) -> None:
+    from rich.console import Console
+
+    from orchestrator import driver, environment
+    from orchestrator.clusters.local import local_ray
+    from orchestrator.progress import Progress
+
+    console = Console(stderr=True)
+    directory = driver.open_records(experiment).storage.url
+    try:
+        with _termination_as_interrupt():
+            driver.check_capacity(
+                experiment.scale,
+                cpus=environment.available_cpus(),
+                gpus=len(environment.describe()["gpus"]),
+            )
+            with console.status("reading the data"):
+                prepared = driver.prepare(experiment)
+            for warning in prepared.dataset.warnings:
+                console.print(f"note: {warning}")
+            with console.status("starting Ray"):
+                ray = contextlib.ExitStack()
+                ray.enter_context(local_ray())
+            progress = Progress(prepared, console)
+            with ray, progress.shown():
+                driver.execute(prepared, module_path=module_path, watch=progress.refresh)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; go on with: tandem resume {directory}")
+        raise typer.Exit(130) from None
+    failed = _report(directory, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _report(directory: str, as_json: bool) -> bool:
+    """Write the report; returns whether a run failed."""
+    from orchestrator import report as reports
+    from orchestrator.records import ExperimentRecords, Storage
+
+    comparison = reports.write(ExperimentRecords(Storage(directory)))
+    if as_json:
+        typer.echo(json.dumps(comparison.to_json(), indent=1))
+    else:
+        typer.echo(comparison.answer)
+        typer.echo(f"report: {directory.rstrip('/')}/report/report.html")
+    return bool(comparison.failed_runs)
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def _errors(debug: bool) -> Iterator[None]:
+    """Print an error that tandem raised on purpose as its sentence, without a traceback."""
+    try:
+        yield
+    except TandemError as error:
+        if debug:
+            raise
+        typer.echo(f"tandem: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,1 @@
+"""Where Ray is: so far, on this machine."""

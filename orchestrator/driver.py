@@ -1,0 +1,244 @@
+"""From an experiment to records, on the head node: check, plan, train what is open, note failures."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator import environment, plan, training
+from orchestrator.plan import Run, Session
+from orchestrator.records import ExperimentRecords, RunRecords, Storage, StorageError
+from orchestrator.spec import Experiment, Scale
+from trainers.data import Dataset, open_dataset
+from trainers.errors import InputError
+
+_PROBE_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An experiment that passed its checks and is ready to be trained."""
+
+    experiment: Experiment
+    dataset: Dataset
+    runs: list[Run]
+    records: ExperimentRecords
+
+
+def open_records(experiment: Experiment) -> ExperimentRecords:
+    """The experiment's directory in its storage."""
+    return ExperimentRecords(Storage(experiment.storage).at(experiment.name))
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Check the storage and the data before anything is spent, and expand the plan.
+
+    Raises:
+        InputError: something that would make the runs fail.
+    """
+    records = open_records(experiment)
+    _check_writable(records.storage)
+    dataset = open_dataset(experiment.data)
+    height, width, _ = dataset.image_shape
+    for name, arm in experiment.arms.items():
+        if arm.augmentation.crop >= min(height, width):
+            raise InputError(
+                f"arms.{name}.augmentation.crop {arm.augmentation.crop} is too large for images of "
+                f"{width}x{height} pixels; at most {min(height, width) - 1} is possible"
+            )
+        if arm.batch_size > len(dataset.train_labels):
+            raise InputError(
+                f"arms.{name}.batch_size {arm.batch_size} exceeds the {len(dataset.train_labels)} "
+                "training images; choose a smaller one"
+            )
+    return Prepared(
+        experiment=experiment,
+        dataset=dataset,
+        runs=plan.expand(experiment, dataset.fingerprint),
+        records=records,
+    )
+
+
+def _check_writable(storage: Storage) -> None:
+    storage.write("write-check", bytes(_PROBE_BYTES))
+    storage.delete("write-check")
+
+
+def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
+    """How many runs fit at once.
+
+    Raises:
+        InputError: not even one does; says what would.
+    """
+    fit = plan.concurrent_runs(scale, cpus=cpus, gpus=gpus)
+    if fit:
+        return fit
+    if gpus < scale.workers * scale.gpus_per_worker:
+        raise InputError(
+            f"scale: {scale.workers} workers with {scale.gpus_per_worker:g} GPUs each need "
+            f"{scale.workers * scale.gpus_per_worker:g} GPUs, but there are {gpus:g}; "
+            "lower scale.workers or set scale.gpus_per_worker=0"
+        )
+    needed = scale.workers * scale.cpus_per_worker
+    at_most = int(cpus // scale.cpus_per_worker)
+    remedy = (
+        f"at most {at_most} fit: set scale.workers={at_most}"
+        if at_most
+        else f"set scale.cpus_per_worker={int(cpus)} or less"
+    )
+    raise InputError(
+        f"scale: {scale.workers} workers with {scale.cpus_per_worker} CPUs each need {needed} CPUs, "
+        f"but there are {cpus:g}; {remedy}"
+    )
+
+
+def execute(prepared: Prepared, *, module_path: Path, watch: Callable[[], None]) -> None:
+    """Train every open run on the Ray cluster that this process is connected to.
+
+    A run that fails is recorded and the others go on; what an earlier start gave up is tried
+    again. Interrupting leaves everything recorded so far in place.
+
+    Args:
+        prepared: from `prepare`.
+        module_path: directory that users' own models are imported from.
+        watch: called about twice a second while runs train, to show progress.
+
+    Raises:
+        InputError: the cluster is too small.
+        StorageError: the storage failed while runs were training.
+    """
+    import ray
+
+    resources = ray.cluster_resources()
+    lanes = check_capacity(
+        prepared.experiment.scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0)
+    )
+    driver_session = uuid.uuid4().hex[:8]
+    _begin(prepared, driver_session, module_path)
+    waiting: queue.SimpleQueue[Session] = queue.SimpleQueue()
+    open_runs = [
+        run
+        for run in prepared.runs
+        if training.is_open(prepared.records.run(run.id), driver_session)
+    ]
+    for session in plan.sessions(open_runs, lanes=lanes):
+        waiting.put(session)
+    errors: list[Exception] = []
+
+    def train_sessions() -> None:
+        try:
+            while not errors:
+                _train_session(prepared, waiting.get_nowait(), driver_session, module_path)
+        except queue.Empty:
+            return
+        except Exception as error:
+            errors.append(error)
+
+    # Daemons, since an interrupt must not wait for what Ray is doing in them.
+    threads = [threading.Thread(target=train_sessions, daemon=True) for _ in range(lanes)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) and not errors:
+        watch()
+        time.sleep(0.5)
+    watch()
+    if errors:
+        raise errors[0]
+
+
+def _begin(prepared: Prepared, driver_session: str, module_path: Path) -> None:
+    experiment, dataset = prepared.experiment, prepared.dataset
+    prepared.records.begin(
+        {
+            "experiment": experiment.model_dump(mode="json"),
+            "module_path": str(module_path),
+            "runs": [
+                {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed}
+                for run in prepared.runs
+            ],
+            "data": {
+                "fingerprint": dataset.fingerprint,
+                "class_names": dataset.class_names,
+                "image_shape": list(dataset.image_shape),
+                "train_images": len(dataset.train_labels),
+                "validation_images": len(dataset.validation_labels),
+                "test_images": len(dataset.test_labels),
+                "warnings": dataset.warnings,
+            },
+        }
+    )
+    prepared.records.add_session(
+        {
+            "driver_session": driver_session,
+            "started_at": time.time(),
+            "command": ["tandem", *sys.argv[1:]],
+            "environment": environment.describe(),
+        }
+    )
+    for run in prepared.runs:
+        prepared.records.run(run.id).describe(
+            {
+                "id": run.id,
+                "arm": run.arm,
+                "framework": run.framework,
+                "seed": run.seed,
+                "recipe": run.recipe.model_dump(mode="json"),
+                "scale": experiment.scale.model_dump(mode="json"),
+            }
+        )
+
+
+def _train_session(
+    prepared: Prepared, session: Session, driver_session: str, module_path: Path
+) -> None:
+    """Launch workers again after each failure until no run of the session is open."""
+    from ray.train import TrainingFailedError
+
+    def first_open() -> RunRecords | None:
+        records = (prepared.records.run(run.id) for run in session.runs)
+        return next((run for run in records if training.is_open(run, driver_session)), None)
+
+    while first_open() is not None:
+        assignment = training.Assignment(
+            session=session,
+            scale=prepared.experiment.scale,
+            data=prepared.experiment.data,
+            data_fingerprint=prepared.dataset.fingerprint,
+            storage_url=prepared.records.storage.url,
+            driver_session=driver_session,
+            launched_at=time.time(),
+            module_path=str(module_path),
+        )
+        try:
+            training.fit(assignment)
+        except TrainingFailedError as error:
+            if sentence := training.storage_failure(error):
+                raise StorageError(sentence) from error
+            run = first_open()
+            if run is not None:
+                retries = prepared.experiment.scale.retries
+                note_failure(run, training.diagnose(error), driver_session, retries)
+
+
+def note_failure(
+    records: RunRecords, failure: training.Failure, driver_session: str, retries: int
+) -> None:
+    """Record a failure of the run under way and decide whether it is given up."""
+    earlier = [
+        record for record in records.failures() if record["driver_session"] == driver_session
+    ]
+    records.add_failure(
+        {
+            "driver_session": driver_session,
+            "failed_at": time.time(),
+            "cause": failure.cause,
+            "detail": failure.detail,
+            "given_up": not failure.retry or len(earlier) >= retries,
+        }
+    )

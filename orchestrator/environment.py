@@ -1,0 +1,70 @@
+"""What the machine, the software and the code were when something was measured."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("tandem", "ray", "tensorflow", "keras", "torch", "numpy", "pandas", "pyarrow")
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def describe() -> dict[str, Any]:
+    """Machine, versions and commit, as plain JSON."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "cpu": _cpu_model(),
+        "cpus": available_cpus(),
+        "gpus": _gpus(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _run(*command: str) -> str | None:
+    if shutil.which(command[0]) is None:
+        return None
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    return finished.stdout.strip() if finished.returncode == 0 else None
+
+
+def _gpus() -> list[str]:
+    names = _run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return names.splitlines() if names else []
+
+
+def _commit() -> str | None:
+    """The commit of the working directory's repository, marked if files differ from it."""
+    commit = _run("git", "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return f"{commit} (modified)" if _run("git", "status", "--porcelain") else commit

@@ -1,0 +1,78 @@
+"""From an experiment to the runs it takes, and from runs to the sessions that train them. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+
+from orchestrator.spec import Experiment, Scale
+from trainers.recipes import Recipe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One arm with one seed: the unit that is trained, retried and recorded."""
+
+    id: str
+    """Names the run's directory; the same work has the same id wherever it runs."""
+    arm: str
+    framework: str
+    seed: int
+    recipe: Recipe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Session:
+    """Runs of one framework that one group of workers trains one after another, kept warm."""
+
+    framework: str
+    runs: tuple[Run, ...]
+
+
+def expand(experiment: Experiment, data_fingerprint: str) -> list[Run]:
+    """Every arm with every seed, in the order of the file.
+
+    A run's id ends in a hash of what decides its result and its speed: the data's contents, the
+    recipe, the seed and the workers. Changing an arm makes new runs and leaves the others done.
+    """
+    return [
+        _run(experiment.scale, data_fingerprint, name, arm.framework, seed, arm.recipe())
+        for name, arm in experiment.arms.items()
+        for seed in arm.seeds
+    ]
+
+
+def _run(scale: Scale, fingerprint: str, arm: str, framework: str, seed: int, recipe: Recipe) -> Run:
+    identity = {
+        "data": fingerprint,
+        "framework": framework,
+        "seed": seed,
+        "recipe": recipe.model_dump(mode="json"),
+        "scale": scale.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker"}),
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return Run(
+        id=f"{arm}-seed{seed}-{digest}", arm=arm, framework=framework, seed=seed, recipe=recipe
+    )
+
+
+def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:
+    """How many runs a cluster holds at once; 0 if not even one fits."""
+    fit = int(cpus // (scale.workers * scale.cpus_per_worker))
+    if scale.gpus_per_worker:
+        fit = min(fit, int(gpus // (scale.workers * scale.gpus_per_worker)))
+    return min(fit, scale.concurrent_runs or fit)
+
+
+def sessions(runs: Iterable[Run], *, lanes: int) -> list[Session]:
+    """Share the runs of each framework out over at most `lanes` groups of workers."""
+    by_framework: dict[str, list[Run]] = {}
+    for run in runs:
+        by_framework.setdefault(run.framework, []).append(run)
+    return [
+        Session(framework=framework, runs=tuple(group[lane::lanes]))
+        for framework, group in by_framework.items()
+        for lane in range(min(lanes, len(group)))
+    ]

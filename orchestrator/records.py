@@ -1,0 +1,294 @@
+"""The run store: what an experiment leaves behind in storage, written as things happen.
+
+    <storage>/<name>/
+        experiment.json        the experiment as it was understood, its runs, its data
+        sessions.jsonl         every start of the driver: when, command, machine, versions
+        runs/<run id>/
+            run.json           arm, framework, seed, recipe
+            attempts.jsonl     every time workers took the run up, from which epoch, start-up times
+            epochs.jsonl       metrics of every finished epoch
+            failures.jsonl     what went wrong, and whether it was tried again
+            result.json        the final test; its presence means that the run is done
+            predictions.npz    answer and confidence for each test image
+            checkpoints/       the last two epochs' state with its checksum
+        report/                made from all of the above, at any time
+
+Files are only ever added to or written whole, so a kill loses at most the epoch under way. Storage
+is anything that pyarrow has a filesystem for: a directory, s3://, gs://.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from trainers import checkpoints
+from trainers.contract import EpochMetrics, State
+from trainers.errors import InputError
+
+SCHEMA_VERSION = 1
+_CHECKPOINTS_KEPT = 2
+
+Record = dict[str, Any]
+
+
+class StorageError(InputError):
+    """The storage cannot be reached, read or written."""
+
+
+class Storage:
+    """Files under one directory or URL, written whole or not at all."""
+
+    def __init__(self, url: str) -> None:
+        """Open a storage.
+
+        Args:
+            url: a directory, or a URL that pyarrow has a filesystem for.
+
+        Raises:
+            StorageError: the URL is of no known kind.
+        """
+        try:
+            if "://" in url:
+                self._files, self._base = pafs.FileSystem.from_uri(url)
+                self.url = url
+            else:
+                self._files = pafs.LocalFileSystem()
+                self.url = self._base = str(Path(url).expanduser().absolute())
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise StorageError(f"storage {url!r} cannot be opened: {error}") from error
+        self.is_local = isinstance(self._files, pafs.LocalFileSystem)
+
+    def at(self, *parts: str) -> Storage:
+        """The storage of a directory below this one."""
+        below = Storage.__new__(Storage)
+        below._files, below.is_local = self._files, self.is_local
+        below.url = "/".join((self.url.rstrip("/"), *parts))
+        below._base = "/".join((self._base.rstrip("/"), *parts))
+        return below
+
+    def _path(self, name: str) -> str:
+        return f"{self._base}/{name}" if name else self._base
+
+    def read(self, name: str) -> bytes | None:
+        """A file's contents, or None where there is none."""
+        try:
+            with self._files.open_input_stream(self._path(name)) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"storage {self.url!r}: {name} cannot be read: {error}") from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Create or replace a file so that a reader sees all of it or none.
+
+        Raises:
+            StorageError: no permission, no space, no connection.
+        """
+        path = self._path(name)
+        target = f"{path}.part" if self.is_local else path
+        try:
+            if self.is_local:
+                self._files.create_dir(path.rpartition("/")[0], recursive=True)
+            with self._files.open_output_stream(target) as stream:
+                stream.write(content)
+            if self.is_local:
+                self._files.move(target, path)
+        except OSError as error:
+            if self.is_local:
+                Path(target).unlink(missing_ok=True)
+            raise StorageError(
+                f"storage {self.url!r} cannot be written: {_reason(error)}; "
+                "mend that or choose another with --set storage=DIR"
+            ) from error
+
+    def names(self, directory: str = "") -> list[str]:
+        """Names of the files and directories right below a directory, sorted."""
+        selector = pafs.FileSelector(self._path(directory), allow_not_found=True)
+        return sorted(entry.base_name for entry in self._files.get_file_info(selector))
+
+    def delete(self, name: str) -> None:
+        """Remove a file if it is there."""
+        try:
+            self._files.delete_file(self._path(name))
+        except FileNotFoundError:
+            pass
+
+    def read_json(self, name: str) -> Record | None:
+        """A JSON file's contents, or None where there is none or it is damaged."""
+        content = self.read(name)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError:
+            return None
+
+    def write_json(self, name: str, document: Record) -> None:
+        """Write a JSON document with the schema's version in it."""
+        text = json.dumps({"schema": SCHEMA_VERSION} | document, indent=1, allow_nan=True)
+        self.write(name, text.encode())
+
+    def read_lines(self, name: str) -> list[Record]:
+        """The records of a .jsonl file; damaged lines are left out."""
+        records = []
+        for line in (self.read(name) or b"").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+        return records
+
+    def append_line(self, name: str, record: Record) -> None:
+        """Add one record to a .jsonl file."""
+        line = json.dumps({"schema": SCHEMA_VERSION} | record).encode() + b"\n"
+        self.write(name, (self.read(name) or b"") + line)
+
+
+def _reason(error: OSError) -> str:
+    """The system's own words, without the path that pyarrow puts before them."""
+    detail = error.strerror or str(error)
+    return detail.rpartition("Detail: ")[2].removeprefix("[errno ").partition("] ")[2] or detail
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """How far a run has come: the last finished epoch and the state to go on from."""
+
+    epoch: int
+    state: State | None
+
+
+class RunRecords:
+    """One run's directory."""
+
+    def __init__(self, storage: Storage, run_id: str) -> None:
+        self.id = run_id
+        self._files = storage.at("runs", run_id)
+
+    def describe(self, record: Record) -> None:
+        """Write what the run is, once."""
+        if self._files.read("run.json") is None:
+            self._files.write_json("run.json", record)
+
+    def description(self) -> Record | None:
+        """What `describe` wrote."""
+        return self._files.read_json("run.json")
+
+    def add_attempt(self, record: Record) -> None:
+        """Note that workers took the run up."""
+        self._files.append_line("attempts.jsonl", record)
+
+    def attempts(self) -> list[Record]:
+        """Every take-up, oldest first."""
+        return self._files.read_lines("attempts.jsonl")
+
+    def add_failure(self, record: Record) -> None:
+        """Note what went wrong."""
+        self._files.append_line("failures.jsonl", record)
+
+    def failures(self) -> list[Record]:
+        """Everything that went wrong, oldest first."""
+        return self._files.read_lines("failures.jsonl")
+
+    def add_epoch(self, metrics: EpochMetrics, state: State, extra: Record) -> None:
+        """Keep an epoch's state, then its metrics; the older of three checkpoints goes."""
+        content, sha256 = checkpoints.pack(state)
+        name = f"checkpoints/{metrics.epoch:05d}"
+        self._files.write(f"{name}.npz", content)
+        self._files.write_json(f"{name}.json", {"epoch": metrics.epoch, "sha256": sha256})
+        self._files.append_line("epochs.jsonl", dataclasses.asdict(metrics) | extra)
+        for old in self._checkpoint_epochs()[:-_CHECKPOINTS_KEPT]:
+            self._files.delete(f"checkpoints/{old:05d}.json")
+            self._files.delete(f"checkpoints/{old:05d}.npz")
+
+    def epochs(self) -> list[Record]:
+        """Metrics of each finished epoch in order; of an epoch trained twice, the later."""
+        by_epoch = {record["epoch"]: record for record in self._files.read_lines("epochs.jsonl")}
+        return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+
+    def position(self) -> Position:
+        """The newest epoch whose metrics and healthy checkpoint are both there."""
+        finished = {record["epoch"] for record in self.epochs()}
+        for epoch in reversed(self._checkpoint_epochs()):
+            header = self._files.read_json(f"checkpoints/{epoch:05d}.json")
+            content = self._files.read(f"checkpoints/{epoch:05d}.npz")
+            if epoch in finished and header and content:
+                state = checkpoints.unpack(content, header["sha256"])
+                if state is not None:
+                    return Position(epoch, state)
+        return Position(0, None)
+
+    def _checkpoint_epochs(self) -> list[int]:
+        names = self._files.names("checkpoints")
+        return sorted(int(name[:-5]) for name in names if name.endswith(".json"))
+
+    def finish(self, result: Record, predictions: dict[str, np.ndarray]) -> None:
+        """Write the final test; the run is done."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **predictions)  # type: ignore[arg-type]
+        self._files.write("predictions.npz", buffer.getvalue())
+        self._files.write_json("result.json", result)
+
+    def result(self) -> Record | None:
+        """What `finish` wrote, or None while the run is not done."""
+        return self._files.read_json("result.json")
+
+    def predictions(self) -> dict[str, np.ndarray] | None:
+        """Answers int [n] and confidences float [n] on the test split."""
+        content = self._files.read("predictions.npz")
+        if content is None:
+            return None
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (ValueError, OSError, KeyError):
+            return None
+
+
+class ExperimentRecords:
+    """One experiment's directory in the storage."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def begin(self, document: Record) -> None:
+        """Write what the experiment is: specification, runs, data."""
+        self.storage.write_json("experiment.json", document)
+
+    def document(self) -> Record:
+        """What `begin` wrote.
+
+        Raises:
+            InputError: the directory holds no experiment.
+        """
+        document = self.storage.read_json("experiment.json")
+        if document is None:
+            raise InputError(
+                f"{self.storage.url!r} holds no experiment; give the directory that has "
+                "experiment.json in it, such as tandem-results/quickstart"
+            )
+        return document
+
+    def add_session(self, record: Record) -> None:
+        """Note a start of the driver."""
+        self.storage.append_line("sessions.jsonl", record)
+
+    def sessions(self) -> list[Record]:
+        """Every start of the driver, oldest first."""
+        return self.storage.read_lines("sessions.jsonl")
+
+    def run(self, run_id: str) -> RunRecords:
+        """One run's records."""
+        return RunRecords(self.storage, run_id)
+
+    def runs(self) -> Iterable[RunRecords]:
+        """The records of every run of the experiment as it now stands, in the file's order."""
+        return [self.run(entry["id"]) for entry in self.document()["runs"]]

@@ -1,0 +1,1 @@
+"""The Keras side: models, optimizers, engine. Twin of `trainers.torch`."""

@@ -1,0 +1,138 @@
+"""The four networks in Keras. Layer names, shapes and order are those of `trainers/torch/models.py`.
+
+Models take images [n, height, width, channels] and return logits [n, num_classes].
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers
+
+from trainers.contract import load_model_function, padding_of
+from trainers.initial import Weights
+
+BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
+
+
+def build_model(
+    name: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    synchronized: bool = False,
+) -> keras.Model:
+    """Build a network by name, or by calling the user's `package.module:function`.
+
+    Args:
+        name: of a built-in network, or `package.module:function`.
+        image_shape: height, width, channels.
+        num_classes: number of logits.
+        synchronized: whether batch normalisation sees the global batch rather than a worker's share.
+    """
+    if ":" in name:
+        return load_model_function(name)(image_shape, num_classes)
+    inputs = keras.Input(image_shape)
+    if name == "tutorial_cnn":
+        outputs = _tutorial_cnn(inputs, num_classes, padding_of(name, image_shape))
+    elif name == "lenet5":
+        outputs = _lenet5(inputs, num_classes, padding_of(name, image_shape))
+    elif name == "resnet9":
+        outputs = _resnet9(inputs, num_classes, synchronized)
+    else:
+        outputs = _resnet18(inputs, num_classes, synchronized)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _tutorial_cnn(x, num_classes: int, padding: str):
+    x = layers.Conv2D(32, 3, padding=padding, activation="relu", name="conv1")(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(64, 3, padding=padding, activation="relu", name="conv2")(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(64, 3, padding=padding, activation="relu", name="conv3")(x)
+    x = layers.Dense(64, activation="relu", name="dense1")(layers.Flatten()(x))
+    return layers.Dense(num_classes, name="dense2")(x)
+
+
+def _lenet5(x, num_classes: int, padding: str):
+    x = layers.Conv2D(6, 5, padding=padding, activation="relu", name="conv1")(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(16, 5, padding=padding, activation="relu", name="conv2")(x)
+    x = layers.Flatten()(layers.MaxPooling2D(2)(x))
+    x = layers.Dense(120, activation="relu", name="dense1")(x)
+    x = layers.Dense(84, activation="relu", name="dense2")(x)
+    return layers.Dense(num_classes, name="dense3")(x)
+
+
+def _conv_norm(
+    x, outputs: int, name: str, synchronized: bool, *, size: int = 3, stride: int = 1
+):
+    if size > 1:  # TensorFlow's own "same" padding is lopsided under a stride of 2
+        x = layers.ZeroPadding2D(size // 2)(x)
+    x = layers.Conv2D(outputs, size, stride, use_bias=False, name=f"{name}.conv")(x)
+    return layers.BatchNormalization(
+        **BATCH_NORM, synchronized=synchronized, name=f"{name}.norm"
+    )(x)
+
+
+def _resnet9(x, num_classes: int, synchronized: bool):
+    def block(x, outputs: int, name: str):
+        return layers.ReLU()(_conv_norm(x, outputs, name, synchronized))
+
+    x = block(x, 64, "prep")
+    x = layers.MaxPooling2D(2)(block(x, 128, "layer1"))
+    x = layers.Add()([x, block(block(x, 128, "residual1a"), 128, "residual1b")])
+    x = layers.MaxPooling2D(2)(block(x, 256, "layer2"))
+    x = layers.MaxPooling2D(2)(block(x, 512, "layer3"))
+    x = layers.Add()([x, block(block(x, 512, "residual3a"), 512, "residual3b")])
+    x = layers.Dense(num_classes, use_bias=False, name="dense")(layers.GlobalMaxPooling2D()(x))
+    return layers.Rescaling(0.125)(x)
+
+
+def _resnet18(x, num_classes: int, synchronized: bool):
+    x = layers.ReLU()(_conv_norm(x, 64, "stem", synchronized))
+    width = 64
+    for stage, outputs in enumerate((64, 128, 256, 512), start=1):
+        for block in (1, 2):
+            name = f"block{stage}{block}"
+            stride = 2 if stage > 1 and block == 1 else 1
+            straight = x
+            x = layers.ReLU()(_conv_norm(x, outputs, f"{name}.a", synchronized, stride=stride))
+            x = _conv_norm(x, outputs, f"{name}.b", synchronized)
+            if stride != 1 or width != outputs:
+                straight = _conv_norm(
+                    straight, outputs, f"{name}.shortcut", synchronized, size=1, stride=stride
+                )
+            x = layers.ReLU()(layers.Add()([x, straight]))
+            width = outputs
+    return layers.Dense(num_classes, name="dense")(layers.GlobalAveragePooling2D()(x))
+
+
+_ROLES = {
+    "kernel": "kernel",
+    "bias": "bias",
+    "gamma": "scale",
+    "beta": "offset",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+}
+
+
+def _named_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Every weight under its neutral name."""
+    return {
+        f"{layer.name}.{_ROLES[variable.name]}": variable
+        for layer in model.layers
+        for variable in layer.variables
+    }
+
+
+def get_weights(model: keras.Model) -> Weights:
+    """The weights of a built-in network under the names and layouts of `trainers.initial`."""
+    return {name: np.array(variable) for name, variable in _named_variables(model).items()}
+
+
+def set_weights(model: keras.Model, weights: Weights) -> None:
+    """The reverse of `get_weights`."""
+    for name, variable in _named_variables(model).items():
+        variable.assign(weights[name])

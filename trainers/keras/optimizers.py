@@ -1,0 +1,71 @@
+"""Recipes' optimizers in Keras, with the update rules that `trainers.recipes` describes.
+
+Keras' own classes differ from those rules, and from PyTorch, in ways that show: its SGD folds the
+learning rate into the velocity, so a schedule acts late; its Adam adds epsilon before the bias
+correction. The two subclasses below keep Keras' state and distribution and replace the formula.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from trainers.recipes import AdamW, Optimizer, Sgd
+
+
+def build_optimizer(optimizer: Optimizer) -> keras.optimizers.Optimizer:
+    """Translate a recipe's optimizer."""
+    if isinstance(optimizer, Sgd):
+        return RecipeSgd(
+            optimizer.learning_rate,
+            momentum=optimizer.momentum,
+            nesterov=optimizer.nesterov,
+            coupled_decay=optimizer.weight_decay,
+        )
+    return RecipeAdam(
+        optimizer.learning_rate,
+        beta_1=optimizer.beta_1,
+        beta_2=optimizer.beta_2,
+        epsilon=optimizer.epsilon,
+        decoupled_decay=optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0,
+    )
+
+
+class RecipeSgd(keras.optimizers.SGD):
+    def __init__(self, learning_rate: float, *, coupled_decay: float, **kwargs) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self._coupled_decay = coupled_decay
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        rate = ops.cast(learning_rate, variable.dtype)
+        if self._coupled_decay:
+            gradient = gradient + self._coupled_decay * variable
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            new_velocity = self.momentum * velocity + gradient
+            self.assign(velocity, new_velocity)
+            gradient = gradient + self.momentum * new_velocity if self.nesterov else new_velocity
+        self.assign_sub(variable, rate * gradient)
+
+
+class RecipeAdam(keras.optimizers.Adam):
+    def __init__(self, learning_rate: float, *, decoupled_decay: float, **kwargs) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self._decoupled_decay = decoupled_decay
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        rate = ops.cast(learning_rate, variable.dtype)
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        correction_1 = 1 - ops.power(ops.cast(self.beta_1, variable.dtype), step)
+        correction_2 = 1 - ops.power(ops.cast(self.beta_2, variable.dtype), step)
+        index = self._get_variable_index(variable)
+        mean, square = self._momentums[index], self._velocities[index]
+        new_mean = mean + (gradient - mean) * (1 - self.beta_1)
+        new_square = square + (ops.square(gradient) - square) * (1 - self.beta_2)
+        self.assign(mean, new_mean)
+        self.assign(square, new_square)
+        root = ops.sqrt(new_square / correction_2) + self.epsilon
+        update = rate * (new_mean / correction_1) / root
+        if self._decoupled_decay:
+            update = update + rate * self._decoupled_decay * variable
+        self.assign_sub(variable, update)

@@ -1,0 +1,149 @@
+"""A training recipe as data: each framework translates the same description.
+
+Nothing here imports a framework. `trainers/keras/optimizers.py` and
+`trainers/torch/optimizers.py` turn an `Optimizer` into that framework's own; the learning rate
+of every step is computed here, once, for both.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+BUILT_IN_MODELS = ("tutorial_cnn", "lenet5", "resnet9", "resnet18")
+
+
+class Block(BaseModel):
+    """Base of every block of an experiment file: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sgd(Block):
+    """Stochastic gradient descent: v = momentum * v + g; w = w - lr * v (Nesterov: g + momentum * v)."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(0.01, gt=0, description="Peak learning rate.")
+    momentum: float = Field(0.0, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(0.0, ge=0, description="Coupled L2: g = g + weight_decay * w.")
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Sgd:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0, such as momentum: 0.9")
+        return self
+
+
+class Adam(Block):
+    """Adam (Kingma and Ba, 2015, algorithm 1): epsilon is added to the bias-corrected root."""
+
+    name: Literal["adam"] = "adam"
+    learning_rate: float = Field(0.001, gt=0, description="Peak learning rate.")
+    beta_1: float = Field(0.9, ge=0, lt=1)
+    beta_2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): w = w - lr * weight_decay * w."""
+
+    name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
+    weight_decay: float = Field(0.01, ge=0)
+
+
+class Constant(Block):
+    """The peak learning rate throughout."""
+
+    name: Literal["constant"] = "constant"
+
+
+class Cosine(Block):
+    """Linear warm-up over a share of the steps, then half a cosine down to zero."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup: float = Field(0.0, ge=0, lt=1, description="Share of all steps spent warming up.")
+
+
+class OneCycle(Block):
+    """Linear from zero up to the peak over a share of the steps, then linear down to zero."""
+
+    name: Literal["one_cycle"] = "one_cycle"
+    warmup: float = Field(0.25, gt=0, lt=1, description="Share of all steps spent going up.")
+
+
+class CrossEntropy(Block):
+    """Softmax cross-entropy, averaged over the global batch."""
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class Augmentation(Block):
+    """Random changes to training images, drawn from one stream for both frameworks."""
+
+    flip: bool = Field(False, description="Mirror left to right with probability one half.")
+    crop: int = Field(0, ge=0, description="Shift by up to this many pixels, edges reflected.")
+
+
+def _by_name(value: Any) -> Any:
+    """Accept `optimizer: adam` for `optimizer: {name: adam}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+Optimizer = Annotated[
+    Annotated[Sgd | Adam | AdamW, Field(discriminator="name")], BeforeValidator(_by_name)
+]
+Schedule = Annotated[
+    Annotated[Constant | Cosine | OneCycle, Field(discriminator="name")], BeforeValidator(_by_name)
+]
+Loss = Annotated[CrossEntropy, BeforeValidator(_by_name)]
+
+
+class Recipe(Block):
+    """How one arm is trained. The same recipe means the same work in either framework."""
+
+    model: str = Field(
+        "tutorial_cnn",
+        description=f"One of {', '.join(BUILT_IN_MODELS)}, or your own as package.module:function.",
+    )
+    optimizer: Optimizer = Field(default_factory=Adam)
+    schedule: Schedule = Field(default_factory=Constant)
+    loss: Loss = Field(default_factory=CrossEntropy)
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    inputs: Literal["unit", "symmetric", "standardized"] = Field(
+        "standardized",
+        description="Pixel scaling: 0..1, -1..1, or zero mean and unit variance per channel.",
+    )
+    init: Literal["glorot_uniform", "he_normal", "fan_in_uniform"] = Field(
+        "glorot_uniform",
+        description="Initial distribution: Keras' default, He's, or PyTorch's default.",
+    )
+    batch_size: int = Field(128, gt=0, description="Global batch size, divided over the workers.")
+    epochs: int = Field(10, gt=0)
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 computes in mixed precision and keeps float32 weights."
+    )
+
+
+def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
+    """The learning rate of every step, float32 of shape [total_steps].
+
+    Step t of T is taken at progress (t + 1) / (T + 1), so that neither the first nor the last
+    step of a triangle is wasted on a rate of zero.
+    """
+    peak, schedule = recipe.optimizer.learning_rate, recipe.schedule
+    progress = np.arange(1, total_steps + 1) / (total_steps + 1)
+    if isinstance(schedule, Constant):
+        factor = np.ones(total_steps)
+    else:
+        rising = progress / schedule.warmup if schedule.warmup else np.ones(total_steps)
+        remaining = (1 - progress) / (1 - schedule.warmup)
+        if isinstance(schedule, Cosine):
+            falling = (1 - np.cos(np.pi * np.minimum(remaining, 1))) / 2
+        else:
+            falling = remaining
+        factor = np.where(progress < schedule.warmup, rising, falling)
+    return (peak * factor).astype(np.float32)

@@ -1,0 +1,1 @@
+"""The PyTorch side: models, optimizers, engine. Twin of `trainers.keras`."""

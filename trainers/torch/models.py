@@ -1,0 +1,198 @@
+"""The four networks in PyTorch. Layer names, shapes and order are those of `trainers/keras/models.py`.
+
+Modules take images [n, channels, height, width] and return logits [n, num_classes]. What a
+convolution leaves is flattened in the order height, width, channels, as Keras does, so that a
+dense kernel means the same in both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainers.contract import load_model_function, padding_of
+from trainers.initial import Weights
+
+BATCH_NORM = {"momentum": 0.1, "eps": 1e-5}
+
+
+def build_model(
+    name: str, image_shape: tuple[int, int, int], num_classes: int
+) -> nn.Module:
+    """Build a network by name, or by calling the user's `package.module:function`."""
+    if ":" in name:
+        return load_model_function(name)(image_shape, num_classes)
+    builders = {
+        "tutorial_cnn": TutorialCnn,
+        "lenet5": LeNet5,
+        "resnet9": ResNet9,
+        "resnet18": ResNet18,
+    }
+    return builders[name](image_shape, num_classes)
+
+
+def _flatten(features: Tensor) -> Tensor:
+    return features.permute(0, 2, 3, 1).flatten(1)
+
+
+class TutorialCnn(nn.Module):
+    """The Keras tutorial's network: three convolutions, two poolings, two dense layers."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        padding = padding_of("tutorial_cnn", image_shape)
+        height, width, channels = image_shape
+        self.conv1 = nn.Conv2d(channels, 32, 3, padding=padding)
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=padding)
+        self.conv3 = nn.Conv2d(64, 64, 3, padding=padding)
+        flat = self._features(torch.zeros(1, channels, height, width)).shape[1]
+        self.dense1 = nn.Linear(flat, 64)
+        self.dense2 = nn.Linear(64, num_classes)
+
+    def _features(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return _flatten(F.relu(self.conv3(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense2(F.relu(self.dense1(self._features(x))))
+
+
+class LeNet5(nn.Module):
+    """The PyTorch tutorial's network, after LeCun et al. (1998), with ReLU and max pooling."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        padding = padding_of("lenet5", image_shape)
+        height, width, channels = image_shape
+        self.conv1 = nn.Conv2d(channels, 6, 5, padding=padding)
+        self.conv2 = nn.Conv2d(6, 16, 5, padding=padding)
+        flat = self._features(torch.zeros(1, channels, height, width)).shape[1]
+        self.dense1 = nn.Linear(flat, 120)
+        self.dense2 = nn.Linear(120, 84)
+        self.dense3 = nn.Linear(84, num_classes)
+
+    def _features(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        return _flatten(F.max_pool2d(F.relu(self.conv2(x)), 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.dense1(self._features(x)))
+        return self.dense3(F.relu(self.dense2(x)))
+
+
+class ConvNorm(nn.Module):
+    """A 3x3 convolution without bias and a batch normalisation."""
+
+    def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, **BATCH_NORM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class ResNet9(nn.Module):
+    """Page's DAWNBench network (2018): two residual pairs, logits scaled by 1/8."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        self.prep = ConvNorm(image_shape[2], 64)
+        self.layer1 = ConvNorm(64, 128)
+        self.residual1a = ConvNorm(128, 128)
+        self.residual1b = ConvNorm(128, 128)
+        self.layer2 = ConvNorm(128, 256)
+        self.layer3 = ConvNorm(256, 512)
+        self.residual3a = ConvNorm(512, 512)
+        self.residual3b = ConvNorm(512, 512)
+        self.dense = nn.Linear(512, num_classes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.prep(x))
+        x = F.max_pool2d(F.relu(self.layer1(x)), 2)
+        x = x + F.relu(self.residual1b(F.relu(self.residual1a(x))))
+        x = F.max_pool2d(F.relu(self.layer2(x)), 2)
+        x = F.max_pool2d(F.relu(self.layer3(x)), 2)
+        x = x + F.relu(self.residual3b(F.relu(self.residual3a(x))))
+        return self.dense(x.amax((2, 3))) * 0.125
+
+
+class ResNet18(nn.Module):
+    """He et al. (2016) with the small-image stem: one 3x3 convolution, no pooling before stage 1."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        self.stem = ConvNorm(image_shape[2], 64)
+        width = 64
+        for stage, outputs in enumerate((64, 128, 256, 512), start=1):
+            for block in (1, 2):
+                stride = 2 if stage > 1 and block == 1 else 1
+                self.add_module(f"block{stage}{block}", _BasicBlock(width, outputs, stride))
+                width = outputs
+        self.dense = nn.Linear(512, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        for name, module in self.named_children():
+            if name.startswith("block"):
+                x = module(x)
+        return self.dense(x.mean((2, 3)))
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.a = ConvNorm(inputs, outputs, stride=stride)
+        self.b = ConvNorm(outputs, outputs)
+        if stride != 1 or inputs != outputs:
+            self.shortcut = ConvNorm(inputs, outputs, size=1, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        straight = self.shortcut(x) if hasattr(self, "shortcut") else x
+        return F.relu(self.b(F.relu(self.a(x))) + straight)
+
+
+_ROLES = {
+    "weight": "scale",
+    "bias": "offset",
+    "running_mean": "mean",
+    "running_var": "variance",
+}
+
+
+def _named_tensors(model: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Every weight under its neutral name, with the module that owns it."""
+    tensors = {}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            tensors[f"{path}.kernel"] = (module, module.weight)
+            if module.bias is not None:
+                tensors[f"{path}.bias"] = (module, module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            for attribute, role in _ROLES.items():
+                tensors[f"{path}.{role}"] = (module, getattr(module, attribute))
+    return tensors
+
+
+def _to_neutral(module: nn.Module, tensor: Tensor) -> Tensor:
+    if tensor.ndim == 4:
+        return tensor.permute(2, 3, 1, 0)
+    return tensor.t() if isinstance(module, nn.Linear) and tensor.ndim == 2 else tensor
+
+
+def get_weights(model: nn.Module) -> Weights:
+    """The weights of a built-in network under the names and layouts of `trainers.initial`."""
+    return {
+        name: np.array(_to_neutral(module, tensor.detach()).cpu())
+        for name, (module, tensor) in _named_tensors(model).items()
+    }
+
+
+@torch.no_grad()
+def set_weights(model: nn.Module, weights: Weights) -> None:
+    """The reverse of `get_weights`."""
+    for name, (module, tensor) in _named_tensors(model).items():
+        _to_neutral(module, tensor).copy_(torch.from_numpy(weights[name]))
