@@ -11,7 +11,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator import environment, plan, training
+import numpy as np
+
+from orchestrator import compare, environment, plan, training
 from orchestrator.plan import Run, Session
 from orchestrator.records import ExperimentRecords, RunRecords, Storage, StorageError
 from orchestrator.spec import Experiment, Scale
@@ -19,6 +21,7 @@ from trainers.data import Dataset, open_dataset
 from trainers.errors import InputError
 
 _PROBE_BYTES = 1 << 20
+_DISAGREEMENTS_KEPT = 24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,7 @@ def execute(prepared: Prepared, *, module_path: Path, watch: Callable[[], None])
     watch()
     if errors:
         raise errors[0]
+    _keep_disagreements(prepared)
 
 
 def _begin(prepared: Prepared, driver_session: str, module_path: Path) -> None:
@@ -224,6 +228,25 @@ def _train_session(
             if run is not None:
                 retries = prepared.experiment.scale.retries
                 note_failure(run, training.diagnose(error), driver_session, retries)
+
+
+def _keep_disagreements(prepared: Prepared) -> None:
+    """Put the test images that arms answer differently into the records, for the report."""
+    answers: dict[str, list[np.ndarray]] = {}
+    for run in prepared.runs:
+        predictions = prepared.records.run(run.id).predictions()
+        if predictions is not None:
+            answers.setdefault(run.arm, []).append(predictions["answers"])
+    dataset = prepared.dataset
+    labels = np.asarray(dataset.test_labels)
+    indices = compare.disagreements(answers, labels, at_most=_DISAGREEMENTS_KEPT)
+    prepared.records.keep_disagreements(
+        {
+            "indices": indices,
+            "labels": labels[indices],
+            "images": np.asarray(dataset.test_images[indices]),
+        }
+    )
 
 
 def note_failure(

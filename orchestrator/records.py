@@ -3,6 +3,7 @@
     <storage>/<name>/
         experiment.json        the experiment as it was understood, its runs, its data
         sessions.jsonl         every start of the driver: when, command, machine, versions
+        disagreements.npz      test images that arms answer differently
         runs/<run id>/
             run.json           arm, framework, seed, recipe
             attempts.jsonl     every time workers took the run up, from which epoch, start-up times
@@ -22,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Iterable
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,23 @@ class Storage:
         line = json.dumps({"schema": SCHEMA_VERSION} | record).encode() + b"\n"
         self.write(name, (self.read(name) or b"") + line)
 
+    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Write arrays as a compressed .npz."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        self.write(name, buffer.getvalue())
+
+    def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays of an .npz, or None where there is none or it is damaged."""
+        content = self.read(name)
+        if content is None:
+            return None
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                return {array: archive[array] for array in archive.files}
+        except (ValueError, OSError, KeyError, zipfile.BadZipFile):
+            return None
+
 
 def _reason(error: OSError) -> str:
     """The system's own words, without the path that pyarrow puts before them."""
@@ -232,9 +250,7 @@ class RunRecords:
 
     def finish(self, result: Record, predictions: dict[str, np.ndarray]) -> None:
         """Write the final test; the run is done."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **predictions)  # type: ignore[arg-type]
-        self._files.write("predictions.npz", buffer.getvalue())
+        self._files.write_arrays("predictions.npz", predictions)
         self._files.write_json("result.json", result)
 
     def result(self) -> Record | None:
@@ -243,14 +259,7 @@ class RunRecords:
 
     def predictions(self) -> dict[str, np.ndarray] | None:
         """Answers int [n] and confidences float [n] on the test split."""
-        content = self._files.read("predictions.npz")
-        if content is None:
-            return None
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, KeyError):
-            return None
+        return self._files.read_arrays("predictions.npz")
 
 
 class ExperimentRecords:
@@ -285,10 +294,14 @@ class ExperimentRecords:
         """Every start of the driver, oldest first."""
         return self.storage.read_lines("sessions.jsonl")
 
+    def keep_disagreements(self, arrays: dict[str, np.ndarray]) -> None:
+        """Keep test images on which arms differ: indices, labels and uint8 images."""
+        self.storage.write_arrays("disagreements.npz", arrays)
+
+    def disagreements(self) -> dict[str, np.ndarray] | None:
+        """What `keep_disagreements` wrote."""
+        return self.storage.read_arrays("disagreements.npz")
+
     def run(self, run_id: str) -> RunRecords:
         """One run's records."""
         return RunRecords(self.storage, run_id)
-
-    def runs(self) -> Iterable[RunRecords]:
-        """The records of every run of the experiment as it now stands, in the file's order."""
-        return [self.run(entry["id"]) for entry in self.document()["runs"]]

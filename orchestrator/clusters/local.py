@@ -10,7 +10,7 @@ from orchestrator import environment
 
 # Read by Ray when its processes start; a user's own setting wins.
 _ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a lost worker is noticed
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # reports wait for it, lost workers too
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

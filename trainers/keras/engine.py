@@ -120,8 +120,9 @@ class KerasEngine:
 
     def _distributed_sum(self, values):
         def add_up(values):
+            here = tf.identity(values)  # an argument has no device, which the exchange needs
             context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, here)
 
         return self._strategy.run(add_up, args=(values,))
 

@@ -1,0 +1,501 @@
+"""From records to what can be said about the arms: statistics, differences, caveats. Pure.
+
+Intervals are Student's t at 95 %: of the mean for one arm, of the mean paired difference where
+arms share seeds, and Welch's where they do not (scipy.stats).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from orchestrator.records import ExperimentRecords, Record, RunRecords
+
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval; without a spread there is none."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """One run as its records tell it."""
+
+    id: str
+    arm: str
+    seed: int
+    state: str
+    """done, failed or unfinished."""
+    cause: str | None
+    """Why it failed."""
+    epochs: list[Record]
+    result: Record | None
+    restarts: int
+    """Times that its workers were lost and started again."""
+    resumes: int
+    """Times that another start of the driver took it up."""
+    workers: int | None
+    startup_seconds: float | None
+    """From asking for workers to the first step, of the first attempt."""
+    images_per_second: float | None
+    """Median over the epochs after the first."""
+    train_seconds: float
+    """Data and step time over all epochs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmSummary:
+    """One arm over its seeds."""
+
+    name: str
+    framework: str
+    recipe: Record
+    seeds: list[int]
+    runs: list[RunSummary]
+    parameters: int | None
+    accuracy: Interval | None
+    """Test accuracy over the seeds that are done."""
+    accuracy_deviation: float | None
+    """Standard deviation over seeds."""
+    images_per_second: Interval | None
+    train_seconds: float | None
+    """Mean over the seeds that are done."""
+    confusion: np.ndarray | None
+    """Int64 [classes, classes], summed over seeds."""
+
+    @property
+    def done(self) -> list[RunSummary]:
+        """The runs with a final test."""
+        return [run for run in self.runs if run.state == "done"]
+
+    @property
+    def startup_seconds(self) -> float | None:
+        """Of the run that started cold; the others found its workers warm."""
+        return max((run.startup_seconds or 0 for run in self.runs), default=0) or None
+
+    @property
+    def class_accuracy(self) -> np.ndarray | None:
+        """Float64 [classes], the share of each class' test images answered right."""
+        if self.confusion is None:
+            return None
+        return np.diag(self.confusion) / np.maximum(self.confusion.sum(axis=1), 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairComparison:
+    """Two arms against each other."""
+
+    first: str
+    second: str
+    differences: list[str]
+    """Every factor besides the framework in which the arms differ, with both values."""
+    same_framework: bool
+    paired_seeds: list[int]
+    gap: Interval | None
+    """Test accuracy of the first minus the second."""
+    p_value: float | None
+    speed_ratio: float | None
+    """Images per second of the first over the second."""
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the interval of the gap leaves zero out."""
+        gap = self.gap
+        return gap is not None and gap.low is not None and gap.high is not None and (
+            gap.low > 0 or gap.high < 0
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that a report says."""
+
+    name: str
+    document: Record
+    sessions: list[Record]
+    arms: list[ArmSummary]
+    pairs: list[PairComparison]
+    answer: str
+    notes: list[str]
+
+    @property
+    def failed_runs(self) -> list[RunSummary]:
+        """Runs that were given up."""
+        return [run for arm in self.arms for run in arm.runs if run.state == "failed"]
+
+    def to_json(self) -> Record:
+        """The comparison as plain JSON, without the per-epoch curves."""
+        return {
+            "name": self.name,
+            "answer": self.answer,
+            "notes": self.notes,
+            "arms": [
+                {
+                    "name": arm.name,
+                    "framework": arm.framework,
+                    "recipe": arm.recipe,
+                    "parameters": arm.parameters,
+                    "test_accuracy": _interval_json(arm.accuracy),
+                    "test_accuracy_deviation": arm.accuracy_deviation,
+                    "images_per_second": _interval_json(arm.images_per_second),
+                    "train_seconds": arm.train_seconds,
+                    "class_accuracy": None
+                    if arm.class_accuracy is None
+                    else arm.class_accuracy.tolist(),
+                    "confusion": None if arm.confusion is None else arm.confusion.tolist(),
+                    "runs": [
+                        {
+                            "id": run.id,
+                            "seed": run.seed,
+                            "state": run.state,
+                            "cause": run.cause,
+                            "restarts": run.restarts,
+                            "resumes": run.resumes,
+                            "workers": run.workers,
+                            "startup_seconds": run.startup_seconds,
+                            "images_per_second": run.images_per_second,
+                            "train_seconds": run.train_seconds,
+                            "test_accuracy": run.result and run.result["test_accuracy"],
+                            "test_loss": run.result and run.result["test_loss"],
+                        }
+                        for run in arm.runs
+                    ],
+                }
+                for arm in self.arms
+            ],
+            "pairs": [
+                dataclasses.asdict(pair) | {"conclusive": pair.conclusive} for pair in self.pairs
+            ],
+            "data": self.document["data"],
+            "environment": self.sessions[-1]["environment"] if self.sessions else None,
+        }
+
+    def epochs_frame(self) -> pd.DataFrame:
+        """One row for each finished epoch of each run."""
+        rows = [
+            {"arm": run.arm, "seed": run.seed, "run": run.id}
+            | {key: value for key, value in epoch.items() if key != "schema"}
+            for arm in self.arms
+            for run in arm.runs
+            for epoch in run.epochs
+        ]
+        return pd.DataFrame(rows)
+
+
+def analyse(records: ExperimentRecords) -> Comparison:
+    """Read an experiment's records and compare its arms.
+
+    Raises:
+        InputError: there is no experiment at that place.
+    """
+    document = records.document()
+    specification = document["experiment"]
+    by_arm: dict[str, list[RunSummary]] = {name: [] for name in specification["arms"]}
+    for run in document["runs"]:
+        by_arm[run["arm"]].append(_summarise_run(records.run(run["id"]), run))
+    arms = [
+        _summarise_arm(name, arm, by_arm[name]) for name, arm in specification["arms"].items()
+    ]
+    pairs = [compare_pair(first, second) for first, second in itertools.combinations(arms, 2)]
+    return Comparison(
+        name=specification["name"],
+        document=document,
+        sessions=records.sessions(),
+        arms=arms,
+        pairs=pairs,
+        answer=answer(arms, pairs),
+        notes=_notes(document, arms, pairs),
+    )
+
+
+def _summarise_run(records: RunRecords, entry: Record) -> RunSummary:
+    attempts, epochs, result = records.attempts(), records.epochs(), records.result()
+    failures = records.failures()
+    sessions = [attempt["driver_session"] for attempt in attempts]
+    state, cause = "unfinished", None
+    if result is not None:
+        state = "done"
+    elif failures and failures[-1]["given_up"]:
+        state, cause = "failed", failures[-1]["cause"]
+    steady = [epoch["images_per_second"] for epoch in epochs[1:]] or [
+        epoch["images_per_second"] for epoch in epochs
+    ]
+    return RunSummary(
+        id=entry["id"],
+        arm=entry["arm"],
+        seed=entry["seed"],
+        state=state,
+        cause=cause,
+        epochs=epochs,
+        result=result,
+        restarts=len(attempts) - len(set(sessions)),
+        resumes=max(len(set(sessions)) - 1, 0),
+        workers=attempts[-1]["workers"] if attempts else None,
+        startup_seconds=sum(attempts[0]["startup"].values()) if attempts else None,
+        images_per_second=float(np.median(steady)) if steady else None,
+        train_seconds=sum(epoch["data_seconds"] + epoch["step_seconds"] for epoch in epochs),
+    )
+
+
+def _summarise_arm(name: str, arm: Record, runs: list[RunSummary]) -> ArmSummary:
+    done = [run for run in runs if run.result is not None]
+    accuracies = [run.result["test_accuracy"] for run in done if run.result]
+    speeds = [run.images_per_second for run in done if run.images_per_second is not None]
+    confusions = [np.array(run.result["confusion"]) for run in done if run.result]
+    return ArmSummary(
+        name=name,
+        framework=arm["framework"],
+        recipe={key: value for key, value in arm.items() if key not in ("framework", "seeds")},
+        seeds=arm["seeds"],
+        runs=runs,
+        parameters=done[0].result["parameters"] if done and done[0].result else None,
+        accuracy=mean_interval(accuracies),
+        accuracy_deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+        images_per_second=mean_interval(speeds),
+        train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
+        confusion=np.sum(confusions, axis=0) if confusions else None,
+    )
+
+
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """Mean and Student's t interval; the mean alone for one value, None for none."""
+    if not values:
+        return None
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Interval(mean)
+    half = float(stats.sem(values)) * float(
+        stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    )
+    return Interval(mean, mean - half, mean + half)
+
+
+def compare_pair(first: ArmSummary, second: ArmSummary) -> PairComparison:
+    """The gap between two arms, paired by seed where they share at least two."""
+    one = {run.seed: run.result["test_accuracy"] for run in first.done if run.result}
+    two = {run.seed: run.result["test_accuracy"] for run in second.done if run.result}
+    shared = sorted(set(one) & set(two))
+    gap: Interval | None = None
+    p_value: float | None = None
+    if len(shared) >= 2:
+        gap = mean_interval([one[seed] - two[seed] for seed in shared])
+        differences = [one[seed] - two[seed] for seed in shared]
+        if np.ptp(differences) > 0:
+            p_value = float(stats.ttest_1samp(differences, 0).pvalue)
+    elif len(one) >= 2 and len(two) >= 2:
+        test = stats.ttest_ind(list(one.values()), list(two.values()), equal_var=False)
+        interval = test.confidence_interval(CONFIDENCE)
+        mean = float(np.mean(list(one.values())) - np.mean(list(two.values())))
+        gap = Interval(mean, float(interval.low), float(interval.high))
+        p_value = float(test.pvalue)
+    elif one and two:
+        gap = Interval(float(np.mean(list(one.values())) - np.mean(list(two.values()))))
+    speeds = [arm.images_per_second for arm in (first, second)]
+    ratio = speeds[0].mean / speeds[1].mean if speeds[0] and speeds[1] else None
+    return PairComparison(
+        first=first.name,
+        second=second.name,
+        differences=differing_factors(first, second),
+        same_framework=first.framework == second.framework,
+        paired_seeds=shared if len(shared) >= 2 else [],
+        gap=gap,
+        p_value=p_value,
+        speed_ratio=ratio,
+    )
+
+
+_FACTOR_NAMES = {"inputs": "preprocessing", "init": "initial distribution", "loss": "loss"}
+
+
+def differing_factors(first: ArmSummary, second: ArmSummary) -> list[str]:
+    """Each factor besides the framework in which two arms differ, as `name (a / b)`."""
+    factors = [
+        f"{_FACTOR_NAMES.get(key, key.replace('_', ' '))} "
+        f"({describe_value(first.recipe[key])} / {describe_value(second.recipe[key])})"
+        for key in first.recipe
+        if first.recipe[key] != second.recipe.get(key)
+    ]
+    if first.seeds != second.seeds:
+        factors.append(f"seeds ({_listed(first.seeds)} / {_listed(second.seeds)})")
+    return factors
+
+
+def describe_value(value: Any) -> str:
+    """A recipe's field in a few words: `adam 0.001, epsilon 1e-07`."""
+    if not isinstance(value, dict):
+        return str(value)
+    name = value.get("name", "")
+    rate = f" {value['learning_rate']:g}" if "learning_rate" in value else ""
+    rest = [
+        f"{key.replace('_', ' ')} {entry:g}" if not isinstance(entry, bool) else key
+        for key, entry in value.items()
+        if key not in ("name", "learning_rate") and entry
+    ]
+    return f"{name}{rate}{', ' if rest and name else ''}{', '.join(rest)}" or "none"
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def answer(arms: list[ArmSummary], pairs: list[PairComparison]) -> str:
+    """What the experiment shows, in plain words, with what it cannot show."""
+    measured = [arm for arm in arms if arm.accuracy is not None]
+    if not measured:
+        return "No run has finished, so there is nothing to compare yet."
+    if len(arms) == 1:
+        return f"{_scored(arms[0])}; there is no second arm to compare it with."
+    if len(measured) < len(arms):
+        missing = _listed(arm.name for arm in arms if arm.accuracy is None)
+        return (
+            f"{'; '.join(_scored(arm) for arm in measured)}; "
+            f"{missing} has no finished run, so there is nothing to compare it with."
+        )
+    if len(arms) == 2:
+        return _pair_answer(arms[0], arms[1], pairs[0])
+    ranked = sorted(measured, key=lambda arm: -(arm.accuracy.mean if arm.accuracy else 0))
+    best, runner_up = ranked[0], ranked[1]
+    pair = next(pair for pair in pairs if {pair.first, pair.second} == {best.name, runner_up.name})
+    by_name = {arm.name: arm for arm in arms}
+    return f"Of {len(arms)} arms, the first two: " + _pair_answer(
+        by_name[pair.first], by_name[pair.second], pair
+    )
+
+
+def _scored(arm: ArmSummary) -> str:
+    assert arm.accuracy is not None
+    seeds = f"mean of {len(arm.done)} seeds" if len(arm.done) > 1 else "one seed"
+    return f"{arm.name} scored {arm.accuracy.mean:.2%} on the test images ({seeds})"
+
+
+def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
+    assert first.accuracy is not None and second.accuracy is not None and pair.gap is not None
+    ahead, behind = (first, second) if pair.gap.mean >= 0 else (second, first)
+    assert ahead.accuracy is not None and behind.accuracy is not None
+    scores = f"{ahead.accuracy.mean:.2%} against {behind.accuracy.mean:.2%} on the test images"
+    points = f"{abs(pair.gap.mean) * 100:.2f} points"
+    if pair.gap.low is None or pair.gap.high is None:
+        lead = f"{ahead.name} scored higher than {behind.name}, {scores}"
+        evidence = "with one seed on a side, chance cannot be told from a real difference"
+    elif pair.gap.mean == 0 and pair.gap.low == pair.gap.high:
+        lead = f"{first.name} and {second.name} scored the same, {first.accuracy.mean:.2%}"
+        evidence = "the seeds show no difference at all"
+    else:
+        low, high = sorted((abs(pair.gap.low), abs(pair.gap.high)))
+        how = (
+            f"{len(pair.paired_seeds)} paired seeds"
+            if pair.paired_seeds
+            else f"{len(first.done)} and {len(second.done)} seeds"
+        )
+        if pair.conclusive:
+            lead = f"{ahead.name} is more accurate than {behind.name}, {scores}"
+            evidence = (
+                f"the gap of {points} holds over {how} "
+                f"(95 % interval {low * 100:.2f} to {high * 100:.2f})"
+            )
+        else:
+            lead = f"{first.name} and {second.name} cannot be told apart in accuracy, {scores}"
+            sign = 1 if ahead is first else -1
+            ends = sorted((sign * pair.gap.low * 100, sign * pair.gap.high * 100))
+            evidence = (
+                f"a gap of {points} over {how} is not enough evidence "
+                f"(95 % interval {ends[0]:+.2f} to {ends[1]:+.2f})"
+            )
+    return f"{lead}; {evidence}. {_credit(pair)}{_speed(first, second, pair)}"
+
+
+def _credit(pair: PairComparison) -> str:
+    subject = "arms" if pair.same_framework else "arms besides the framework"
+    if not pair.differences:
+        if pair.same_framework:
+            return "The arms differ in nothing."
+        return "The arms differ in nothing but the framework."
+    factors = "; ".join(pair.differences)
+    verdict = (
+        "so no single one of these can be credited"
+        if pair.same_framework
+        else "so the framework alone cannot be credited with any gap"
+    )
+    if pair.same_framework and len(pair.differences) == 1:
+        return f"The {subject} differ only in {factors}."
+    return f"What differs between the {subject}: {factors}; {verdict}."
+
+
+def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
+    if pair.speed_ratio is None or not first.images_per_second or not second.images_per_second:
+        return ""
+    faster, slower = (first, second) if pair.speed_ratio >= 1 else (second, first)
+    ratio = max(pair.speed_ratio, 1 / pair.speed_ratio)
+    assert faster.images_per_second and slower.images_per_second
+    return (
+        f" {faster.name} trained {ratio:.2f} times as fast as {slower.name} "
+        f"({faster.images_per_second.mean:,.0f} against "
+        f"{slower.images_per_second.mean:,.0f} images/s)."
+    )
+
+
+def _notes(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
+    runs = [run for arm in arms for run in arm.runs]
+    notes = [f"Data: {warning}." for warning in document["data"]["warnings"]]
+    for run in runs:
+        if run.state == "failed":
+            notes.append(f"{run.arm} seed {run.seed} failed: {run.cause}.")
+        elif run.state == "unfinished":
+            notes.append(f"{run.arm} seed {run.seed} is not finished ({len(run.epochs)} epochs).")
+    if restarts := sum(run.restarts for run in runs):
+        notes.append(f"Workers were lost and started again {_times(restarts)}; see the runs below.")
+    if not document["data"]["validation_images"]:
+        notes.append(
+            "There is no validation split, so the curves show training accuracy and the test "
+            "images were used once, after the last epoch."
+        )
+    for pair in pairs:
+        if not pair.paired_seeds and pair.gap is not None and pair.gap.low is not None:
+            notes.append(f"{pair.first} and {pair.second} share no seeds, so they are not paired.")
+    if any(math.isnan(epoch["train_loss"]) for run in runs for epoch in run.epochs):
+        notes.append("A training loss became NaN: that run diverged.")
+    return notes
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _interval_json(interval: Interval | None) -> Record | None:
+    return None if interval is None else dataclasses.asdict(interval)
+
+
+def disagreements(
+    answers: dict[str, list[np.ndarray]], labels: np.ndarray, *, at_most: int
+) -> np.ndarray:
+    """Test images on which arms give different answers, the most telling first.
+
+    Args:
+        answers: for each arm, int [n] answers of each of its runs.
+        labels: int [n] true labels.
+        at_most: how many to return.
+
+    Returns:
+        Int64 indices. An arm's answer is the one most of its seeds give; images come in order of
+        how far apart the arms are in the share of their seeds that are right.
+    """
+    if len(answers) < 2:
+        return np.array([], np.int64)
+    right = np.stack([np.mean([a == labels for a in runs], axis=0) for runs in answers.values()])
+    majority = np.stack([stats.mode(np.stack(runs), axis=0).mode for runs in answers.values()])
+    differ = np.flatnonzero((majority != majority[0]).any(axis=0))
+    spread = right.max(axis=0)[differ] - right.min(axis=0)[differ]
+    return differ[np.argsort(-spread, kind="stable")][:at_most]

@@ -1,0 +1,215 @@
+"""The report's figures, drawn with matplotlib. Each takes a comparison and returns a figure or None."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from orchestrator.compare import ArmSummary, Comparison
+
+# Okabe and Ito's palette, told apart under every common colour blindness.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLE: dict[str, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "tandem",
+}
+
+
+def save(figure: Figure, kind: str) -> bytes:
+    """The figure as `png` or `svg`, the same bytes every time."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with plt.rc_context(_STYLE):
+        figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _colour(comparison: Comparison, arm: str) -> str:
+    names = [entry.name for entry in comparison.arms]
+    return _COLOURS[names.index(arm) % len(_COLOURS)]
+
+
+def learning_curves(comparison: Comparison) -> Figure | None:
+    """Accuracy and loss by epoch: mean over seeds, band from the lowest to the highest seed."""
+    frame = comparison.epochs_frame()
+    if frame.empty:
+        return None
+    validated = frame["validation_accuracy"].notna().any()
+    split = "validation" if validated else "train"
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+        for axis, measure in zip(axes, ("accuracy", "loss"), strict=True):
+            column = f"{split}_{measure}"
+            for arm, rows in frame.groupby("arm", sort=False):
+                colour = _colour(comparison, str(arm))
+                curve = rows.groupby("epoch")[column].agg(["mean", "min", "max"])
+                marker = "o" if len(curve) == 1 else None
+                axis.plot(curve.index, curve["mean"], color=colour, label=str(arm), marker=marker)
+                axis.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.2)
+                if validated and len(curve) > 1:
+                    training = rows.groupby("epoch")[f"train_{measure}"].mean()
+                    axis.plot(training.index, training, color=colour, linestyle=":", linewidth=1)
+            axis.set_xlabel("epoch")
+            axis.set_ylabel(f"{'training' if split == 'train' else split} {measure}")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        axes[0].yaxis.set_major_formatter("{x:.0%}")
+        axes[0].legend(frameon=False)
+    return figure
+
+
+def accuracy_over_time(comparison: Comparison) -> Figure | None:
+    """Accuracy against the seconds a run had trained, evaluated and saved by then."""
+    frame = comparison.epochs_frame()
+    if frame.empty:
+        return None
+    validated = frame["validation_accuracy"].notna().any()
+    column = "validation_accuracy" if validated else "train_accuracy"
+    parts = ["data_seconds", "step_seconds", "evaluation_seconds", "checkpoint_seconds"]
+    frame["seconds"] = frame[parts].sum(axis=1).groupby(frame["run"]).cumsum()
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(6, 3.6))
+        for arm, rows in frame.groupby("arm", sort=False):
+            for index, (_, run) in enumerate(rows.groupby("run", sort=False)):
+                axis.plot(
+                    run["seconds"],
+                    run[column],
+                    color=_colour(comparison, str(arm)),
+                    marker="." if len(run) < 30 else None,
+                    alpha=0.8,
+                    label=str(arm) if index == 0 else None,
+                )
+        axis.set_xlabel("seconds of work since the run began, start-up apart")
+        axis.set_ylabel(column.replace("_", " ").replace("train ", "training "))
+        axis.yaxis.set_major_formatter("{x:.0%}")
+        axis.legend(frameon=False)
+    return figure
+
+
+def throughput(comparison: Comparison) -> Figure | None:
+    """Images per second of each run, and each arm's mean with its interval."""
+    arms = [arm for arm in comparison.arms if arm.images_per_second is not None]
+    if not arms:
+        return None
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(6, 0.9 + 0.6 * len(arms)))
+        for row, arm in enumerate(arms):
+            speed = arm.images_per_second
+            assert speed is not None
+            colour = _colour(comparison, arm.name)
+            axis.barh(row, speed.mean, color=colour, alpha=0.75, height=0.6)
+            seeds = [run.images_per_second for run in arm.done if run.images_per_second]
+            axis.plot(seeds, [row] * len(seeds), "o", color="black", markersize=3, alpha=0.6)
+        axis.set_yticks(range(len(arms)), [arm.name for arm in arms])
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel("training images per second (bar: mean of the seeds, dots: seeds)")
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+    return figure
+
+
+def confusion_matrices(comparison: Comparison) -> Figure | None:
+    """For each arm, the share of each class' test images that got each answer."""
+    arms = [arm for arm in comparison.arms if arm.confusion is not None]
+    if not arms:
+        return None
+    names = comparison.document["data"]["class_names"]
+    columns = min(len(arms), 2)
+    rows = -(-len(arms) // columns)
+    with plt.rc_context(_STYLE | {"axes.grid": False, "font.size": 8}):
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(4.6 * columns, 4.4 * rows), squeeze=False
+        )
+        for axis in axes.flat[len(arms) :]:
+            axis.axis("off")
+        for axis, arm in zip(axes.flat, arms, strict=False):
+            _confusion(axis, arm, names)
+    return figure
+
+
+def _confusion(axis: Any, arm: ArmSummary, names: list[str]) -> None:
+    assert arm.confusion is not None
+    share = arm.confusion / np.maximum(arm.confusion.sum(axis=1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axis.set_title(arm.name)
+    axis.set_xlabel("answer")
+    axis.set_ylabel("true class")
+    if len(names) <= 25:
+        axis.set_xticks(range(len(names)), names, rotation=90)
+        axis.set_yticks(range(len(names)), names)
+    if len(names) <= 12:
+        for row, column in np.ndindex(share.shape):
+            if arm.confusion[row, column]:
+                shade = "white" if share[row, column] > 0.5 else "black"
+                text = f"{share[row, column] * 100:.0f}"
+                axis.text(column, row, text, ha="center", va="center", color=shade, fontsize=7)
+
+
+def class_accuracy(comparison: Comparison) -> Figure | None:
+    """Each class' accuracy in each arm, side by side."""
+    arms = [arm for arm in comparison.arms if arm.class_accuracy is not None]
+    names = comparison.document["data"]["class_names"]
+    if not arms or len(names) > 60:
+        return None
+    frame = pd.DataFrame({arm.name: arm.class_accuracy for arm in arms}, index=names)
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(9, 3.2))
+        width = 0.8 / len(arms)
+        for index, arm in enumerate(arms):
+            places = np.arange(len(names)) + (index - (len(arms) - 1) / 2) * width
+            colour = _colour(comparison, arm.name)
+            axis.bar(places, frame[arm.name], width, color=colour, alpha=0.85, label=arm.name)
+        axis.set_xticks(range(len(names)), names, rotation=30 if len(names) > 6 else 0, ha="right")
+        axis.grid(axis="x", visible=False)
+        axis.set_ylabel("test accuracy")
+        axis.yaxis.set_major_formatter("{x:.0%}")
+        lowest = float(frame.to_numpy().min())
+        axis.set_ylim(max(0.0, np.floor(lowest * 10 - 1) / 10), 1.0)
+        axis.legend(frameon=False, loc="lower right", ncols=len(arms))
+    return figure
+
+
+def disagreements(
+    comparison: Comparison, kept: dict[str, np.ndarray] | None, answers: dict[str, np.ndarray]
+) -> Figure | None:
+    """Test images on which the arms differ, with what each answered.
+
+    Args:
+        comparison: the arms.
+        kept: indices, labels and images from the records.
+        answers: for each arm, its answers int [n] over the whole test split.
+    """
+    if kept is None or not len(kept["indices"]) or len(answers) < 2:
+        return None
+    names = comparison.document["data"]["class_names"]
+    count = len(kept["indices"])
+    columns = min(8, count)
+    rows = -(-count // columns)
+    with plt.rc_context(_STYLE | {"axes.grid": False, "font.size": 7}):
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(1.25 * columns, (1.3 + 0.12 * len(answers)) * rows), squeeze=False
+        )
+        for axis in axes.flat:
+            axis.axis("off")
+        for place, axis in zip(range(count), axes.flat, strict=False):
+            image = kept["images"][place]
+            axis.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+            truth = kept["labels"][place]
+            lines = [f"{arm}: {names[given[kept['indices'][place]]]}" for arm, given in answers.items()]
+            axis.set_title("\n".join([f"is {names[truth]}", *lines]), fontsize=6.5, pad=2)
+    return figure
