@@ -481,7 +481,7 @@ def _interval_json(interval: Interval | None) -> Record | None:
 def disagreements(
     answers: dict[str, list[np.ndarray]], labels: np.ndarray, *, at_most: int
 ) -> np.ndarray:
-    """Test images on which arms give different answers, the most telling first.
+    """Test images on which arms differ, the most telling first.
 
     Args:
         answers: for each arm, int [n] answers of each of its runs.
@@ -489,13 +489,13 @@ def disagreements(
         at_most: how many to return.
 
     Returns:
-        Int64 indices. An arm's answer is the one most of its seeds give; images come in order of
-        how far apart the arms are in the share of their seeds that are right.
+        Int64 indices of images whose share of right seeds differs between arms, or to which most
+        seeds of one arm give another answer; in order of the difference in that share.
     """
     if len(answers) < 2:
         return np.array([], np.int64)
     right = np.stack([np.mean([a == labels for a in runs], axis=0) for runs in answers.values()])
     majority = np.stack([stats.mode(np.stack(runs), axis=0).mode for runs in answers.values()])
-    differ = np.flatnonzero((majority != majority[0]).any(axis=0))
-    spread = right.max(axis=0)[differ] - right.min(axis=0)[differ]
-    return differ[np.argsort(-spread, kind="stable")][:at_most]
+    spread = np.ptp(right, axis=0)
+    differ = np.flatnonzero((spread > 0) | (majority != majority[0]).any(axis=0))
+    return differ[np.argsort(-spread[differ], kind="stable")][:at_most]

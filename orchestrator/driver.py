@@ -202,7 +202,9 @@ def _train_session(
     prepared: Prepared, session: Session, driver_session: str, module_path: Path
 ) -> None:
     """Launch workers again after each failure until no run of the session is open."""
-    from ray.train import TrainingFailedError
+    import ray
+
+    fit = ray.remote(num_cpus=0, max_retries=0)(training.fit)
 
     def first_open() -> RunRecords | None:
         records = (prepared.records.run(run.id) for run in session.runs)
@@ -220,14 +222,14 @@ def _train_session(
             module_path=str(module_path),
         )
         try:
-            training.fit(assignment)
-        except TrainingFailedError as error:
-            if sentence := training.storage_failure(error):
-                raise StorageError(sentence) from error
-            run = first_open()
-            if run is not None:
-                retries = prepared.experiment.scale.retries
-                note_failure(run, training.diagnose(error), driver_session, retries)
+            failure = ray.get(fit.remote(assignment))
+        except ray.exceptions.WorkerCrashedError as error:
+            failure = training.Failure("lost", f"the process that led the workers died: {error}")
+        if failure is not None and failure.kind == "storage":
+            raise StorageError(failure.cause)
+        run = first_open()
+        if failure is not None and run is not None:
+            note_failure(run, failure, driver_session, prepared.experiment.scale.retries)
 
 
 def _keep_disagreements(prepared: Prepared) -> None:
@@ -262,6 +264,6 @@ def note_failure(
             "failed_at": time.time(),
             "cause": failure.cause,
             "detail": failure.detail,
-            "given_up": not failure.retry or len(earlier) >= retries,
+            "given_up": failure.kind != "lost" or len(earlier) >= retries,
         }
     )

@@ -30,11 +30,14 @@ def _seed_list(value: Any) -> Any:
     return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+_SEEDS = BeforeValidator(_seed_list, json_schema_input_type=int | list[int])
+
+
 class Arm(Recipe):
     """One side of the comparison: a framework and a recipe, trained once for each seed."""
 
     framework: Literal["keras", "torch"]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_seed_list)] = Field(
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], _SEEDS] = Field(
         default_factory=lambda: [0, 1, 2],
         min_length=1,
         description="A list, or a number of seeds counted from 0. Arms that share seeds are paired.",

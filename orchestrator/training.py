@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.plan import Run, Session
 from orchestrator.records import ExperimentRecords, RunRecords, Storage, StorageError
@@ -45,23 +46,23 @@ class Assignment:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why workers stopped, and what that means for the run they were training."""
+    """Why the workers of a session stopped before they were done."""
 
+    kind: Literal["lost", "error", "storage"]
+    """A worker died, the code raised an error, or the storage could not be written."""
     cause: str
     """One sentence."""
-    detail: str
+    detail: str = ""
     """The traceback, where there is one."""
-    retry: bool
-    """Whether trying again can help: yes for lost workers, no for an error in the code."""
 
 
-def fit(assignment: Assignment) -> None:
+def fit(assignment: Assignment) -> Failure | None:
     """Launch the workers of a session on Ray and wait until they have nothing left to train.
 
-    Raises:
-        ray.train.TrainingFailedError: a worker was lost or raised an error.
+    Runs as a Ray task: PyTorch and TensorFlow cannot live in one process, and Ray's trainers
+    import theirs.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.v2.api.config import LoggingConfig
 
     scale = assignment.scale
@@ -70,8 +71,7 @@ def fit(assignment: Assignment) -> None:
     resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:
         resources["GPU"] = scale.gpus_per_worker
-    storage = Storage(assignment.storage_url)
-    trainer_class(
+    trainer = trainer_class(
         work,
         train_loop_config={"assignment": assignment},
         scaling_config=ScalingConfig(
@@ -81,11 +81,16 @@ def fit(assignment: Assignment) -> None:
         ),
         run_config=RunConfig(
             name=f"{framework}-{assignment.driver_session}-{assignment.session.runs[0].id}",
-            storage_path=storage.at("ray").url,
+            storage_path=Storage(assignment.storage_url).at("ray").url,
             failure_config=FailureConfig(max_failures=0),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        return diagnose(error)
+    return None
 
 
 def work(config: dict[str, Any]) -> None:
@@ -225,18 +230,24 @@ def _reporter(
 def diagnose(error: Exception) -> Failure:
     """Tell lost workers, which are worth another try, from errors, which are not.
 
-    When one worker dies, the others fail in the exchange of gradients: that is a consequence,
-    so one dead worker outweighs any number of errors.
+    When one worker dies, the others fail in the exchange of gradients: that is a consequence, so
+    one dead worker outweighs any number of errors.
+
+    Args:
+        error: a `ray.train.TrainingFailedError`.
     """
-    failures = getattr(error, "worker_failures", {})
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        if found := re.search(rf"{StorageError.__name__}: (.*)", str(failure)):
+            return Failure("storage", found[1])
     dead = sorted(rank for rank, failure in failures.items() if _is_death(failure))
     if dead:
         ranks = ", ".join(str(rank) for rank in dead)
-        return Failure(f"worker {ranks} died: {_last_line(failures[dead[0]])}", "", retry=True)
+        return Failure("lost", f"worker {ranks} died")
     if failures:
-        rank, failure = sorted(failures.items())[0]
-        return Failure(_last_line(failure), str(failure), retry=False)
-    return Failure(_last_line(error), str(error), retry=True)
+        _, failure = sorted(failures.items())[0]
+        return Failure("error", _last_line(failure), str(failure))
+    return Failure("lost", _last_line(error), str(error))
 
 
 def _is_death(failure: Exception) -> bool:
@@ -248,12 +259,3 @@ def _is_death(failure: Exception) -> bool:
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-def storage_failure(error: Exception) -> str | None:
-    """The sentence of a storage that failed under a worker, if that is what happened."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        for line in str(failure).splitlines():
-            if StorageError.__name__ in line and ": " in line:
-                return line.partition(": ")[2]
-    return None

@@ -88,18 +88,31 @@ class Augmentation(Block):
     crop: int = Field(0, ge=0, description="Shift by up to this many pixels, edges reflected.")
 
 
-def _by_name(value: Any) -> Any:
-    """Accept `optimizer: adam` for `optimizer: {name: adam}`."""
-    return {"name": value} if isinstance(value, str) else value
+def _named(default: str, written: Any) -> BeforeValidator:
+    """Accept `optimizer: adam` for `optimizer: {name: adam}`, and fill in a name left out.
+
+    `written` is the type that the published schema shows for the field.
+    """
+
+    def name(value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        return {"name": default} | value if isinstance(value, dict) else value
+
+    return BeforeValidator(name, json_schema_input_type=written)
 
 
 Optimizer = Annotated[
-    Annotated[Sgd | Adam | AdamW, Field(discriminator="name")], BeforeValidator(_by_name)
+    Annotated[Sgd | Adam | AdamW, Field(discriminator="name")],
+    _named("adam", Literal["sgd", "adam", "adamw"] | Sgd | Adam | AdamW),
 ]
 Schedule = Annotated[
-    Annotated[Constant | Cosine | OneCycle, Field(discriminator="name")], BeforeValidator(_by_name)
+    Annotated[Constant | Cosine | OneCycle, Field(discriminator="name")],
+    _named("constant", Literal["constant", "cosine", "one_cycle"] | Constant | Cosine | OneCycle),
 ]
-Loss = Annotated[CrossEntropy, BeforeValidator(_by_name)]
+Loss = Annotated[
+    CrossEntropy, _named("cross_entropy", Literal["cross_entropy"] | CrossEntropy)
+]
 
 
 class Recipe(Block):

@@ -45,31 +45,31 @@ def _colour(comparison: Comparison, arm: str) -> str:
     return _COLOURS[names.index(arm) % len(_COLOURS)]
 
 
-def learning_curves(comparison: Comparison) -> Figure | None:
-    """Accuracy and loss by epoch: mean over seeds, band from the lowest to the highest seed."""
+def learning_curve(comparison: Comparison, measure: str) -> Figure | None:
+    """Accuracy or loss by epoch: mean over seeds, band from the lowest to the highest seed."""
     frame = comparison.epochs_frame()
     if frame.empty:
         return None
     validated = frame["validation_accuracy"].notna().any()
     split = "validation" if validated else "train"
+    column = f"{split}_{measure}"
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
-        for axis, measure in zip(axes, ("accuracy", "loss"), strict=True):
-            column = f"{split}_{measure}"
-            for arm, rows in frame.groupby("arm", sort=False):
-                colour = _colour(comparison, str(arm))
-                curve = rows.groupby("epoch")[column].agg(["mean", "min", "max"])
-                marker = "o" if len(curve) == 1 else None
-                axis.plot(curve.index, curve["mean"], color=colour, label=str(arm), marker=marker)
-                axis.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.2)
-                if validated and len(curve) > 1:
-                    training = rows.groupby("epoch")[f"train_{measure}"].mean()
-                    axis.plot(training.index, training, color=colour, linestyle=":", linewidth=1)
-            axis.set_xlabel("epoch")
-            axis.set_ylabel(f"{'training' if split == 'train' else split} {measure}")
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        axes[0].yaxis.set_major_formatter("{x:.0%}")
-        axes[0].legend(frameon=False)
+        figure, axis = plt.subplots(figsize=(5.2, 3.6))
+        for arm, rows in frame.groupby("arm", sort=False):
+            colour = _colour(comparison, str(arm))
+            curve = rows.groupby("epoch")[column].agg(["mean", "min", "max"])
+            marker = "o" if len(curve) == 1 else None
+            axis.plot(curve.index, curve["mean"], color=colour, label=str(arm), marker=marker)
+            axis.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.2)
+            if validated and len(curve) > 1:
+                training = rows.groupby("epoch")[f"train_{measure}"].mean()
+                axis.plot(training.index, training, color=colour, linestyle=":", linewidth=1)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(f"{'training' if split == 'train' else split} {measure}")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        if measure == "accuracy":
+            axis.yaxis.set_major_formatter("{x:.0%}")
+        axis.legend(frameon=False)
     return figure
 
 
@@ -83,7 +83,7 @@ def accuracy_over_time(comparison: Comparison) -> Figure | None:
     parts = ["data_seconds", "step_seconds", "evaluation_seconds", "checkpoint_seconds"]
     frame["seconds"] = frame[parts].sum(axis=1).groupby(frame["run"]).cumsum()
     with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(figsize=(6, 3.6))
+        figure, axis = plt.subplots(figsize=(5.2, 3.6))
         for arm, rows in frame.groupby("arm", sort=False):
             for index, (_, run) in enumerate(rows.groupby("run", sort=False)):
                 axis.plot(
@@ -107,7 +107,7 @@ def throughput(comparison: Comparison) -> Figure | None:
     if not arms:
         return None
     with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(figsize=(6, 0.9 + 0.6 * len(arms)))
+        figure, axis = plt.subplots(figsize=(5.2, 1.2 + 0.8 * len(arms)))
         for row, arm in enumerate(arms):
             speed = arm.images_per_second
             assert speed is not None
@@ -123,41 +123,28 @@ def throughput(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def confusion_matrices(comparison: Comparison) -> Figure | None:
-    """For each arm, the share of each class' test images that got each answer."""
-    arms = [arm for arm in comparison.arms if arm.confusion is not None]
-    if not arms:
+def confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figure | None:
+    """The share of each class' test images that got each answer from one arm."""
+    if arm.confusion is None:
         return None
     names = comparison.document["data"]["class_names"]
-    columns = min(len(arms), 2)
-    rows = -(-len(arms) // columns)
-    with plt.rc_context(_STYLE | {"axes.grid": False, "font.size": 8}):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(4.6 * columns, 4.4 * rows), squeeze=False
-        )
-        for axis in axes.flat[len(arms) :]:
-            axis.axis("off")
-        for axis, arm in zip(axes.flat, arms, strict=False):
-            _confusion(axis, arm, names)
-    return figure
-
-
-def _confusion(axis: Any, arm: ArmSummary, names: list[str]) -> None:
-    assert arm.confusion is not None
     share = arm.confusion / np.maximum(arm.confusion.sum(axis=1, keepdims=True), 1)
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axis.set_title(arm.name)
-    axis.set_xlabel("answer")
-    axis.set_ylabel("true class")
-    if len(names) <= 25:
-        axis.set_xticks(range(len(names)), names, rotation=90)
-        axis.set_yticks(range(len(names)), names)
-    if len(names) <= 12:
-        for row, column in np.ndindex(share.shape):
-            if arm.confusion[row, column]:
-                shade = "white" if share[row, column] > 0.5 else "black"
-                text = f"{share[row, column] * 100:.0f}"
-                axis.text(column, row, text, ha="center", va="center", color=shade, fontsize=7)
+    with plt.rc_context(_STYLE | {"axes.grid": False, "font.size": 8}):
+        figure, axis = plt.subplots(figsize=(4.6, 4.4))
+        axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        axis.set_title(arm.name)
+        axis.set_xlabel("answer")
+        axis.set_ylabel("true class")
+        if len(names) <= 25:
+            axis.set_xticks(range(len(names)), names, rotation=90)
+            axis.set_yticks(range(len(names)), names)
+        if len(names) <= 12:
+            for row, column in np.ndindex(share.shape):
+                if arm.confusion[row, column]:
+                    shade = "white" if share[row, column] > 0.5 else "black"
+                    text = f"{share[row, column] * 100:.0f}"
+                    axis.text(column, row, text, ha="center", va="center", color=shade, fontsize=7)
+    return figure
 
 
 def class_accuracy(comparison: Comparison) -> Figure | None:
@@ -178,38 +165,48 @@ def class_accuracy(comparison: Comparison) -> Figure | None:
         axis.grid(axis="x", visible=False)
         axis.set_ylabel("test accuracy")
         axis.yaxis.set_major_formatter("{x:.0%}")
+        axis.yaxis.get_major_locator().set_params(steps=[1, 2, 5, 10])
         lowest = float(frame.to_numpy().min())
         axis.set_ylim(max(0.0, np.floor(lowest * 10 - 1) / 10), 1.0)
-        axis.legend(frameon=False, loc="lower right", ncols=len(arms))
+        axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(arms))
     return figure
 
 
 def disagreements(
     comparison: Comparison, kept: dict[str, np.ndarray] | None, answers: dict[str, np.ndarray]
 ) -> Figure | None:
-    """Test images on which the arms differ, with what each answered.
+    """Test images on which the arms differ, with what each arm's seeds answered.
 
     Args:
         comparison: the arms.
         kept: indices, labels and images from the records.
-        answers: for each arm, its answers int [n] over the whole test split.
+        answers: for each arm, its seeds' answers int [seeds, n] over the whole test split.
     """
     if kept is None or not len(kept["indices"]) or len(answers) < 2:
         return None
     names = comparison.document["data"]["class_names"]
     count = len(kept["indices"])
-    columns = min(8, count)
+    columns = min(6, count)
     rows = -(-count // columns)
-    with plt.rc_context(_STYLE | {"axes.grid": False, "font.size": 7}):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(1.25 * columns, (1.3 + 0.12 * len(answers)) * rows), squeeze=False
-        )
+    size = (1.55 * columns, (1.7 + 0.14 * len(answers)) * rows)
+    with plt.rc_context(_STYLE | {"axes.grid": False}):
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
         for place, axis in zip(range(count), axes.flat, strict=False):
-            image = kept["images"][place]
-            axis.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-            truth = kept["labels"][place]
-            lines = [f"{arm}: {names[given[kept['indices'][place]]]}" for arm, given in answers.items()]
-            axis.set_title("\n".join([f"is {names[truth]}", *lines]), fontsize=6.5, pad=2)
+            image, index = kept["images"][place], kept["indices"][place]
+            grey = image.shape[-1] == 1
+            axis.imshow(image[..., 0] if grey else image, cmap="gray", vmin=0, vmax=255)
+            lines = [f"{arm}: {_votes(given[:, index], names)}" for arm, given in answers.items()]
+            title = "\n".join([f"is {names[kept['labels'][place]]}", *lines])
+            axis.set_title(title, fontsize=7.5, pad=2)
     return figure
+
+
+def _votes(answers: np.ndarray, names: list[str]) -> str:
+    """The seeds' answers, the most given first: `cat` or `cat 2, dog 1`."""
+    labels, counts = np.unique(answers, return_counts=True)
+    if len(labels) == 1:
+        return names[labels[0]]
+    order = np.argsort(-counts, kind="stable")[:2]
+    return ", ".join(f"{names[labels[place]]} {counts[place]}" for place in order)

@@ -6,33 +6,37 @@ import base64
 import shlex
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.pyplot as plt
 import numpy as np
-from scipy import stats
 
 from orchestrator import compare
 from orchestrator.compare import Comparison, Interval
 from orchestrator.records import ExperimentRecords
+from orchestrator.report import figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CAPTIONS = {
-    "learning-curves": (
+_SECTIONS = {
+    "learning": (
         "Learning curves",
         "Mean over seeds; the band runs from the lowest to the highest seed. Dotted: training.",
     ),
-    "accuracy-over-time": (
-        "Accuracy against time",
-        "One line for each run. Seconds of training, evaluation and checkpoints, start-up apart.",
+    "speed": (
+        "Speed",
+        "Accuracy against seconds of training, evaluation and checkpoints, one line for each run; "
+        "and training images per second after the first epoch, which also compiles.",
     ),
-    "throughput": ("Throughput", "Median over the epochs after the first, which also compiles."),
     "class-accuracy": ("Accuracy by class", "On the test images, over all seeds."),
     "confusion": ("Confusion matrices", "Percent of each true class (row) that got each answer."),
     "disagreements": (
         "Where the arms disagree",
-        "Test images that get another answer from most seeds of one arm than of the other.",
+        "Test images on which the arms differ most; a number says how many seeds gave the answer.",
     ),
 }
+
+Pictures = dict[str, dict[str, "Figure"]]
+"""For each section of the report, its figures by file name."""
 
 
 def write(records: ExperimentRecords) -> Comparison:
@@ -44,45 +48,55 @@ def write(records: ExperimentRecords) -> Comparison:
     comparison = compare.analyse(records)
     pictures = _draw(comparison, records)
     storage = records.storage.at("report")
-    for name, figure in pictures.items():
-        from orchestrator.report import figures
-
-        storage.write(f"figures/{name}.png", figures.save(figure, "png"))
-        storage.write(f"figures/{name}.svg", figures.save(figure, "svg"))
+    drawings = {
+        name: figures.save(figure, "svg") for group in pictures.values() for name, figure in group.items()
+    }
+    for group in pictures.values():
+        for name, figure in group.items():
+            storage.write(f"figures/{name}.png", figures.save(figure, "png"))
+            storage.write(f"figures/{name}.svg", drawings[name])
+    plt.close("all")
     storage.write_json("results.json", comparison.to_json())
     storage.write("results.csv", _runs_csv(comparison).encode())
     storage.write("epochs.csv", comparison.epochs_frame().to_csv(index=False).encode())
-    storage.write("report.md", _markdown(comparison, list(pictures)).encode())
-    storage.write("report.html", _html(comparison, pictures).encode())
+    storage.write("report.md", _markdown(comparison, pictures).encode())
+    storage.write("report.html", _html(comparison, pictures, drawings).encode())
     return comparison
 
 
-def _draw(comparison: Comparison, records: ExperimentRecords) -> dict[str, Figure]:
-    import matplotlib.pyplot as plt
-
-    from orchestrator.report import figures
-
+def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
+    kept, answers = records.disagreements(), _answers(comparison, records)
     drawn = {
-        "learning-curves": figures.learning_curves(comparison),
-        "accuracy-over-time": figures.accuracy_over_time(comparison),
-        "throughput": figures.throughput(comparison),
-        "class-accuracy": figures.class_accuracy(comparison),
-        "confusion": figures.confusion_matrices(comparison),
-        "disagreements": figures.disagreements(
-            comparison, records.disagreements(), _majority_answers(comparison, records)
-        ),
+        "learning": {
+            "accuracy-by-epoch": figures.learning_curve(comparison, "accuracy"),
+            "loss-by-epoch": figures.learning_curve(comparison, "loss"),
+        },
+        "speed": {
+            "accuracy-over-time": figures.accuracy_over_time(comparison),
+            "throughput": figures.throughput(comparison),
+        },
+        "class-accuracy": {"class-accuracy": figures.class_accuracy(comparison)},
+        "confusion": {
+            f"confusion-{arm.name}": figures.confusion_matrix(comparison, arm)
+            for arm in comparison.arms
+        },
+        "disagreements": {"disagreements": figures.disagreements(comparison, kept, answers)},
     }
-    plt.close("all")
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    present = {
+        section: {name: figure for name, figure in group.items() if figure is not None}
+        for section, group in drawn.items()
+    }
+    return {section: group for section, group in present.items() if group}
 
 
-def _majority_answers(comparison: Comparison, records: ExperimentRecords) -> dict[str, np.ndarray]:
+def _answers(comparison: Comparison, records: ExperimentRecords) -> dict[str, np.ndarray]:
+    """Each arm's answers over the test split, int [seeds, n]."""
     answers = {}
     for arm in comparison.arms:
         predictions = [records.run(run.id).predictions() for run in arm.done]
         given = [prediction["answers"] for prediction in predictions if prediction is not None]
         if given:
-            answers[arm.name] = stats.mode(np.stack(given), axis=0).mode
+            answers[arm.name] = np.stack(given)
     return answers
 
 
@@ -161,20 +175,21 @@ def _context(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _html(comparison: Comparison, pictures: dict[str, Figure]) -> str:
+def _html(comparison: Comparison, pictures: Pictures, drawings: dict[str, bytes]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from orchestrator.report import figures
-
-    embedded = [
+    sections = [
         {
-            "name": name,
-            "title": _CAPTIONS[name][0],
-            "caption": _CAPTIONS[name][1],
-            "source": "data:image/svg+xml;base64,"
-            + base64.b64encode(figures.save(figure, "svg")).decode(),
+            "name": section,
+            "title": _SECTIONS[section][0],
+            "caption": _SECTIONS[section][1],
+            "sources": {
+                name.replace("-", " "): "data:image/svg+xml;base64,"
+                + base64.b64encode(drawings[name]).decode()
+                for name in group
+            },
         }
-        for name, figure in pictures.items()
+        for section, group in pictures.items()
     ]
     environment = Environment(
         loader=PackageLoader("orchestrator.report", "."),
@@ -183,10 +198,10 @@ def _html(comparison: Comparison, pictures: dict[str, Figure]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(_context(comparison), figures=embedded)
+    return environment.get_template("page.html").render(_context(comparison), sections=sections)
 
 
-def _markdown(comparison: Comparison, pictures: list[str]) -> str:
+def _markdown(comparison: Comparison, pictures: Pictures) -> str:
     def row(cells: list[str]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
@@ -216,9 +231,11 @@ def _markdown(comparison: Comparison, pictures: list[str]) -> str:
         row([f"**{field}**" if differs else field, *values])
         for field, values, differs in _configuration(comparison)
     ]
-    for name in pictures:
-        title, caption = _CAPTIONS[name]
-        lines += ["", f"## {title}", "", f"![{title}](figures/{name}.svg)", "", caption]
+    for section, group in pictures.items():
+        title, caption = _SECTIONS[section]
+        lines += ["", f"## {title}", ""]
+        lines += [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in group]
+        lines += ["", caption]
     return "\n".join(lines) + "\n"
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from trainers.data.spec import DataSpec
 from trainers.errors import InputError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+_CHUNK = 256
+"""Images that one thread decodes at a stretch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +242,7 @@ def _npz(path: Path) -> Labelled:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}") from error
     for images, labels, test_images, test_labels in conventions:
         if images in arrays and labels in arrays:
@@ -329,8 +333,9 @@ def _decode_files(images: list[Encoded], size: int | None, where: str) -> np.nda
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return f"{encoded.name} ({error})"
 
+    chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
     with ThreadPoolExecutor() as pool:
-        decoded = list(pool.map(load, images))
+        decoded = [pixels for chunk in pool.map(lambda chunk: [*map(load, chunk)], chunks) for pixels in chunk]
     broken = [problem for problem in decoded if isinstance(problem, str)]
     if broken:
         more = f" and {len(broken) - 10} more" if len(broken) > 10 else ""

@@ -24,11 +24,12 @@ class Runtime:
 
     def __init__(self, *, threads: int, use_gpu: bool) -> None:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
         self.use_gpu = use_gpu
-        if use_gpu and not torch.cuda.is_available():
-            raise RuntimeError("a GPU was asked for but PyTorch sees none on this node")
+        if use_gpu:
+            if not torch.cuda.is_available():
+                raise RuntimeError("a GPU was asked for but PyTorch sees none on this node")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
 
     def engine(self, task: Task) -> TorchEngine:
         """A fresh model for one run."""

@@ -1,0 +1,62 @@
+"""What all tests share: a cache of their own, a command runner, CIFAR-10 where it is at hand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["TANDEM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ.pop("TANDEM_DATA", None)
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> Path:
+    """CIFAR-10 as Parquet files."""
+    if not CIFAR10.is_dir():
+        pytest.skip(f"CIFAR-10 is not at {CIFAR10}")
+    return CIFAR10
+
+
+def start_tandem(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
+    """Start the command in a process group of its own, its output captured."""
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("tandem")), *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def tandem(
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    process = start_tandem(*arguments, cwd=cwd)
+    out, err = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture
+def experiment_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes an experiment file."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "experiment.yaml"
+        path.write_text(text)
+        return path
+
+    return write

@@ -1,0 +1,120 @@
+"""Records of experiments that were never trained, with results planted in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator import plan
+from orchestrator.records import ExperimentRecords, RunRecords, Storage
+from orchestrator.spec import Arm, Experiment
+from trainers.contract import EpochMetrics
+
+CLASSES = ["cat", "dog", "<script>alert(1)</script>"]
+
+
+def make_records(
+    root: Path,
+    accuracies: Mapping[str, Sequence[float]],
+    *,
+    epochs: int = 3,
+    arms: Mapping[str, Mapping[str, Any]] | None = None,
+    validation: bool = True,
+    speed: Mapping[str, float] | None = None,
+) -> ExperimentRecords:
+    """One arm for each key, one seed for each accuracy."""
+    specified = {
+        name: Arm(
+            **{"framework": "keras" if place == 0 else "torch", "seeds": list(range(len(values))), "epochs": epochs}
+            | dict((arms or {}).get(name, {}))
+        )
+        for place, (name, values) in enumerate(accuracies.items())
+    }
+    experiment = Experiment(name=root.name, arms=specified, storage=str(root.parent))
+    records = ExperimentRecords(Storage(str(root)))
+    runs = plan.expand(experiment, "fingerprint")
+    records.begin(
+        {
+            "experiment": experiment.model_dump(mode="json"),
+            "module_path": "/",
+            "runs": [
+                {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed}
+                for run in runs
+            ],
+            "data": {
+                "fingerprint": "f" * 64,
+                "class_names": CLASSES,
+                "image_shape": [4, 4, 1],
+                "train_images": 900,
+                "validation_images": 100 if validation else 0,
+                "test_images": 300,
+                "warnings": [],
+            },
+        }
+    )
+    records.add_session(
+        {
+            "driver_session": "s1",
+            "started_at": 0.0,
+            "command": ["tandem", "run", "a b.yaml"],
+            "environment": {
+                "python": "3.11", "system": "Linux", "machine": "x86_64", "cpu": "a CPU", "cpus": 2,
+                "gpus": [], "memory_gib": 8, "packages": {"ray": "2.60.0"}, "commit": None,
+            },
+        }
+    )
+    for run in runs:
+        accuracy = accuracies[run.arm][specified[run.arm].seeds.index(run.seed)]
+        train(records.run(run.id), accuracy, epochs, validation, (speed or {}).get(run.arm, 1000.0))
+    return records
+
+
+def train(
+    run: RunRecords, accuracy: float, epochs: int, validation: bool, speed: float
+) -> None:
+    run.add_attempt(attempt("s1"))
+    for epoch in range(1, epochs + 1):
+        metrics = EpochMetrics(
+            epoch=epoch,
+            step=epoch * 10,
+            train_loss=2 / epoch,
+            train_accuracy=accuracy * epoch / epochs,
+            validation_loss=2 / epoch if validation else None,
+            validation_accuracy=accuracy * epoch / epochs if validation else None,
+            learning_rate=0.1,
+            images_per_second=speed / (2 if epoch == 1 else 1),
+            data_seconds=0.1,
+            step_seconds=1.0,
+            evaluation_seconds=0.2,
+        )
+        run.add_epoch(metrics, {"w": np.full(3, epoch)}, {"seconds_since_start": epoch, "checkpoint_seconds": 0.0})
+    right = round(accuracy * 100)
+    confusion = [[right, 100 - right, 0], [0, right, 100 - right], [100 - right, 0, right]]
+    labels = np.repeat(np.arange(3), 100)
+    answers = np.where(np.arange(300) % 100 < right, labels, (labels + 1) % 3)
+    run.finish(
+        {
+            "test_loss": 1.0,
+            "test_accuracy": accuracy,
+            "confusion": confusion,
+            "test_images": 300,
+            "test_seconds": 0.5,
+            "parameters": 1234,
+            "finished_at": 1.0,
+        },
+        {"answers": answers, "confidences": np.full(300, 0.9, np.float32)},
+    )
+
+
+def attempt(driver_session: str, *, first_epoch: int = 1) -> dict[str, Any]:
+    return {
+        "driver_session": driver_session,
+        "started_at": 0.0,
+        "first_epoch": first_epoch,
+        "workers": 2,
+        "environment": {},
+        "startup": {"workers_seconds": 3.0, "import_seconds": 1.0, "data_seconds": 0.5, "build_seconds": 0.5},
+    }

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trainers.contract import Batch
+from trainers.data.batches import augment, epoch_batches, steps_per_epoch
+from trainers.recipes import Augmentation
+
+N = 103
+
+
+def batches(
+    *, rank: int = 0, world_size: int = 1, epoch: int = 1, seed: int = 0, batch_size: int = 12,
+    augmentation: Augmentation | None = None,
+) -> list[Batch]:
+    images = np.arange(N, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
+    steps = steps_per_epoch(N, batch_size)
+    return list(
+        epoch_batches(
+            images,
+            np.arange(N),
+            augmentation=augmentation or Augmentation(),
+            batch_size=batch_size,
+            learning_rates=np.linspace(1, 2, steps),
+            seed=seed,
+            epoch=epoch,
+            rank=rank,
+            world_size=world_size,
+        )
+    )
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 12])
+def test_the_union_of_the_shares_does_not_depend_on_the_world_size(world_size: int) -> None:
+    whole = batches()
+    shares = [batches(rank=rank, world_size=world_size) for rank in range(world_size)]
+    for step, batch in enumerate(whole):
+        counted = [share[step] for share in shares if share[step].loss_scale]
+        labels = np.concatenate([share.labels for share in counted])
+        assert labels.tolist() == batch.labels.tolist()
+        assert sum(len(share.labels) * share.loss_scale for share in counted) == pytest.approx(1)
+        assert {share[step].learning_rate for share in shares} == {batch.learning_rate}
+        assert all(len(share[step].labels) for share in shares), "everyone takes part"
+
+
+def test_every_example_is_seen_once_an_epoch_in_an_order_of_its_own() -> None:
+    first, second = ([label for batch in batches(epoch=epoch) for label in batch.labels] for epoch in (1, 2))
+    assert sorted(first) == sorted(second) == list(range(N))
+    assert first != second
+    assert first == [label for batch in batches(epoch=1) for label in batch.labels]
+
+
+def test_images_stay_with_their_labels() -> None:
+    for batch in batches(world_size=2, rank=1):
+        assert np.array_equal(batch.images[:, 0, 0, 0], batch.labels)
+
+
+def test_flip_mirrors_and_crop_shifts_with_reflected_edges() -> None:
+    image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
+    mirrored = augment(image.copy(), Augmentation(flip=True), np.array([[1], [0], [0]]))
+    assert np.array_equal(mirrored[0, :, :, 0], image[0, :, ::-1, 0])
+    still = augment(image, Augmentation(crop=1), np.array([[0], [1], [1]]))
+    assert np.array_equal(still, image)
+    shifted = augment(image, Augmentation(crop=1), np.array([[0], [0], [2]]))
+    padded = np.pad(image[0, :, :, 0], 1, mode="reflect")
+    assert np.array_equal(shifted[0, :, :, 0], padded[0:4, 2:6])
+    both = augment(image, Augmentation(flip=True, crop=1), np.array([[1], [0], [2]]))
+    assert np.array_equal(both[0], shifted[0, :, ::-1])
+
+
+def test_augmentation_is_the_same_whatever_the_world_size() -> None:
+    augmentation = Augmentation(flip=True, crop=2)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (N, 8, 8, 3)).astype(np.uint8)
+
+    def gather(world_size: int) -> np.ndarray:
+        shares = [
+            [
+                batch.images
+                for batch in epoch_batches(
+                    images, np.arange(N), augmentation=augmentation, batch_size=12,
+                    learning_rates=np.ones(9), seed=5, epoch=3, rank=rank, world_size=world_size,
+                )
+                if batch.loss_scale
+            ]
+            for rank in range(world_size)
+        ]
+        return np.concatenate([np.concatenate(step) for step in zip(*shares, strict=True)])
+
+    assert np.array_equal(gather(1), gather(3))
+    assert not np.array_equal(gather(1), images)

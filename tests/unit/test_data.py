@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import multiprocessing
+import os
+import pickle
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from trainers.data import Dataset, DataSpec, open_dataset
+from trainers.data.download import download
+from trainers.data.sources import resolve
+from trainers.errors import InputError
+
+
+def picture(size: tuple[int, int] = (12, 12), *, value: int = 0, form: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (value % 256, value * 7 % 256, value * 13 % 256)).save(buffer, form)
+    return buffer.getvalue()
+
+
+def folder(root: Path, *, classes: int = 2, images: int = 10, size: tuple[int, int] = (12, 12)) -> Path:
+    for label in range(classes):
+        directory = root / f"class{label}"
+        directory.mkdir(parents=True)
+        for number in range(images):
+            (directory / f"{number}.png").write_bytes(picture(size, value=label * images + number))
+    return root
+
+
+def opened(**spec: object) -> Dataset:
+    return open_dataset(DataSpec(**spec))  # type: ignore[arg-type]
+
+
+def refused(**spec: object) -> str:
+    with pytest.raises(InputError) as caught:
+        opened(**spec)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def test_digits_need_no_network_and_are_split_without_overlap() -> None:
+    dataset = opened()
+    counts = [len(dataset.train_labels), len(dataset.validation_labels), len(dataset.test_labels)]
+    assert counts == [1294, 144, 359]
+    assert dataset.image_shape == (8, 8, 1)
+    assert dataset.train_images.dtype == np.uint8
+    assert dataset.class_names == [str(digit) for digit in range(10)]
+    again = opened(source="digits")
+    assert again.fingerprint == dataset.fingerprint
+    assert isinstance(again.train_images, np.memmap), "workers of a node share one copy"
+
+
+def test_cifar10_from_parquet(cifar10: Path) -> None:
+    dataset = opened(source="cifar10", path=cifar10, validation=0)
+    assert dataset.train_images.shape == (50000, 32, 32, 3)
+    assert dataset.test_images.shape == (10000, 32, 32, 3)
+    assert np.bincount(dataset.train_labels).tolist() == [5000] * 10
+    assert dataset.class_names[3] == "cat"
+    assert dataset.channel_mean == pytest.approx([0.491, 0.482, 0.447], abs=0.005)
+
+
+def test_cifar10_is_found_by_its_variable(
+    cifar10: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_DATA", str(cifar10.parent))
+    assert resolve(DataSpec(source="cifar10")) == ("parquet", cifar10)
+    monkeypatch.setenv("TANDEM_DATA", str(cifar10 / "nowhere"))
+    assert "$TANDEM_DATA" in refused(source="cifar10")
+
+
+class Python2Pickler(pickle._Pickler):  # type: ignore[misc]
+    """Writes bytes as Python 2 wrote its strings, which is what CIFAR-10's files hold."""
+
+    dispatch = pickle._Pickler.dispatch | {
+        bytes: lambda self, value: self.write(b"T" + struct.pack("<i", len(value)) + value)
+    }
+
+
+def python2_pickle(content: object) -> bytes:
+    buffer = io.BytesIO()
+    Python2Pickler(buffer, protocol=2).dump(content)
+    return buffer.getvalue()
+
+
+def batches_py(root: Path) -> tuple[Path, np.ndarray]:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (6, 20, 3, 32, 32)).astype(np.uint8)
+    root.mkdir()
+    names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
+    for batch, name in zip(pixels, names, strict=True):
+        content = {b"data": batch.reshape(20, -1), b"labels": [place % 10 for place in range(20)]}
+        (root / name).write_bytes(python2_pickle(content))
+    meta = {b"label_names": [f"name{label}".encode() for label in range(10)]}
+    (root / "batches.meta").write_bytes(python2_pickle(meta))
+    return root, pixels
+
+
+def test_cifar10_batches_py(tmp_path: Path) -> None:
+    root, pixels = batches_py(tmp_path / "cifar-10-batches-py")
+    dataset = opened(path=tmp_path, validation=0)
+    assert len(dataset.train_labels) == 100
+    assert np.array_equal(dataset.test_images, pixels[5].transpose(0, 2, 3, 1))
+    assert dataset.class_names[9] == "name9"
+
+
+def test_a_batch_that_would_run_code_is_refused_unrun(tmp_path: Path) -> None:
+    root, _ = batches_py(tmp_path / "cifar-10-batches-py")
+    witness = tmp_path / "witness"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(witness),)
+
+    (root / "data_batch_3").write_bytes(pickle.dumps({b"data": Evil(), b"labels": [0]}))
+    assert "has no place in a CIFAR-10 batch" in refused(path=root)
+    assert not witness.exists()
+
+
+def test_parquet_in_the_hugging_face_layout(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "image": [{"bytes": picture(value=row), "path": None} for row in range(10)],
+            "label": pa.array([row % 2 for row in range(10)]),
+        }
+    ).replace_schema_metadata(
+        {"huggingface": '{"info": {"features": {"label": {"names": ["cat", "dog"]}}}}'}
+    )
+    (tmp_path / "data").mkdir()
+    pq.write_table(table, tmp_path / "data" / "train-00000-of-00001.parquet")
+    pq.write_table(table.slice(0, 4), tmp_path / "data" / "test-00000-of-00001.parquet")
+    dataset = opened(path=tmp_path, validation=0)
+    assert dataset.class_names == ["cat", "dog"]
+    assert len(dataset.train_labels) == 10
+    assert "4 of 4 test images are also training images" in dataset.warnings[0]
+
+
+def test_a_folder_of_class_folders_is_split(tmp_path: Path) -> None:
+    dataset = opened(path=folder(tmp_path / "pictures", classes=3), validation=0.25)
+    assert dataset.class_names == ["class0", "class1", "class2"]
+    assert (len(dataset.train_labels), len(dataset.validation_labels), len(dataset.test_labels)) == (
+        18, 6, 6,
+    )
+    assert dataset.image_shape == (12, 12, 3)
+
+
+def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
+    folder(tmp_path / "train")
+    folder(tmp_path / "test", images=3)
+    dataset = opened(source="folder", path=tmp_path)
+    assert len(dataset.test_labels) == 6
+    (tmp_path / "test" / "stranger").mkdir()
+    assert "stranger" in refused(source="folder", path=tmp_path)
+
+
+def test_mixed_sizes_are_resized_when_a_size_is_chosen(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "class0" / "large.jpg").write_bytes(picture((50, 30), form="JPEG"))
+    message = refused(path=tmp_path)
+    assert "2 different sizes, from 12x12 to 50x30" in message
+    assert "set data.image_size" in message
+    assert opened(path=tmp_path, image_size=16).image_shape == (16, 16, 3)
+
+
+def test_truncated_jpegs_are_listed_by_name(tmp_path: Path) -> None:
+    folder(tmp_path)
+    whole = picture((64, 64), form="JPEG")
+    for name in ("broken.jpg", "cut.jpg"):
+        (tmp_path / "class1" / name).write_bytes(whole[: len(whole) // 2])
+    message = refused(path=tmp_path, image_size=12)
+    assert "2 of 22 training images cannot be decoded" in message
+    assert "class1/broken.jpg" in message
+    assert "class1/cut.jpg" in message
+
+
+def test_empty_folders_and_missing_paths(tmp_path: Path) -> None:
+    assert "holds no images" in refused(source="folder", path=tmp_path)
+    (tmp_path / "class0").mkdir()
+    assert "holds no images" in refused(source="folder", path=tmp_path)
+    assert "does not exist" in refused(path=tmp_path / "nowhere")
+
+
+def npz(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
+LABELS = np.arange(40) % 4
+
+
+def test_npz_by_either_convention(tmp_path: Path) -> None:
+    keras = npz(tmp_path / "k.npz", x_train=IMAGES, y_train=LABELS[:, None], x_test=IMAGES[:8, ::-1], y_test=LABELS[:8])
+    assert len(opened(path=keras).test_labels) == 8
+    medical = npz(tmp_path / "m.npz", train_images=IMAGES[..., 0], train_labels=LABELS, test_images=IMAGES[:8, ::-1, :, 0], test_labels=LABELS[:8])
+    assert opened(path=medical).image_shape == (8, 8, 1)
+    plain = npz(tmp_path / "p.npz", images=IMAGES / 255.0, labels=LABELS)
+    dataset = opened(path=plain, validation=0)
+    assert len(dataset.test_labels) == 8
+    assert sorted(map(bytes, [*dataset.train_images, *dataset.test_images])) == sorted(map(bytes, IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"images": IMAGES, "labels": LABELS - 1}, "out of range: row 0 has -1; labels must be 0 to 2"),
+        ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:2], "y_test": np.array([0, 9])}, "1 test labels are out of range: row 1 has 9"),
+        ({"images": IMAGES, "labels": LABELS / 2}, "whole numbers are needed"),
+        ({"images": IMAGES[:5], "labels": LABELS}, "5 training images but 40 labels"),
+        ({"images": IMAGES * 9.0, "labels": LABELS}, "0 to 255, or 0.0 to 1.0, is needed"),
+        ({"images": IMAGES[..., :2], "labels": LABELS}, "[n, height, width, 1 or 3] is needed"),
+        ({"pixels": IMAGES}, "holds the arrays pixels"),
+        ({"images": IMAGES, "labels": LABELS * 0}, "at least 2 are needed"),
+    ],
+)
+def test_inconsistent_arrays_are_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], expected: str
+) -> None:
+    assert expected in refused(path=npz(tmp_path / "bad.npz", **arrays))
+
+
+def test_damaged_and_pickled_npz(tmp_path: Path) -> None:
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 not really")
+    assert "cannot be read" in refused(path=tmp_path / "torn.npz")
+    objects = npz(tmp_path / "o.npz", images=np.array([{}], object), labels=LABELS[:1])
+    assert "plain arrays" in refused(path=objects)
+
+
+def test_imbalance_is_noted(tmp_path: Path) -> None:
+    labels = np.r_[np.zeros(37, int), 1, 1, 1]
+    dataset = opened(path=npz(tmp_path / "i.npz", images=IMAGES, labels=labels), test=0.05)
+    assert any("out of balance" in warning for warning in dataset.warnings)
+
+
+def test_a_changed_source_is_decoded_again(tmp_path: Path) -> None:
+    folder(tmp_path)
+    before = opened(path=tmp_path).fingerprint
+    (tmp_path / "class0" / "new.png").write_bytes(picture(value=99))
+    assert opened(path=tmp_path).fingerprint != before
+
+
+def _open_in_process(path: Path, queue: multiprocessing.Queue[str]) -> None:
+    queue.put(opened(path=path).fingerprint)
+
+
+def test_two_processes_may_decode_at_once(tmp_path: Path) -> None:
+    folder(tmp_path, images=50)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    workers = [context.Process(target=_open_in_process, args=(tmp_path, queue)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    assert len({queue.get(timeout=60) for _ in workers}) == 1
+    for worker in workers:
+        worker.join()
+
+
+CONTENT = os.urandom(3 << 20)
+
+
+class RangeHandler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT with byte ranges; the first answer breaks off half-way if told to."""
+
+    break_off = False
+    requests: list[str | None]
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        type(self).requests.append(asked)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        body = CONTENT[start:]
+        if type(self).break_off:
+            type(self).break_off = False
+            body = body[: len(body) // 2]
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    RangeHandler.requests = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), RangeHandler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}/archive.tar.gz"
+        httpd.shutdown()
+
+
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+def test_a_download_is_resumed_where_it_broke_off(server: str, tmp_path: Path) -> None:
+    RangeHandler.break_off = True
+    target = tmp_path / "archive.tar.gz"
+    with pytest.raises(InputError, match="run again to go on"):
+        download(server, target, md5=MD5)
+    assert not target.exists()
+    assert download(server, target, md5=MD5).read_bytes() == CONTENT
+    assert RangeHandler.requests == [None, f"bytes={len(CONTENT) // 2}-"]
+
+
+def test_a_wrong_checksum_is_refused_and_not_kept(server: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="arrived with checksum"):
+        download(server, tmp_path / "archive.tar.gz", md5="0" * 32)
+    assert not list(tmp_path.glob("*.part"))
+    assert not (tmp_path / "archive.tar.gz").exists()
+
+
+def test_an_unreachable_server(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot download http://127\.0\.0\.1:9/x"):
+        download("http://127.0.0.1:9/x", tmp_path / "x", md5=MD5)
+
+
+def test_two_downloads_at_once_fetch_once(server: str, tmp_path: Path) -> None:
+    target = tmp_path / "archive.tar.gz"
+    threads = [
+        threading.Thread(target=download, args=(server, target), kwargs={"md5": MD5}) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert target.read_bytes() == CONTENT
+    assert len(RangeHandler.requests) == 1

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from orchestrator import plan
+from orchestrator.spec import Arm, Experiment, Scale
+
+
+def experiment(**changes: object) -> Experiment:
+    arms = {"keras": Arm(framework="keras", seeds=[0, 1, 2]), "torch": Arm(framework="torch", seeds=[0, 1])}
+    return Experiment(**{"name": "x", "arms": arms} | changes)
+
+
+def test_arms_times_seeds_in_order() -> None:
+    runs = plan.expand(experiment(), "f")
+    assert [(run.arm, run.seed) for run in runs] == [
+        ("keras", 0), ("keras", 1), ("keras", 2), ("torch", 0), ("torch", 1),
+    ]
+    assert len({run.id for run in runs}) == 5
+
+
+def test_an_id_follows_what_decides_the_result_and_nothing_else() -> None:
+    before = [run.id for run in plan.expand(experiment(), "f")]
+    same = experiment(name="y", storage="elsewhere", scale=Scale(retries=5, concurrent_runs=1))
+    assert [run.id for run in plan.expand(same, "f")] == before
+    assert not set(before) & {run.id for run in plan.expand(experiment(), "other data")}
+    wider = experiment(scale=Scale(workers=2))
+    assert not set(before) & {run.id for run in plan.expand(wider, "f")}
+    arms = experiment().arms | {"torch": Arm(framework="torch", seeds=[0, 1], epochs=3)}
+    after = [run.id for run in plan.expand(experiment(arms=arms), "f")]
+    assert after[:3] == before[:3], "the other arm's runs stay done"
+    assert after[3:] != before[3:]
+
+
+def test_concurrent_runs_follow_the_scarcest_resource() -> None:
+    assert plan.concurrent_runs(Scale(workers=2, cpus_per_worker=2), cpus=9, gpus=0) == 2
+    assert plan.concurrent_runs(Scale(workers=2, gpus_per_worker=0.5), cpus=64, gpus=3) == 3
+    assert plan.concurrent_runs(Scale(concurrent_runs=1), cpus=64, gpus=0) == 1
+    assert plan.concurrent_runs(Scale(workers=4), cpus=2, gpus=0) == 0
+
+
+def test_sessions_hold_every_run_once_and_one_framework_each() -> None:
+    runs = plan.expand(experiment(), "f")
+    for lanes in (1, 2, 7):
+        shared_out = plan.sessions(runs, lanes=lanes)
+        assert sorted(run.id for session in shared_out for run in session.runs) == sorted(
+            run.id for run in runs
+        )
+        for session in shared_out:
+            assert {run.framework for run in session.runs} == {session.framework}
+    assert len(plan.sessions(runs, lanes=1)) == 2

@@ -1,0 +1,95 @@
+"""Rules that the code as a whole keeps: who imports what, how fast the command is, what is documented."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from orchestrator.cli import app
+from tests.conftest import ROOT, tandem
+
+FORBIDDEN = {
+    "orchestrator": {"torch", "torchvision", "tensorflow", "keras"},
+    "trainers/keras": {"torch", "torchvision", "orchestrator"},
+    "trainers/torch": {"tensorflow", "keras", "orchestrator"},
+    "trainers/data": {"torch", "torchvision", "tensorflow", "keras", "orchestrator", "ray"},
+    "trainers": {"orchestrator"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_layers_do_not_import_what_is_not_theirs(folder: str) -> None:
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    for file in files:
+        assert not imported(file) & FORBIDDEN[folder], file
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("orchestrator.cli", ["ray", "pydantic", "numpy", "pandas", "pyarrow", "matplotlib"]),
+        ("orchestrator.driver", ["torch", "tensorflow"]),
+        ("trainers.keras.trainer", ["torch"]),
+        ("trainers.torch.models", ["tensorflow", "keras"]),
+    ],
+)
+def test_an_import_does_not_drag_in_what_it_does_not_need(module: str, absent: list[str]) -> None:
+    script = f"import sys, {module}; print([name for name in {absent} if name in sys.modules])"
+    finished = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert finished.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_answers_at_once() -> None:
+    tandem("--help")
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert tandem("--help").returncode == 0
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.3
+
+
+def test_every_command_has_help_and_is_documented() -> None:
+    documentation = (ROOT / "docs" / "commands.md").read_text()
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        assert command.help
+        assert f"## tandem {name}" in documentation
+        for parameter in command.params:
+            for option in parameter.opts:
+                assert not option.startswith("--") or f"`{option}" in documentation, option
+
+
+def test_every_example_is_named_in_the_documentation() -> None:
+    text = "".join(file.read_text() for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    for example in (ROOT / "examples").glob("*.yaml"):
+        assert f"examples/{example.name}" in text
+
+
+def test_every_field_of_an_experiment_is_documented() -> None:
+    from orchestrator.spec import json_schema
+
+    documentation = (ROOT / "docs" / "experiment-file.md").read_text()
+    schema = json_schema()
+    for block in [schema, *schema["$defs"].values()]:
+        for field in block.get("properties", {}):
+            assert f"`{field}`" in documentation, field

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.records import ExperimentRecords, Storage, StorageError
+from tests.unit.synthetic import make_records
+from trainers import checkpoints
+from trainers.errors import InputError
+
+
+def run_directory(tmp_path: Path) -> tuple[ExperimentRecords, str, Path]:
+    records = make_records(tmp_path / "x", {"keras": [0.5]}, epochs=5)
+    run_id = str(records.document()["runs"][0]["id"])
+    return records, run_id, tmp_path / "x" / "runs" / run_id
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "deep" / "below"))
+    assert storage.read("a/b.json") is None
+    storage.write_json("a/b.json", {"x": 1})
+    assert storage.read_json("a/b.json") == {"schema": 1, "x": 1}
+    assert storage.names("a") == ["b.json"]
+    storage.delete("a/b.json")
+    storage.delete("a/b.json")
+    assert storage.names("a") == []
+    assert storage.names("nowhere") == []
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    records, run_id, directory = run_directory(tmp_path)
+    assert sorted(path.name for path in (directory / "checkpoints").iterdir()) == [
+        "00004.json", "00004.npz", "00005.json", "00005.npz",
+    ]
+    position = records.run(run_id).position()
+    assert position.epoch == 5
+    assert position.state is not None
+    assert position.state["w"].tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage: str) -> None:
+    records, run_id, directory = run_directory(tmp_path)
+    newest = directory / "checkpoints" / "00005.npz"
+    content = bytearray(newest.read_bytes())
+    if damage == "truncate":
+        newest.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    else:
+        newest.unlink()
+    assert records.run(run_id).position().epoch == 4
+
+
+def test_a_checkpoint_whose_epoch_was_not_recorded_is_passed_over(tmp_path: Path) -> None:
+    records, run_id, directory = run_directory(tmp_path)
+    lines = (directory / "epochs.jsonl").read_text().splitlines(keepends=True)
+    (directory / "epochs.jsonl").write_text("".join(lines[:4]) + lines[4][:20])
+    assert [epoch["epoch"] for epoch in records.run(run_id).epochs()] == [1, 2, 3, 4]
+    assert records.run(run_id).position().epoch == 4
+
+
+def test_checkpoints_hold_arrays_and_nothing_that_could_run() -> None:
+    content, sha256 = checkpoints.pack({"a": np.arange(3), "b": np.array(2.5)})
+    state = checkpoints.unpack(content, sha256)
+    assert state is not None
+    assert state["a"].tolist() == [0, 1, 2]
+    assert checkpoints.unpack(content[:-1], sha256) is None
+    objects, sha256 = checkpoints.pack({"a": np.array([{}], object)})
+    with pytest.raises(ValueError, match="allow_pickle"):
+        checkpoints.unpack(objects, sha256)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(StorageError, match="cannot be written: .*choose another with --set storage"):
+        Storage(str(tmp_path / "file" / "below")).write("x", b"")
+    with pytest.raises(StorageError, match="cannot be opened"):
+        Storage("nonsense://bucket")
+
+
+def test_a_place_without_an_experiment(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no experiment"):
+        ExperimentRecords(Storage(str(tmp_path))).document()

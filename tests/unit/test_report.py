@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator import report
+from orchestrator.records import ExperimentRecords
+from tests.unit.synthetic import make_records
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> ExperimentRecords:
+    made = make_records(tmp_path / "x", {"keras": [0.5, 0.6, 0.7], "torch": [0.6, 0.65, 0.8]})
+    made.keep_disagreements(
+        {
+            "indices": np.array([60, 170]),
+            "labels": np.array([0, 1]),
+            "images": np.zeros((2, 4, 4, 1), np.uint8),
+        }
+    )
+    return made
+
+
+def read(records: ExperimentRecords, name: str) -> str:
+    return (Path(records.storage.url) / "report" / name).read_text()
+
+
+class Page(HTMLParser):
+    """Collects headings, references and picture texts; complains of nothing closed wrongly."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.references: list[str] = []
+        self.pictures: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.references += [attributes[name] or "" for name in ("src", "href") if name in attributes]
+        if tag == "img":
+            self.pictures.append(attributes.get("alt") or "")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings.append(data)
+
+
+def test_the_page_is_whole_self_contained_and_escaped(records: ExperimentRecords) -> None:
+    comparison = report.write(records)
+    text = read(records, "report.html")
+    page = Page(text)
+    assert page.headings == [
+        "x", "Arms", "Learning curves", "Speed", "Accuracy by class", "Confusion matrices",
+        "Where the arms disagree", "Runs", "Configuration", "Environment", "Reproduce",
+    ]
+    assert page.references
+    assert all(reference.startswith("data:") for reference in page.references)
+    assert all(page.pictures), "every picture has a text"
+    assert "<script>" not in text, "class names are escaped"
+    assert "&lt;script&gt;" in text
+    first_paragraph = re.search(r'<p class="answer">(.*?)</p>', text, re.DOTALL)
+    assert first_paragraph is not None
+    assert comparison.answer in first_paragraph[1]
+    assert "tandem run &#39;a b.yaml&#39;" in text
+    assert len(text) < 2_000_000
+
+
+def test_the_other_forms_say_the_same(records: ExperimentRecords) -> None:
+    comparison = report.write(records)
+    document = json.loads(read(records, "results.json"))
+    assert document["schema"] == 1
+    assert document["answer"] == comparison.answer
+    assert document["arms"][0]["test_accuracy"]["mean"] == pytest.approx(0.6)
+    rows = list(csv.DictReader(io.StringIO(read(records, "results.csv"))))
+    assert [(row["arm"], row["seed"], float(row["test_accuracy"])) for row in rows[:2]] == [
+        ("keras", "0", 0.5), ("keras", "1", 0.6),
+    ]
+    epochs = list(csv.DictReader(io.StringIO(read(records, "epochs.csv"))))
+    assert len(epochs) == 6 * 3
+    markdown = read(records, "report.md")
+    assert comparison.answer in markdown
+    figures = {path.name for path in (Path(records.storage.url) / "report" / "figures").iterdir()}
+    assert {f"{name}.{kind}" for name in re.findall(r"figures/([\w-]+)\.svg", markdown) for kind in ("svg", "png")} == figures
+    assert {"accuracy-by-epoch.png", "confusion-torch.svg", "disagreements.svg"} <= figures
+
+
+def test_the_same_records_give_the_same_bytes(records: ExperimentRecords) -> None:
+    report.write(records)
+    first = read(records, "report.html")
+    report.write(records)
+    assert read(records, "report.html") == first
+
+
+def test_damaged_and_missing_records_are_left_out(records: ExperimentRecords) -> None:
+    root = Path(records.storage.url)
+    runs = sorted((root / "runs").iterdir())
+    (runs[0] / "result.json").write_text("{torn")
+    (runs[1] / "epochs.jsonl").write_text("{}\nnot json\n")
+    (runs[2] / "predictions.npz").write_bytes(b"torn")
+    for file in runs[3].iterdir():
+        if file.is_file():
+            file.unlink()
+    (root / "sessions.jsonl").unlink()
+    (root / "disagreements.npz").write_bytes(b"")
+    comparison = report.write(records)
+    assert [run.state for arm in comparison.arms for run in arm.runs].count("unfinished") == 2
+    Page(read(records, "report.html"))
+
+
+def test_a_report_of_nothing_yet(tmp_path: Path) -> None:
+    records = make_records(tmp_path / "x", {"keras": [0.5], "torch": [0.5]})
+    for run in (tmp_path / "x" / "runs").iterdir():
+        for file in run.iterdir():
+            if file.is_file():
+                file.unlink()
+    assert report.write(records).answer.startswith("No run has finished")
+    Page(read(records, "report.html"))
+
+
+def test_runs_without_validation_show_training_curves(tmp_path: Path) -> None:
+    records = make_records(tmp_path / "x", {"keras": [0.5], "torch": [0.6]}, validation=False)
+    comparison = report.write(records)
+    assert any("no validation split" in note for note in comparison.notes)
+    Page(read(records, "report.html"))

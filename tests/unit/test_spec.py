@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from orchestrator import spec
+from trainers.errors import InputError
+
+Write = Callable[[str], Path]
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+
+MINIMAL = """\
+name: tiny
+arms:
+  keras: {framework: keras}
+  torch: {extends: keras, framework: torch}
+"""
+
+
+def problem(write: Write, text: str, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        spec.load(write(text), overrides)
+    return str(caught.value)
+
+
+def test_every_default_is_filled_in(experiment_file: Write) -> None:
+    experiment = spec.load(experiment_file(MINIMAL))
+    assert experiment.arms["torch"].seeds == [0, 1, 2]
+    assert experiment.arms["torch"].recipe() == experiment.arms["keras"].recipe()
+    assert experiment.scale.workers == 1
+
+
+def test_defaults_and_extends_are_merged_field_by_field(experiment_file: Write) -> None:
+    experiment = spec.load(
+        experiment_file(
+            """\
+name: merged
+defaults: {batch_size: 64, optimizer: {name: sgd, learning_rate: 0.1, momentum: 0.9}}
+arms:
+  a: {framework: keras, optimizer: {learning_rate: 0.2}}
+  b: {extends: a, framework: torch, optimizer: {nesterov: true}}
+  c: {extends: a, optimizer: adam}
+"""
+        )
+    )
+    a, b, c = (experiment.arms[name].optimizer.model_dump() for name in "abc")
+    assert (a["learning_rate"], a["momentum"], a["nesterov"]) == (0.2, 0.9, False)
+    assert b == a | {"nesterov": True}
+    assert c["name"] == "adam"
+    assert c["learning_rate"] == 0.001
+    assert experiment.arms["b"].batch_size == 64
+
+
+def test_overrides_reach_arms_by_name_and_by_star(experiment_file: Write) -> None:
+    experiment = spec.load(
+        experiment_file(MINIMAL),
+        ["keras.epochs=2", "arms.*.batch_size=32", "torch.optimizer.learning_rate=1e-2"],
+    )
+    assert experiment.arms["keras"].epochs == 2
+    assert {arm.batch_size for arm in experiment.arms.values()} == {32}
+    assert experiment.arms["torch"].optimizer.learning_rate == 0.01
+
+
+def test_paths_in_the_file_are_relative_to_it_and_overrides_to_the_working_directory(
+    experiment_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = experiment_file(MINIMAL + "data: {path: pictures}\nstorage: results\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    written = spec.load(file)
+    assert written.data.path == tmp_path / "pictures"
+    assert written.storage == str(tmp_path / "results")
+    assert spec.load(file, ["data.path=pictures"]).data.path == elsewhere / "pictures"
+
+
+def test_scientific_notation_is_a_number(experiment_file: Write) -> None:
+    text = MINIMAL.replace("keras}", "keras, optimizer: {name: adam, epsilon: 1e-7}}", 1)
+    assert spec.load(experiment_file(text)).arms["keras"].optimizer.epsilon == 1e-7
+
+
+def test_unknown_field_names_its_line_and_the_nearest_field(experiment_file: Write) -> None:
+    message = problem(
+        experiment_file,
+        "name: x\narms:\n  keras:\n    framework: keras\n    batchsize: 3\n",
+    )
+    assert "experiment.yaml:5: arms.keras.batchsize: unknown field, did you mean 'batch_size'?" in message
+
+
+def test_unknown_field_of_an_optimizer(experiment_file: Write) -> None:
+    message = problem(
+        experiment_file,
+        "name: x\narms:\n  a:\n    framework: torch\n    optimizer: {name: sgd, momentun: 0.9}\n",
+    )
+    assert "arms.a.optimizer.momentun: unknown field, did you mean 'momentum'?" in message
+
+
+def test_misspelt_model_and_framework_and_optimizer(experiment_file: Write) -> None:
+    message = problem(
+        experiment_file,
+        "name: x\narms:\n"
+        "  a: {framework: keras, model: resnet_9}\n"
+        "  b: {framework: pytorch}\n"
+        "  c: {framework: torch, optimizer: adan}\n",
+    )
+    lines = message.splitlines()
+    assert len(lines) == 3, "all problems are told at once"
+    assert "experiment.yaml:3:" in lines[0]
+    assert "did you mean 'resnet9'?" in lines[0]
+    assert "arms.b.framework: 'pytorch' is not one of keras, torch, did you mean 'torch'?" in lines[1]
+    assert "did you mean 'adam'?" in lines[2]
+
+
+def test_batch_that_does_not_divide_names_sizes_that_do(experiment_file: Write) -> None:
+    text = MINIMAL + "defaults: {batch_size: 50}\nscale: {workers: 4}\n"
+    message = problem(experiment_file, text)
+    assert "batch_size 50 does not divide over 4 workers" in message
+    assert "48 and 52 do" in message
+    assert "1, 2, 5, 10, 25, 50 workers" in message
+    assert ":5:" in message, "the line is that of the default it came from"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "the file is empty"),
+        ("name: [", "not valid YAML"),
+        ("name: x\nname: y\n", "written twice"),
+        ("name: x\n", "arms: missing"),
+        ("name: Has Spaces\narms: {a: {framework: keras}}", "lower-case letters"),
+        ("name: x\narms: {a: {extends: b}}", "no arm is called 'b'"),
+        ("name: x\narms: {a: {extends: b}, b: {extends: a}}", "goes round in a circle"),
+        ("name: x\narms: {a: {framework: keras, seeds: [1, 1]}}", "repeat"),
+        ("name: x\narms: {a: {framework: keras, epochs: 0}}", "arms.a.epochs: 0 is wrong"),
+        ("name: x\narms: {a: {framework: keras, batch_size: many}}", "'many' is wrong"),
+        ("name: x\narms: {a: {}}", "write framework: keras or framework: torch"),
+        ("name: x\narms: {a: {framework: torch, optimizer: {name: sgd, nesterov: true}}}", "momentum"),
+        ("name: x\ndata: {source: npz}\narms: {a: {framework: keras}}", "needs a path"),
+        ("name: x\narms: {a: keras}", "must be a mapping"),
+        ("- 1", "an experiment is a mapping"),
+    ],
+)
+def test_bad_files_get_one_clear_sentence(experiment_file: Write, text: str, expected: str) -> None:
+    message = problem(experiment_file, text)
+    assert expected in message
+    assert len(message.splitlines()) == 1
+
+
+def test_bad_overrides(experiment_file: Write) -> None:
+    assert "write it as field.path=value" in problem(experiment_file, MINIMAL, "epochs")
+    assert "neither a field nor an arm, did you mean 'keras'?" in problem(
+        experiment_file, MINIMAL, "kears.epochs=2"
+    )
+    assert "--set keras.epochs: arms.keras.epochs: 'two' is wrong" in problem(
+        experiment_file, MINIMAL, "keras.epochs=two"
+    )
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        spec.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_valid_and_match_the_published_schema(example: Path) -> None:
+    spec.load(example)
+    jsonschema.validate(yaml.safe_load(example.read_text()), spec.json_schema())
+
+
+def test_an_experiment_survives_its_records(experiment_file: Write) -> None:
+    experiment = spec.load(experiment_file(MINIMAL))
+    assert spec.from_json(json.loads(experiment.model_dump_json())) == experiment

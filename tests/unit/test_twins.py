@@ -1,0 +1,91 @@
+"""The Keras and the PyTorch side do the same work: same weights, outputs, updates, statistics."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.unit.measure_engine import OPTIMIZERS, SHAPES
+from trainers.recipes import BUILT_IN_MODELS
+
+PARAMETERS = {
+    "tutorial_cnn": 122_570,
+    "lenet5": 62_006,
+    "resnet9": 6_573_120,
+    "resnet18": 11_173_962,
+}
+FRAMEWORKS = ("keras", "torch")
+
+Measured = dict[str, dict[str, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    results = {}
+    for framework in FRAMEWORKS:
+        output = tmp_path_factory.mktemp("twins") / f"{framework}.npz"
+        command = [sys.executable, "-m", "tests.unit.measure_engine", framework, str(output)]
+        finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        with np.load(output) as archive:
+            results[framework] = {name: archive[name] for name in archive.files}
+    return results
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("model", BUILT_IN_MODELS)
+def test_same_layers_and_same_outputs(
+    measured: Measured, model: str, shape: tuple[int, ...]
+) -> None:
+    key = f"{model}/{'x'.join(map(str, shape))}"
+    keras, torch = (measured[framework] for framework in FRAMEWORKS)
+    assert str(keras[f"shapes/{key}"]) == str(torch[f"shapes/{key}"])
+    assert keras[f"outputs/{key}"] == pytest.approx(torch[f"outputs/{key}"], rel=1e-3, abs=1e-4)
+    assert np.ptp(keras[f"outputs/{key}"]) > 0.01
+
+
+@pytest.mark.parametrize("model", BUILT_IN_MODELS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_parameter_counts_are_the_published_ones(
+    measured: Measured, framework: str, model: str
+) -> None:
+    assert measured[framework][f"parameters/{model}"] == PARAMETERS[model]
+
+
+@pytest.mark.parametrize("place", range(len(OPTIMIZERS)), ids=lambda place: str(OPTIMIZERS[place]))
+def test_same_losses_and_weights_step_by_step(measured: Measured, place: int) -> None:
+    keras, torch = (measured[framework] for framework in FRAMEWORKS)
+    assert keras[f"losses/{place}"] == pytest.approx(torch[f"losses/{place}"], rel=1e-4)
+    assert keras[f"logits/{place}"] == pytest.approx(torch[f"logits/{place}"], abs=1e-2)
+    assert np.ptp(keras[f"losses/{place}"]) > 0.1, "the steps must have moved the weights"
+
+
+def test_batch_normalisation_keeps_the_same_statistics(measured: Measured) -> None:
+    keras, torch = (measured[framework] for framework in FRAMEWORKS)
+    assert keras["norm/losses"] == pytest.approx(torch["norm/losses"], rel=1e-4)
+    assert keras["norm/logits"] == pytest.approx(torch["norm/logits"], abs=5e-3)
+
+
+@pytest.mark.parametrize("model", ["tutorial_cnn", "resnet9"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
+    measured: Measured, framework: str, model: str
+) -> None:
+    assert measured[framework][f"resumed/{model}"]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_bfloat16_trains_near_float32(measured: Measured, framework: str) -> None:
+    exact, mixed = (measured[framework][f"precision/{name}"] for name in ("float32", "bfloat16"))
+    assert mixed != exact
+    assert mixed == pytest.approx(exact, rel=0.02)
+    assert str(measured[framework]["dtype/bfloat16"]) == "float32"
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_seeds_give_other_weights(measured: Measured, framework: str) -> None:
+    assert not np.allclose(measured[framework]["seed/0"], measured[framework]["seed/1"])
