@@ -127,7 +127,7 @@ def _train_and_report(experiment: Experiment, module_path: Path, as_json: bool) 
             with ray, progress.shown():
                 driver.execute(prepared, module_path=module_path, watch=progress.refresh)
     except KeyboardInterrupt:
-        console.print(f"interrupted; go on with: tandem resume {directory}")
+        console.print(f"interrupted; go on with: tandem resume {directory}", soft_wrap=True)
         raise typer.Exit(130) from None
     failed = _report(directory, as_json)
     if failed:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import queue
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from trainers.errors import InputError
 
 _PROBE_BYTES = 1 << 20
 _DISAGREEMENTS_KEPT = 24
+_WATCH_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,36 +123,81 @@ def execute(prepared: Prepared, *, module_path: Path, watch: Callable[[], None])
     )
     driver_session = uuid.uuid4().hex[:8]
     _begin(prepared, driver_session, module_path)
-    waiting: queue.SimpleQueue[Session] = queue.SimpleQueue()
     open_runs = [
         run
         for run in prepared.runs
         if training.is_open(prepared.records.run(run.id), driver_session)
     ]
-    for session in plan.sessions(open_runs, lanes=lanes):
-        waiting.put(session)
-    errors: list[Exception] = []
-
-    def train_sessions() -> None:
-        try:
-            while not errors:
-                _train_session(prepared, waiting.get_nowait(), driver_session, module_path)
-        except queue.Empty:
-            return
-        except Exception as error:
-            errors.append(error)
-
-    # Daemons, since an interrupt must not wait for what Ray is doing in them.
-    threads = [threading.Thread(target=train_sessions, daemon=True) for _ in range(lanes)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads) and not errors:
+    waiting = plan.sessions(open_runs, lanes=lanes)
+    fit = ray.remote(num_cpus=0, max_retries=0)(training.fit)
+    training_now: dict[ray.ObjectRef, Session] = {}
+    while waiting or training_now:
+        while waiting and len(training_now) < lanes:
+            session = waiting.pop(0)
+            assignment = _assignment(prepared, session, driver_session, module_path)
+            training_now[fit.remote(assignment)] = session
+        ended, _ = ray.wait(list(training_now), timeout=_WATCH_SECONDS)
         watch()
-        time.sleep(0.5)
-    watch()
-    if errors:
-        raise errors[0]
+        for reference in ended:
+            session = training_now.pop(reference)
+            try:
+                failure = ray.get(reference)
+            except ray.exceptions.WorkerCrashedError as error:
+                failure = training.Failure("lost", "the process leading the workers died", str(error))
+            if failure is not None:
+                _note_failure(prepared, session, failure, driver_session)
+                if _first_open(prepared, session, driver_session) is not None:
+                    waiting.insert(0, session)
     _keep_disagreements(prepared)
+
+
+def _assignment(
+    prepared: Prepared, session: Session, driver_session: str, module_path: Path
+) -> training.Assignment:
+    return training.Assignment(
+        session=session,
+        scale=prepared.experiment.scale,
+        data=prepared.experiment.data,
+        data_fingerprint=prepared.dataset.fingerprint,
+        storage_url=prepared.records.storage.url,
+        driver_session=driver_session,
+        launched_at=time.time(),
+        module_path=str(module_path),
+    )
+
+
+def _first_open(
+    prepared: Prepared, session: Session, driver_session: str
+) -> RunRecords | None:
+    """The run that the session's workers were training, or would train next."""
+    records = (prepared.records.run(run.id) for run in session.runs)
+    return next((run for run in records if training.is_open(run, driver_session)), None)
+
+
+def _note_failure(
+    prepared: Prepared, session: Session, failure: training.Failure, driver_session: str
+) -> None:
+    """Record a failure of the run under way and decide whether it is given up.
+
+    Raises:
+        StorageError: it was the storage that failed, which no other try can mend.
+    """
+    if failure.kind == "storage":
+        raise StorageError(failure.cause)
+    run = _first_open(prepared, session, driver_session)
+    if run is None:
+        return
+    earlier = [record for record in run.failures() if record["driver_session"] == driver_session]
+    out_of_retries = len(earlier) >= prepared.experiment.scale.retries
+    run.add_failure(
+        {
+            "driver_session": driver_session,
+            "failed_at": time.time(),
+            "cause": failure.cause,
+            "detail": failure.detail,
+            "given_up": failure.kind == "error" or out_of_retries,
+        }
+    )
 
 
 def _begin(prepared: Prepared, driver_session: str, module_path: Path) -> None:
@@ -198,40 +242,6 @@ def _begin(prepared: Prepared, driver_session: str, module_path: Path) -> None:
         )
 
 
-def _train_session(
-    prepared: Prepared, session: Session, driver_session: str, module_path: Path
-) -> None:
-    """Launch workers again after each failure until no run of the session is open."""
-    import ray
-
-    fit = ray.remote(num_cpus=0, max_retries=0)(training.fit)
-
-    def first_open() -> RunRecords | None:
-        records = (prepared.records.run(run.id) for run in session.runs)
-        return next((run for run in records if training.is_open(run, driver_session)), None)
-
-    while first_open() is not None:
-        assignment = training.Assignment(
-            session=session,
-            scale=prepared.experiment.scale,
-            data=prepared.experiment.data,
-            data_fingerprint=prepared.dataset.fingerprint,
-            storage_url=prepared.records.storage.url,
-            driver_session=driver_session,
-            launched_at=time.time(),
-            module_path=str(module_path),
-        )
-        try:
-            failure = ray.get(fit.remote(assignment))
-        except ray.exceptions.WorkerCrashedError as error:
-            failure = training.Failure("lost", f"the process that led the workers died: {error}")
-        if failure is not None and failure.kind == "storage":
-            raise StorageError(failure.cause)
-        run = first_open()
-        if failure is not None and run is not None:
-            note_failure(run, failure, driver_session, prepared.experiment.scale.retries)
-
-
 def _keep_disagreements(prepared: Prepared) -> None:
     """Put the test images that arms answer differently into the records, for the report."""
     answers: dict[str, list[np.ndarray]] = {}
@@ -247,23 +257,5 @@ def _keep_disagreements(prepared: Prepared) -> None:
             "indices": indices,
             "labels": labels[indices],
             "images": np.asarray(dataset.test_images[indices]),
-        }
-    )
-
-
-def note_failure(
-    records: RunRecords, failure: training.Failure, driver_session: str, retries: int
-) -> None:
-    """Record a failure of the run under way and decide whether it is given up."""
-    earlier = [
-        record for record in records.failures() if record["driver_session"] == driver_session
-    ]
-    records.add_failure(
-        {
-            "driver_session": driver_session,
-            "failed_at": time.time(),
-            "cause": failure.cause,
-            "detail": failure.detail,
-            "given_up": failure.kind != "lost" or len(earlier) >= retries,
         }
     )

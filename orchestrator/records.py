@@ -20,6 +20,7 @@ is anything that pyarrow has a filesystem for: a directory, s3://, gs://.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -106,7 +107,8 @@ class Storage:
                 self._files.move(target, path)
         except OSError as error:
             if self.is_local:
-                Path(target).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    Path(target).unlink()
             raise StorageError(
                 f"storage {self.url!r} cannot be written: {_reason(error)}; "
                 "mend that or choose another with --set storage=DIR"
@@ -166,7 +168,7 @@ class Storage:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 return {array: archive[array] for array in archive.files}
-        except (ValueError, OSError, KeyError, zipfile.BadZipFile):
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile):
             return None
 
 
@@ -229,7 +231,8 @@ class RunRecords:
 
     def epochs(self) -> list[Record]:
         """Metrics of each finished epoch in order; of an epoch trained twice, the later."""
-        by_epoch = {record["epoch"]: record for record in self._files.read_lines("epochs.jsonl")}
+        records = self._files.read_lines("epochs.jsonl")
+        by_epoch = {record["epoch"]: record for record in records if "epoch" in record}
         return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
     def position(self) -> Position:

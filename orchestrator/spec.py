@@ -65,7 +65,7 @@ class Scale(Block):
 
     workers: int = Field(1, gt=0)
     cpus_per_worker: int = Field(1, gt=0, description="Also the number of intra-op threads.")
-    gpus_per_worker: float = Field(0, ge=0, description="A share of a GPU, or whole GPUs.")
+    gpus_per_worker: float = Field(0.0, ge=0, description="A share of a GPU, or whole GPUs.")
     concurrent_runs: int | None = Field(
         None, gt=0, description="At most this many runs at once; as many as fit when left out."
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -238,22 +237,22 @@ def diagnose(error: Exception) -> Failure:
     """
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     for failure in failures.values():
-        if found := re.search(rf"{StorageError.__name__}: (.*)", str(failure)):
-            return Failure("storage", found[1])
+        if isinstance(failure, StorageError):
+            return Failure("storage", str(failure))
     dead = sorted(rank for rank, failure in failures.items() if _is_death(failure))
     if dead:
         ranks = ", ".join(str(rank) for rank in dead)
-        return Failure("lost", f"worker {ranks} died")
+        return Failure("lost", f"the worker of rank {ranks} died", str(error))
     if failures:
         _, failure = sorted(failures.items())[0]
-        return Failure("error", _last_line(failure), str(failure))
+        return Failure("error", f"{type(failure).__name__}: {_last_line(failure)}", str(error))
     return Failure("lost", _last_line(error), str(error))
 
 
 def _is_death(failure: Exception) -> bool:
     from ray.exceptions import RayActorError
 
-    return isinstance(failure, RayActorError) or "ActorDiedError" in str(failure)
+    return isinstance(getattr(failure, "health_check_failure", failure), RayActorError)
 
 
 def _last_line(error: Exception) -> str:

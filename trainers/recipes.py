@@ -18,7 +18,7 @@ BUILT_IN_MODELS = ("tutorial_cnn", "lenet5", "resnet9", "resnet18")
 class Block(BaseModel):
     """Base of every block of an experiment file: immutable, unknown fields refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class Sgd(Block):

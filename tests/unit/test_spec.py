@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from orchestrator import spec
+from orchestrator import plan, spec
 from trainers.errors import InputError
 
 Write = Callable[[str], Path]
@@ -174,4 +174,7 @@ def test_examples_are_valid_and_match_the_published_schema(example: Path) -> Non
 
 def test_an_experiment_survives_its_records(experiment_file: Write) -> None:
     experiment = spec.load(experiment_file(MINIMAL))
-    assert spec.from_json(json.loads(experiment.model_dump_json())) == experiment
+    read_back = spec.from_json(json.loads(experiment.model_dump_json()))
+    assert read_back == experiment
+    ids = [[run.id for run in plan.expand(each, "data")] for each in (experiment, read_back)]
+    assert ids[0] == ids[1], "a resumed experiment is made of the same runs"

@@ -1,0 +1,167 @@
+"""What goes wrong while training: dead workers, interrupts, failing arms, a disk that fills up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.records import ExperimentRecords, Storage
+from tests.conftest import start_tandem, tandem
+
+LONG = """\
+name: long
+data: {{source: digits, image_size: 24}}
+arms:
+  only: {{framework: {framework}, batch_size: 16, epochs: 5, seeds: [0]}}
+scale: {{workers: 2}}
+storage: {storage}
+"""
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Wait until a condition holds while the process lives."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def training_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that train, among all that the command started."""
+    return [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "RayTrainWorker" in child.name() or "RayTrainWorker" in " ".join(child.cmdline())
+    ]
+
+
+def epochs_done(root: Path) -> list[int]:
+    with contextlib.suppress(Exception):
+        records = ExperimentRecords(Storage(str(root / "long")))
+        run = records.run(records.document()["runs"][0]["id"])
+        return [epoch["epoch"] for epoch in run.epochs()]
+    return []
+
+
+@pytest.mark.parametrize("framework", ["keras", "torch"])
+def test_a_killed_worker_is_replaced_and_the_run_goes_on(
+    tmp_path: Path, experiment_file: Callable[[str], Path], framework: str
+) -> None:
+    process = start_tandem("run", experiment_file(LONG.format(framework=framework, storage=tmp_path)))
+    wait_for(lambda: len(epochs_done(tmp_path)) >= 2, process)
+    training_workers(process)[0].send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+
+    records = ExperimentRecords(Storage(str(tmp_path / "long")))
+    run = records.run(records.document()["runs"][0]["id"])
+    assert [epoch["epoch"] for epoch in run.epochs()] == [1, 2, 3, 4, 5]
+    first, second = run.attempts()
+    assert first["first_epoch"] == 1
+    assert second["first_epoch"] >= 3, "it goes on from its last checkpoint"
+    (failure,) = run.failures()
+    assert not failure["given_up"]
+    assert "died" in failure["cause"]
+    report = (tmp_path / "long" / "report" / "report.html").read_text()
+    assert "Workers were lost and started again once" in report
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_an_interrupt_leaves_no_process_and_resume_redoes_nothing(
+    tmp_path: Path, experiment_file: Callable[[str], Path]
+) -> None:
+    process = start_tandem("run", experiment_file(LONG.format(framework="torch", storage=tmp_path)))
+    wait_for(lambda: len(epochs_done(tmp_path)) >= 2, process)
+    started = descendants(process)
+    assert training_workers(process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"tandem resume {tmp_path / 'long'}" in err.replace("\n", "")
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive
+
+    done = epochs_done(tmp_path)
+    assert done[:2] == [1, 2]
+    resumed = tandem("resume", tmp_path / "long")
+    assert resumed.returncode == 0, resumed.stderr
+    records = ExperimentRecords(Storage(str(tmp_path / "long")))
+    run = records.run(records.document()["runs"][0]["id"])
+    assert [epoch["epoch"] for epoch in run.epochs()] == [1, 2, 3, 4, 5]
+    assert [attempt["first_epoch"] for attempt in run.attempts()] == [1, len(done) + 1]
+    assert not run.failures()
+
+
+def test_a_failing_arm_is_recorded_and_the_others_go_on(
+    tmp_path: Path, experiment_file: Callable[[str], Path]
+) -> None:
+    (tmp_path / "my_models.py").write_text(
+        "from torch import nn\n"
+        "def good(image_shape, num_classes):\n"
+        "    h, w, c = image_shape\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(h * w * c, num_classes))\n"
+        "def bad(image_shape, num_classes):\n"
+        "    raise ValueError('the moon is in the wrong phase')\n"
+    )
+    file = experiment_file(
+        "name: mixed\n"
+        "defaults: {framework: torch, epochs: 1, seeds: [0]}\n"
+        "arms:\n"
+        "  bad: {model: 'my_models:bad'}\n"
+        "  good: {model: 'my_models:good'}\n"
+        f"storage: {tmp_path}\n"
+    )
+    finished = tandem("run", file)
+    assert finished.returncode == 1, finished.stderr
+    assert "good scored" in finished.stdout
+    report = (tmp_path / "mixed" / "report" / "report.md").read_text()
+    assert "bad seed 0 failed: ValueError: the moon is in the wrong phase." in report
+    records = ExperimentRecords(Storage(str(tmp_path / "mixed")))
+    bad, good = (records.run(run["id"]) for run in records.document()["runs"])
+    assert len(bad.attempts()) + len(bad.failures()) == 1, "an error in the code is not tried again"
+    assert good.result() is not None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB, room for one checkpoint and not for two."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount)], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_a_full_disk_is_told_before_anything_starts(
+    small_disk: Path, experiment_file: Callable[[str], Path]
+) -> None:
+    (small_disk / "filler").write_bytes(bytes(3 << 19))
+    finished = tandem("run", experiment_file(LONG.format(framework="torch", storage=small_disk)))
+    assert finished.returncode == 2
+    assert "No space left on device" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_disk_that_fills_up_while_training_is_told(
+    small_disk: Path, experiment_file: Callable[[str], Path]
+) -> None:
+    finished = tandem("run", experiment_file(LONG.format(framework="torch", storage=small_disk)))
+    assert finished.returncode == 2
+    assert "No space left on device" in finished.stderr
+    assert "Traceback" not in finished.stderr
