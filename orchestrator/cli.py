@@ -38,9 +38,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 @app.command()
-def run(
-    file: ExperimentFile, set_: Overrides = None, as_json: AsJson = False, debug: Debug = False
-) -> None:
+def run(file: ExperimentFile, set_: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Train every arm of an experiment on this machine, then write the report."""
     with _errors(debug):
         from orchestrator import spec
@@ -69,9 +67,7 @@ def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) ->
 
         experiment = spec.load(file, set_ or [])
         gpus = len(environment.describe()["gpus"])
-        fit = driver.check_capacity(
-            experiment.scale, cpus=environment.available_cpus(), gpus=gpus
-        )
+        fit = driver.check_capacity(experiment.scale, cpus=environment.available_cpus(), gpus=gpus)
         prepared = driver.prepare(experiment)
         data = prepared.dataset
         height, width, channels = data.image_shape

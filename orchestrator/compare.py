@@ -91,7 +91,7 @@ class ArmSummary:
         """Float64 [classes], the share of each class' test images answered right."""
         if self.confusion is None:
             return None
-        return np.diag(self.confusion) / np.maximum(self.confusion.sum(axis=1), 1)
+        return np.asarray(np.diag(self.confusion) / np.maximum(self.confusion.sum(axis=1), 1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,8 +114,8 @@ class PairComparison:
     def conclusive(self) -> bool:
         """Whether the interval of the gap leaves zero out."""
         gap = self.gap
-        return gap is not None and gap.low is not None and gap.high is not None and (
-            gap.low > 0 or gap.high < 0
+        return (
+            gap is not None and gap.low is not None and gap.high is not None and (gap.low > 0 or gap.high < 0)
         )
 
 
@@ -152,9 +152,7 @@ class Comparison:
                     "test_accuracy_deviation": arm.accuracy_deviation,
                     "images_per_second": _interval_json(arm.images_per_second),
                     "train_seconds": arm.train_seconds,
-                    "class_accuracy": None
-                    if arm.class_accuracy is None
-                    else arm.class_accuracy.tolist(),
+                    "class_accuracy": None if arm.class_accuracy is None else arm.class_accuracy.tolist(),
                     "confusion": None if arm.confusion is None else arm.confusion.tolist(),
                     "runs": [
                         {
@@ -176,9 +174,7 @@ class Comparison:
                 }
                 for arm in self.arms
             ],
-            "pairs": [
-                dataclasses.asdict(pair) | {"conclusive": pair.conclusive} for pair in self.pairs
-            ],
+            "pairs": [dataclasses.asdict(pair) | {"conclusive": pair.conclusive} for pair in self.pairs],
             "data": self.document["data"],
             "environment": self.sessions[-1]["environment"] if self.sessions else None,
         }
@@ -206,9 +202,7 @@ def analyse(records: ExperimentRecords) -> Comparison:
     by_arm: dict[str, list[RunSummary]] = {name: [] for name in specification["arms"]}
     for run in document["runs"]:
         by_arm[run["arm"]].append(_summarise_run(records.run(run["id"]), run))
-    arms = [
-        _summarise_arm(name, arm, by_arm[name]) for name, arm in specification["arms"].items()
-    ]
+    arms = [_summarise_arm(name, arm, by_arm[name]) for name, arm in specification["arms"].items()]
     pairs = [compare_pair(first, second) for first, second in itertools.combinations(arms, 2)]
     return Comparison(
         name=specification["name"],
@@ -277,9 +271,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean)
-    half = float(stats.sem(values)) * float(
-        stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-    )
+    half = float(stats.sem(values)) * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -403,8 +395,7 @@ def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) ->
         if pair.conclusive:
             lead = f"{ahead.name} is more accurate than {behind.name}, {scores}"
             evidence = (
-                f"the gap of {points} holds over {how} "
-                f"(95 % interval {low * 100:.2f} to {high * 100:.2f})"
+                f"the gap of {points} holds over {how} (95 % interval {low * 100:.2f} to {high * 100:.2f})"
             )
         else:
             lead = f"{first.name} and {second.name} cannot be told apart in accuracy, {scores}"
@@ -478,9 +469,7 @@ def _interval_json(interval: Interval | None) -> Record | None:
     return None if interval is None else dataclasses.asdict(interval)
 
 
-def disagreements(
-    answers: dict[str, list[np.ndarray]], labels: np.ndarray, *, at_most: int
-) -> np.ndarray:
+def disagreements(answers: dict[str, list[np.ndarray]], labels: np.ndarray, *, at_most: int) -> np.ndarray:
     """Test images on which arms differ, the most telling first.
 
     Args:

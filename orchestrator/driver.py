@@ -117,20 +117,18 @@ def execute(prepared: Prepared, *, module_path: Path, watch: Callable[[], None])
     """
     import ray
 
-    resources = ray.cluster_resources()
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     lanes = check_capacity(
         prepared.experiment.scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0)
     )
     driver_session = uuid.uuid4().hex[:8]
     _begin(prepared, driver_session, module_path)
     open_runs = [
-        run
-        for run in prepared.runs
-        if training.is_open(prepared.records.run(run.id), driver_session)
+        run for run in prepared.runs if training.is_open(prepared.records.run(run.id), driver_session)
     ]
     waiting = plan.sessions(open_runs, lanes=lanes)
     fit = ray.remote(num_cpus=0, max_retries=0)(training.fit)
-    training_now: dict[ray.ObjectRef, Session] = {}
+    training_now: dict[ray.ObjectRef[training.Failure | None], Session] = {}
     while waiting or training_now:
         while waiting and len(training_now) < lanes:
             session = waiting.pop(0)
@@ -166,9 +164,7 @@ def _assignment(
     )
 
 
-def _first_open(
-    prepared: Prepared, session: Session, driver_session: str
-) -> RunRecords | None:
+def _first_open(prepared: Prepared, session: Session, driver_session: str) -> RunRecords | None:
     """The run that the session's workers were training, or would train next."""
     records = (prepared.records.run(run.id) for run in session.runs)
     return next((run for run in records if training.is_open(run, driver_session)), None)

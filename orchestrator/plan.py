@@ -53,9 +53,7 @@ def _run(scale: Scale, fingerprint: str, arm: str, framework: str, seed: int, re
         "scale": scale.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker"}),
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return Run(
-        id=f"{arm}-seed{seed}-{digest}", arm=arm, framework=framework, seed=seed, recipe=recipe
-    )
+    return Run(id=f"{arm}-seed{seed}-{digest}", arm=arm, framework=framework, seed=seed, recipe=recipe)
 
 
 def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:

@@ -121,10 +121,8 @@ class Storage:
 
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self._files.delete_file(self._path(name))
-        except FileNotFoundError:
-            pass
 
     def read_json(self, name: str) -> Record | None:
         """A JSON file's contents, or None where there is none or it is damaged."""

@@ -76,9 +76,9 @@ class Experiment(Block):
     """A whole experiment file, every default filled in."""
 
     name: str = Field(description="Lower-case letters, digits and hyphens; names the results.")
-    data: DataSpec = Field(default_factory=DataSpec)
+    data: DataSpec = DataSpec()
     arms: dict[str, Arm] = Field(min_length=1)
-    scale: Scale = Field(default_factory=Scale)
+    scale: Scale = Scale()
     storage: str = Field(
         "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."
     )
@@ -87,9 +87,7 @@ class Experiment(Block):
     def _consistent(self) -> Experiment:
         for name in [self.name, *self.arms]:
             if not NAME.fullmatch(name) or len(name) > 40:
-                raise ValueError(
-                    f"name {name!r} must be at most 40 lower-case letters, digits and hyphens"
-                )
+                raise ValueError(f"name {name!r} must be at most 40 lower-case letters, digits and hyphens")
         for name, arm in self.arms.items():
             if arm.batch_size % self.scale.workers:
                 raise ValueError(
@@ -133,10 +131,9 @@ class _Node:
         """Where the deepest part of a path that exists was written."""
         node = self
         for step in path:
-            if isinstance(node.value, dict) and step in node.value:
-                node = node.value[step]
-            elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
-                node = node.value[step]
+            children = dict(enumerate(node.value)) if isinstance(node.value, list) else node.value
+            if isinstance(children, dict) and step in children:
+                node = children[step]
         return node.place
 
 
@@ -216,23 +213,24 @@ def _parse(text: str, file: str) -> _Node:
 
 def _scalar(node: yaml.Node) -> Any:
     loader = yaml.SafeLoader("")
-    value = loader.construct_object(node)  # type: ignore[no-untyped-call]
+    value = loader.construct_object(node)
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d+)?[eE][-+]?\d+", value):
         return float(value)  # YAML 1.1 reads 1e-3 as text
     return value
 
 
 def _absolute_paths(document: dict[str, _Node], base: Path) -> None:
-    def resolved(node: _Node) -> _Node:
-        if isinstance(node.value, str) and "://" not in node.value:
-            return dataclasses.replace(node, value=str(base / Path(node.value).expanduser()))
-        return node
-
     if "storage" in document:
-        document["storage"] = resolved(document["storage"])
+        document["storage"] = _absolute(document["storage"], base)
     data = document.get("data")
     if data is not None and isinstance(data.value, dict) and "path" in data.value:
-        data.value["path"] = resolved(data.value["path"])
+        data.value["path"] = _absolute(data.value["path"], base)
+
+
+def _absolute(node: _Node, base: Path) -> _Node:
+    if isinstance(node.value, str) and "://" not in node.value:
+        return dataclasses.replace(node, value=str(base / Path(node.value).expanduser()))
+    return node
 
 
 def _override(root: _Node, override: str) -> _Node:
@@ -248,9 +246,8 @@ def _override(root: _Node, override: str) -> _Node:
             hint = _nearest(path[0], [*arms, *Experiment.model_fields])
             raise InputError(f"{place}: {path[0]!r} is neither a field nor an arm{hint}")
         path = ["arms", *path]
-    if path in (["data", "path"], ["storage"]) and isinstance(value.value, str):
-        if "://" not in value.value:
-            value = _Node(str(Path(value.value).expanduser().resolve()), place)
+    if path in (["data", "path"], ["storage"]):
+        value = _absolute(value, Path.cwd())
     if path[:2] == ["arms", "*"]:
         for name in arms:
             root = _replaced(root, ["arms", name, *path[2:]], value, place)
@@ -261,9 +258,8 @@ def _override(root: _Node, override: str) -> _Node:
 def _replaced(node: _Node, path: list[str], value: _Node, place: str) -> _Node:
     if not path:
         return _Node(value.value, place)
-    children = dict(node.value) if isinstance(node.value, dict) else {}
-    if isinstance(node.value, str) and len(path) == 1:
-        children["name"] = node  # `optimizer: adam` with --set arm.optimizer.learning_rate=0.1
+    written = _spelled_out(node)
+    children = dict(written.value) if isinstance(written.value, dict) else {}
     child = children.get(path[0], _Node({}, place))
     children[path[0]] = _replaced(child, path[1:], value, place)
     return _Node(children, node.place)
@@ -301,7 +297,14 @@ def _merge_arms(root: _Node) -> _Node:
     return _Node(document | {"arms": _Node(merged, arms.place)}, root.place)
 
 
+def _spelled_out(node: _Node) -> _Node:
+    """`optimizer: adam` as `optimizer: {name: adam}`, so that fields can be added to it."""
+    return _Node({"name": node}, node.place) if isinstance(node.value, str) else node
+
+
 def _merged(base: _Node, over: _Node) -> _Node:
+    if isinstance(over.value, dict):
+        base = _spelled_out(base)
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     before, after = base.value.get("name"), over.value.get("name")

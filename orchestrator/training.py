@@ -82,7 +82,7 @@ def fit(assignment: Assignment) -> Failure | None:
             name=f"{framework}-{assignment.driver_session}-{assignment.session.runs[0].id}",
             storage_path=Storage(assignment.storage_url).at("ray").url,
             failure_config=FailureConfig(max_failures=0),
-            logging_config=LoggingConfig(log_level="ERROR"),
+            logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
         ),
     )
     try:
@@ -131,8 +131,7 @@ def work(config: dict[str, Any]) -> None:
 def is_open(records: RunRecords, driver_session: str) -> bool:
     """Whether a run still has something to train: neither done nor given up by this driver."""
     return records.result() is None and not any(
-        failure["given_up"] and failure["driver_session"] == driver_session
-        for failure in records.failures()
+        failure["given_up"] and failure["driver_session"] == driver_session for failure in records.failures()
     )
 
 
@@ -203,9 +202,7 @@ def _train_run(
     ray.train.report({"run": run.id, "test_accuracy": final.evaluation.accuracy})
 
 
-def _reporter(
-    records: RunRecords, engine: Any, rank: int, started: float
-) -> Callable[[EpochMetrics], None]:
+def _reporter(records: RunRecords, engine: Any, rank: int, started: float) -> Callable[[EpochMetrics], None]:
     """What follows each epoch: checkpoint and record on the first worker, then all go on."""
     import ray.train
 

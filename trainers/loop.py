@@ -79,9 +79,7 @@ def train(
         start = time.perf_counter()
         validation = None
         if len(dataset.validation_labels):
-            validation, _, _ = evaluate(
-                task, engine, dataset.validation_images, dataset.validation_labels
-            )
+            validation, _, _ = evaluate(task, engine, dataset.validation_images, dataset.validation_labels)
         evaluation_seconds = time.perf_counter() - start
 
         workers = gather(
@@ -104,9 +102,7 @@ def train(
             )
         )
     start = time.perf_counter()
-    evaluation, answers, confidences = evaluate(
-        task, engine, dataset.test_images, dataset.test_labels
-    )
+    evaluation, answers, confidences = evaluate(task, engine, dataset.test_images, dataset.test_labels)
     return FinalTest(
         evaluation=evaluation,
         answers=answers,

@@ -110,9 +110,7 @@ Schedule = Annotated[
     Annotated[Constant | Cosine | OneCycle, Field(discriminator="name")],
     _named("constant", Literal["constant", "cosine", "one_cycle"] | Constant | Cosine | OneCycle),
 ]
-Loss = Annotated[
-    CrossEntropy, _named("cross_entropy", Literal["cross_entropy"] | CrossEntropy)
-]
+Loss = Annotated[CrossEntropy, _named("cross_entropy", Literal["cross_entropy"] | CrossEntropy)]
 
 
 class Recipe(Block):
@@ -122,10 +120,10 @@ class Recipe(Block):
         "tutorial_cnn",
         description=f"One of {', '.join(BUILT_IN_MODELS)}, or your own as package.module:function.",
     )
-    optimizer: Optimizer = Field(default_factory=Adam)
-    schedule: Schedule = Field(default_factory=Constant)
-    loss: Loss = Field(default_factory=CrossEntropy)
-    augmentation: Augmentation = Field(default_factory=Augmentation)
+    optimizer: Optimizer = Adam()
+    schedule: Schedule = Constant()
+    loss: Loss = CrossEntropy()
+    augmentation: Augmentation = Augmentation()
     inputs: Literal["unit", "symmetric", "standardized"] = Field(
         "standardized",
         description="Pixel scaling: 0..1, -1..1, or zero mean and unit variance per channel.",

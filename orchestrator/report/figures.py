@@ -13,13 +13,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from orchestrator.compare import ArmSummary, Comparison
 
 # Okabe and Ito's palette, told apart under every common colour blindness.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -66,7 +67,7 @@ def learning_curve(comparison: Comparison, measure: str) -> Figure | None:
                 axis.plot(training.index, training, color=colour, linestyle=":", linewidth=1)
         axis.set_xlabel("epoch")
         axis.set_ylabel(f"{'training' if split == 'train' else split} {measure}")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if measure == "accuracy":
             axis.yaxis.set_major_formatter("{x:.0%}")
         axis.legend(frameon=False)
@@ -165,7 +166,7 @@ def class_accuracy(comparison: Comparison) -> Figure | None:
         axis.grid(axis="x", visible=False)
         axis.set_ylabel("test accuracy")
         axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.yaxis.get_major_locator().set_params(steps=[1, 2, 5, 10])
+        axis.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
         lowest = float(frame.to_numpy().min())
         axis.set_ylim(max(0.0, np.floor(lowest * 10 - 1) / 10), 1.0)
         axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(arms))
@@ -207,6 +208,6 @@ def _votes(answers: np.ndarray, names: list[str]) -> str:
     """The seeds' answers, the most given first: `cat` or `cat 2, dog 1`."""
     labels, counts = np.unique(answers, return_counts=True)
     if len(labels) == 1:
-        return names[labels[0]]
+        return str(names[labels[0]])
     order = np.argsort(-counts, kind="stable")[:2]
     return ", ".join(f"{names[labels[place]]} {counts[place]}" for place in order)

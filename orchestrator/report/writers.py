@@ -77,8 +77,7 @@ def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
         },
         "class-accuracy": {"class-accuracy": figures.class_accuracy(comparison)},
         "confusion": {
-            f"confusion-{arm.name}": figures.confusion_matrix(comparison, arm)
-            for arm in comparison.arms
+            f"confusion-{arm.name}": figures.confusion_matrix(comparison, arm) for arm in comparison.arms
         },
         "disagreements": {"disagreements": figures.disagreements(comparison, kept, answers)},
     }
@@ -237,5 +236,3 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
         lines += [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in group]
         lines += ["", caption]
     return "\n".join(lines) + "\n"
-
-

@@ -24,7 +24,8 @@ defaults:
 arms:
   keras: {{framework: keras}}
   torch: {{extends: keras, framework: torch}}
-  keras-norm: {{extends: keras, model: resnet9, optimizer: {{learning_rate: 0.0005}}, init: he_normal, epochs: 1}}
+  keras-norm:
+    {{extends: keras, model: resnet9, optimizer: {{learning_rate: 0.0005}}, init: he_normal, epochs: 1}}
   torch-norm: {{extends: keras-norm, framework: torch}}
 scale: {{workers: {workers}}}
 storage: {storage}
@@ -52,9 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ExperimentRec
 
 
 @pytest.mark.parametrize("arm", ["keras", "torch", "keras-norm", "torch-norm"])
-def test_two_workers_give_the_loss_of_one(
-    trained: dict[int, ExperimentRecords], arm: str
-) -> None:
+def test_two_workers_give_the_loss_of_one(trained: dict[int, ExperimentRecords], arm: str) -> None:
     one, two = (runs(trained[workers])[arm].epochs() for workers in (1, 2))
     assert [epoch["epoch"] for epoch in one] == [epoch["epoch"] for epoch in two]
     assert two[0]["train_loss"] == pytest.approx(one[0]["train_loss"], rel=1e-3)
@@ -62,18 +61,14 @@ def test_two_workers_give_the_loss_of_one(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_both_frameworks_do_the_same_work(
-    trained: dict[int, ExperimentRecords], workers: int
-) -> None:
+def test_both_frameworks_do_the_same_work(trained: dict[int, ExperimentRecords], workers: int) -> None:
     by_arm = runs(trained[workers])
     keras, torch = (by_arm[arm].epochs()[0] for arm in ("keras", "torch"))
     assert keras["train_loss"] == pytest.approx(torch["train_loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_test_image_is_counted_once(
-    trained: dict[int, ExperimentRecords], workers: int
-) -> None:
+def test_every_test_image_is_counted_once(trained: dict[int, ExperimentRecords], workers: int) -> None:
     records = trained[workers]
     images = records.document()["data"]["test_images"]
     for run in runs(records).values():

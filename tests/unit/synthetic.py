@@ -28,7 +28,11 @@ def make_records(
     """One arm for each key, one seed for each accuracy."""
     specified = {
         name: Arm(
-            **{"framework": "keras" if place == 0 else "torch", "seeds": list(range(len(values))), "epochs": epochs}
+            **{
+                "framework": "keras" if place == 0 else "torch",
+                "seeds": list(range(len(values))),
+                "epochs": epochs,
+            }
             | dict((arms or {}).get(name, {}))
         )
         for place, (name, values) in enumerate(accuracies.items())
@@ -41,8 +45,7 @@ def make_records(
             "experiment": experiment.model_dump(mode="json"),
             "module_path": "/",
             "runs": [
-                {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed}
-                for run in runs
+                {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed} for run in runs
             ],
             "data": {
                 "fingerprint": "f" * 64,
@@ -61,8 +64,15 @@ def make_records(
             "started_at": 0.0,
             "command": ["tandem", "run", "a b.yaml"],
             "environment": {
-                "python": "3.11", "system": "Linux", "machine": "x86_64", "cpu": "a CPU", "cpus": 2,
-                "gpus": [], "memory_gib": 8, "packages": {"ray": "2.60.0"}, "commit": None,
+                "python": "3.11",
+                "system": "Linux",
+                "machine": "x86_64",
+                "cpu": "a CPU",
+                "cpus": 2,
+                "gpus": [],
+                "memory_gib": 8,
+                "packages": {"ray": "2.60.0"},
+                "commit": None,
             },
         }
     )
@@ -72,9 +82,7 @@ def make_records(
     return records
 
 
-def train(
-    run: RunRecords, accuracy: float, epochs: int, validation: bool, speed: float
-) -> None:
+def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed: float) -> None:
     run.add_attempt(attempt("s1"))
     for epoch in range(1, epochs + 1):
         metrics = EpochMetrics(
@@ -90,7 +98,11 @@ def train(
             step_seconds=1.0,
             evaluation_seconds=0.2,
         )
-        run.add_epoch(metrics, {"w": np.full(3, epoch)}, {"seconds_since_start": epoch, "checkpoint_seconds": 0.0})
+        run.add_epoch(
+            metrics,
+            {"w": np.full(3, epoch)},
+            {"seconds_since_start": epoch, "checkpoint_seconds": 0.0},
+        )
     right = round(accuracy * 100)
     confusion = [[right, 100 - right, 0], [0, right, 100 - right], [100 - right, 0, right]]
     labels = np.repeat(np.arange(3), 100)
@@ -116,5 +128,10 @@ def attempt(driver_session: str, *, first_epoch: int = 1) -> dict[str, Any]:
         "first_epoch": first_epoch,
         "workers": 2,
         "environment": {},
-        "startup": {"workers_seconds": 3.0, "import_seconds": 1.0, "data_seconds": 0.5, "build_seconds": 0.5},
+        "startup": {
+            "workers_seconds": 3.0,
+            "import_seconds": 1.0,
+            "data_seconds": 0.5,
+            "build_seconds": 0.5,
+        },
     }

@@ -11,7 +11,12 @@ N = 103
 
 
 def batches(
-    *, rank: int = 0, world_size: int = 1, epoch: int = 1, seed: int = 0, batch_size: int = 12,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    epoch: int = 1,
+    seed: int = 0,
+    batch_size: int = 12,
     augmentation: Augmentation | None = None,
 ) -> list[Batch]:
     images = np.arange(N, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
@@ -79,8 +84,15 @@ def test_augmentation_is_the_same_whatever_the_world_size() -> None:
             [
                 batch.images
                 for batch in epoch_batches(
-                    images, np.arange(N), augmentation=augmentation, batch_size=12,
-                    learning_rates=np.ones(9), seed=5, epoch=3, rank=rank, world_size=world_size,
+                    images,
+                    np.arange(N),
+                    augmentation=augmentation,
+                    batch_size=12,
+                    learning_rates=np.ones(9),
+                    seed=5,
+                    epoch=3,
+                    rank=rank,
+                    world_size=world_size,
                 )
                 if batch.loss_scale
             ]

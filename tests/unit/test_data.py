@@ -71,9 +71,7 @@ def test_cifar10_from_parquet(cifar10: Path) -> None:
     assert dataset.channel_mean == pytest.approx([0.491, 0.482, 0.447], abs=0.005)
 
 
-def test_cifar10_is_found_by_its_variable(
-    cifar10: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cifar10_is_found_by_its_variable(cifar10: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TANDEM_DATA", str(cifar10.parent))
     assert resolve(DataSpec(source="cifar10")) == ("parquet", cifar10)
     monkeypatch.setenv("TANDEM_DATA", str(cifar10 / "nowhere"))
@@ -108,7 +106,7 @@ def batches_py(root: Path) -> tuple[Path, np.ndarray]:
 
 
 def test_cifar10_batches_py(tmp_path: Path) -> None:
-    root, pixels = batches_py(tmp_path / "cifar-10-batches-py")
+    _, pixels = batches_py(tmp_path / "cifar-10-batches-py")
     dataset = opened(path=tmp_path, validation=0)
     assert len(dataset.train_labels) == 100
     assert np.array_equal(dataset.test_images, pixels[5].transpose(0, 2, 3, 1))
@@ -134,9 +132,7 @@ def test_parquet_in_the_hugging_face_layout(tmp_path: Path) -> None:
             "image": [{"bytes": picture(value=row), "path": None} for row in range(10)],
             "label": pa.array([row % 2 for row in range(10)]),
         }
-    ).replace_schema_metadata(
-        {"huggingface": '{"info": {"features": {"label": {"names": ["cat", "dog"]}}}}'}
-    )
+    ).replace_schema_metadata({"huggingface": '{"info": {"features": {"label": {"names": ["cat", "dog"]}}}}'})
     (tmp_path / "data").mkdir()
     pq.write_table(table, tmp_path / "data" / "train-00000-of-00001.parquet")
     pq.write_table(table.slice(0, 4), tmp_path / "data" / "test-00000-of-00001.parquet")
@@ -149,8 +145,14 @@ def test_parquet_in_the_hugging_face_layout(tmp_path: Path) -> None:
 def test_a_folder_of_class_folders_is_split(tmp_path: Path) -> None:
     dataset = opened(path=folder(tmp_path / "pictures", classes=3), validation=0.25)
     assert dataset.class_names == ["class0", "class1", "class2"]
-    assert (len(dataset.train_labels), len(dataset.validation_labels), len(dataset.test_labels)) == (
-        18, 6, 6,
+    assert (
+        len(dataset.train_labels),
+        len(dataset.validation_labels),
+        len(dataset.test_labels),
+    ) == (
+        18,
+        6,
+        6,
     )
     assert dataset.image_shape == (12, 12, 3)
 
@@ -201,9 +203,21 @@ LABELS = np.arange(40) % 4
 
 
 def test_npz_by_either_convention(tmp_path: Path) -> None:
-    keras = npz(tmp_path / "k.npz", x_train=IMAGES, y_train=LABELS[:, None], x_test=IMAGES[:8, ::-1], y_test=LABELS[:8])
+    keras = npz(
+        tmp_path / "k.npz",
+        x_train=IMAGES,
+        y_train=LABELS[:, None],
+        x_test=IMAGES[:8, ::-1],
+        y_test=LABELS[:8],
+    )
     assert len(opened(path=keras).test_labels) == 8
-    medical = npz(tmp_path / "m.npz", train_images=IMAGES[..., 0], train_labels=LABELS, test_images=IMAGES[:8, ::-1, :, 0], test_labels=LABELS[:8])
+    medical = npz(
+        tmp_path / "m.npz",
+        train_images=IMAGES[..., 0],
+        train_labels=LABELS,
+        test_images=IMAGES[:8, ::-1, :, 0],
+        test_labels=LABELS[:8],
+    )
     assert opened(path=medical).image_shape == (8, 8, 1)
     plain = npz(tmp_path / "p.npz", images=IMAGES / 255.0, labels=LABELS)
     dataset = opened(path=plain, validation=0)
@@ -214,8 +228,19 @@ def test_npz_by_either_convention(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "expected"),
     [
-        ({"images": IMAGES, "labels": LABELS - 1}, "out of range: row 0 has -1; labels must be 0 to 2"),
-        ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:2], "y_test": np.array([0, 9])}, "1 test labels are out of range: row 1 has 9"),
+        (
+            {"images": IMAGES, "labels": LABELS - 1},
+            "out of range: row 0 has -1; labels must be 0 to 2",
+        ),
+        (
+            {
+                "x_train": IMAGES,
+                "y_train": LABELS,
+                "x_test": IMAGES[:2],
+                "y_test": np.array([0, 9]),
+            },
+            "1 test labels are out of range: row 1 has 9",
+        ),
         ({"images": IMAGES, "labels": LABELS / 2}, "whole numbers are needed"),
         ({"images": IMAGES[:5], "labels": LABELS}, "5 training images but 40 labels"),
         ({"images": IMAGES * 9.0, "labels": LABELS}, "0 to 255, or 0.0 to 1.0, is needed"),

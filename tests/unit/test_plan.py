@@ -5,14 +5,21 @@ from orchestrator.spec import Arm, Experiment, Scale
 
 
 def experiment(**changes: object) -> Experiment:
-    arms = {"keras": Arm(framework="keras", seeds=[0, 1, 2]), "torch": Arm(framework="torch", seeds=[0, 1])}
+    arms = {
+        "keras": Arm(framework="keras", seeds=[0, 1, 2]),
+        "torch": Arm(framework="torch", seeds=[0, 1]),
+    }
     return Experiment(**{"name": "x", "arms": arms} | changes)
 
 
 def test_arms_times_seeds_in_order() -> None:
     runs = plan.expand(experiment(), "f")
     assert [(run.arm, run.seed) for run in runs] == [
-        ("keras", 0), ("keras", 1), ("keras", 2), ("torch", 0), ("torch", 1),
+        ("keras", 0),
+        ("keras", 1),
+        ("keras", 2),
+        ("torch", 0),
+        ("torch", 1),
     ]
     assert len({run.id for run in runs}) == 5
 

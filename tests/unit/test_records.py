@@ -32,7 +32,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     records, run_id, directory = run_directory(tmp_path)
     assert sorted(path.name for path in (directory / "checkpoints").iterdir()) == [
-        "00004.json", "00004.npz", "00005.json", "00005.npz",
+        "00004.json",
+        "00004.npz",
+        "00005.json",
+        "00005.npz",
     ]
     position = records.run(run_id).position()
     assert position.epoch == 5
@@ -76,7 +79,7 @@ def test_checkpoints_hold_arrays_and_nothing_that_could_run() -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(StorageError, match="cannot be written: .*choose another with --set storage"):
+    with pytest.raises(StorageError, match=r"cannot be written: .*choose another with --set storage"):
         Storage(str(tmp_path / "file" / "below")).write("x", b"")
     with pytest.raises(StorageError, match="cannot be opened"):
         Storage("nonsense://bucket")

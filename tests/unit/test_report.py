@@ -67,8 +67,17 @@ def test_the_page_is_whole_self_contained_and_escaped(records: ExperimentRecords
     text = read(records, "report.html")
     page = Page(text)
     assert page.headings == [
-        "x", "Arms", "Learning curves", "Speed", "Accuracy by class", "Confusion matrices",
-        "Where the arms disagree", "Runs", "Configuration", "Environment", "Reproduce",
+        "x",
+        "Arms",
+        "Learning curves",
+        "Speed",
+        "Accuracy by class",
+        "Confusion matrices",
+        "Where the arms disagree",
+        "Runs",
+        "Configuration",
+        "Environment",
+        "Reproduce",
     ]
     assert page.references
     assert all(reference.startswith("data:") for reference in page.references)
@@ -90,14 +99,17 @@ def test_the_other_forms_say_the_same(records: ExperimentRecords) -> None:
     assert document["arms"][0]["test_accuracy"]["mean"] == pytest.approx(0.6)
     rows = list(csv.DictReader(io.StringIO(read(records, "results.csv"))))
     assert [(row["arm"], row["seed"], float(row["test_accuracy"])) for row in rows[:2]] == [
-        ("keras", "0", 0.5), ("keras", "1", 0.6),
+        ("keras", "0", 0.5),
+        ("keras", "1", 0.6),
     ]
     epochs = list(csv.DictReader(io.StringIO(read(records, "epochs.csv"))))
     assert len(epochs) == 6 * 3
     markdown = read(records, "report.md")
     assert comparison.answer in markdown
     figures = {path.name for path in (Path(records.storage.url) / "report" / "figures").iterdir()}
-    assert {f"{name}.{kind}" for name in re.findall(r"figures/([\w-]+)\.svg", markdown) for kind in ("svg", "png")} == figures
+    assert {
+        f"{name}.{kind}" for name in re.findall(r"figures/([\w-]+)\.svg", markdown) for kind in ("svg", "png")
+    } == figures
     assert {"accuracy-by-epoch.png", "confusion-torch.svg", "disagreements.svg"} <= figures
 
 

@@ -56,6 +56,18 @@ arms:
     assert experiment.arms["b"].batch_size == 64
 
 
+def test_a_name_alone_can_be_extended(experiment_file: Write) -> None:
+    text = """\
+name: short
+defaults: {optimizer: sgd}
+arms:
+  a: {framework: keras, optimizer: {momentum: 0.9}}
+"""
+    for overrides, rate in (([], 0.01), (["a.optimizer.learning_rate=0.5"], 0.5)):
+        optimizer = spec.load(experiment_file(text), overrides).arms["a"].optimizer.model_dump()
+        assert (optimizer["name"], optimizer["momentum"], optimizer["learning_rate"]) == ("sgd", 0.9, rate)
+
+
 def test_overrides_reach_arms_by_name_and_by_star(experiment_file: Write) -> None:
     experiment = spec.load(
         experiment_file(MINIMAL),
@@ -139,7 +151,10 @@ def test_batch_that_does_not_divide_names_sizes_that_do(experiment_file: Write) 
         ("name: x\narms: {a: {framework: keras, epochs: 0}}", "arms.a.epochs: 0 is wrong"),
         ("name: x\narms: {a: {framework: keras, batch_size: many}}", "'many' is wrong"),
         ("name: x\narms: {a: {}}", "write framework: keras or framework: torch"),
-        ("name: x\narms: {a: {framework: torch, optimizer: {name: sgd, nesterov: true}}}", "momentum"),
+        (
+            "name: x\narms: {a: {framework: torch, optimizer: {name: sgd, nesterov: true}}}",
+            "momentum",
+        ),
         ("name: x\ndata: {source: npz}\narms: {a: {framework: keras}}", "needs a path"),
         ("name: x\narms: {a: keras}", "must be a mapping"),
         ("- 1", "an experiment is a mapping"),

@@ -38,9 +38,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("model", BUILT_IN_MODELS)
-def test_same_layers_and_same_outputs(
-    measured: Measured, model: str, shape: tuple[int, ...]
-) -> None:
+def test_same_layers_and_same_outputs(measured: Measured, model: str, shape: tuple[int, ...]) -> None:
     key = f"{model}/{'x'.join(map(str, shape))}"
     keras, torch = (measured[framework] for framework in FRAMEWORKS)
     assert str(keras[f"shapes/{key}"]) == str(torch[f"shapes/{key}"])
@@ -50,9 +48,7 @@ def test_same_layers_and_same_outputs(
 
 @pytest.mark.parametrize("model", BUILT_IN_MODELS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_parameter_counts_are_the_published_ones(
-    measured: Measured, framework: str, model: str
-) -> None:
+def test_parameter_counts_are_the_published_ones(measured: Measured, framework: str, model: str) -> None:
     assert measured[framework][f"parameters/{model}"] == PARAMETERS[model]
 
 

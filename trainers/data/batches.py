@@ -98,8 +98,8 @@ def augment(images: np.ndarray, augmentation: Augmentation, draws: np.ndarray) -
         rows = row_shifts[:, None] + np.arange(height)
         columns = column_shifts[:, None] + np.arange(width)
         columns = np.where(flips[:, None] == 1, columns[:, ::-1], columns)
-        return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    if augmentation.flip:
+        images = padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    elif augmentation.flip:
         mirrored = flips == 1
         images[mirrored] = images[mirrored, :, ::-1]
     return images

@@ -85,9 +85,7 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
         if split is None:
             continue
         if len(split.images) != len(split.labels):
-            raise InputError(
-                f"there are {len(split.images)} {where} images but {len(split.labels)} labels"
-            )
+            raise InputError(f"there are {len(split.images)} {where} images but {len(split.labels)} labels")
         if not len(split.labels):
             raise InputError(f"{path} holds no {where} images")
         validation.check_labels(split.labels, num_classes=len(class_names), where=where)
@@ -145,9 +143,7 @@ def _write_cache(
     meta = {
         "class_names": class_names,
         "fingerprint": digest.hexdigest(),
-        "warnings": validation.warnings(
-            seen, (arrays["test_images"], arrays["test_labels"]), class_names
-        ),
+        "warnings": validation.warnings(seen, (arrays["test_images"], arrays["test_labels"]), class_names),
         "channel_mean": mean.tolist(),
         "channel_std": np.sqrt(np.maximum(counts @ values**2 - mean**2, 0)).tolist(),
     }

@@ -290,13 +290,12 @@ def _as_pixels(images: np.ndarray, where: str) -> np.ndarray:
     if images.dtype == np.uint8:
         return images
     low, high = float(images.min()), float(images.max())
-    if np.issubdtype(images.dtype, np.floating) and 0 <= low and high <= 1:
+    if np.issubdtype(images.dtype, np.floating) and low >= 0 and high <= 1:
         return np.rint(images * 255).astype(np.uint8)
-    if np.isfinite([low, high]).all() and 0 <= low and high <= 255:
+    if np.isfinite([low, high]).all() and low >= 0 and high <= 255:
         return np.rint(images).astype(np.uint8)
     raise InputError(
-        f"the {where} images are {images.dtype} from {low:g} to {high:g}; "
-        "0 to 255, or 0.0 to 1.0, is needed"
+        f"the {where} images are {images.dtype} from {low:g} to {high:g}; 0 to 255, or 0.0 to 1.0, is needed"
     )
 
 
@@ -335,7 +334,9 @@ def _decode_files(images: list[Encoded], size: int | None, where: str) -> np.nda
 
     chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
     with ThreadPoolExecutor() as pool:
-        decoded = [pixels for chunk in pool.map(lambda chunk: [*map(load, chunk)], chunks) for pixels in chunk]
+        decoded = [
+            pixels for chunk in pool.map(lambda chunk: [*map(load, chunk)], chunks) for pixels in chunk
+        ]
     broken = [problem for problem in decoded if isinstance(problem, str)]
     if broken:
         more = f" and {len(broken) - 10} more" if len(broken) > 10 else ""
@@ -352,8 +353,6 @@ def _decode_files(images: list[Encoded], size: int | None, where: str) -> np.nda
         )
     colour = any(image.ndim == 3 for image in pixels)
     if colour:
-        pixels = [
-            image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in pixels
-        ]
+        pixels = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in pixels]
         return np.stack(pixels)
     return np.stack(pixels)[..., None]

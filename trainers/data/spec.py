@@ -23,14 +23,15 @@ class DataSpec(Block):
         None, gt=3, description="Resize to this many pixels square; needed when sizes differ."
     )
     test: float = Field(
-        0.2, gt=0, lt=1, description="Share held out for testing where the source has no test split."
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share held out for testing where the source has no test split.",
     )
     validation: float = Field(
         0.1, ge=0, lt=1, description="Share of the training split held out for the learning curves."
     )
-    limit: int | None = Field(
-        None, gt=0, description="Keep only this many training images, for a quick try."
-    )
+    limit: int | None = Field(None, gt=0, description="Keep only this many training images, for a quick try.")
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> DataSpec:

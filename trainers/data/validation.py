@@ -30,7 +30,9 @@ def check_labels(labels: np.ndarray, *, num_classes: int, where: str) -> None:
 
 
 def warnings(
-    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], class_names: list[str]
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    class_names: list[str],
 ) -> list[str]:
     """What a careful reader would want to know: imbalance, absent classes, leaked test images.
 

@@ -52,9 +52,7 @@ class KerasEngine:
     def __init__(self, task: Task, strategy: tf.distribute.Strategy) -> None:
         keras.utils.set_random_seed(task.seed)
         recipe = task.recipe
-        keras.config.set_dtype_policy(
-            "mixed_bfloat16" if recipe.precision == "bfloat16" else "float32"
-        )
+        keras.config.set_dtype_policy("mixed_bfloat16" if recipe.precision == "bfloat16" else "float32")
         self._task = task
         self._strategy = strategy
         with strategy.scope():
@@ -66,9 +64,7 @@ class KerasEngine:
             )
             if ":" not in recipe.model:
                 shapes = {name: weight.shape for name, weight in get_weights(self._model).items()}
-                set_weights(
-                    self._model, initial_weights(shapes, init=recipe.init, seed=task.seed)
-                )
+                set_weights(self._model, initial_weights(shapes, init=recipe.init, seed=task.seed))
             self._optimizer = build_optimizer(recipe.optimizer)
             self._optimizer.build(self._model.trainable_variables)
         images = tf.TensorSpec([None, *task.image_shape], tf.uint8)
@@ -108,9 +104,7 @@ class KerasEngine:
         return loss, tf.reduce_sum(tf.cast(answers == labels, tf.int64))
 
     def _distributed_step(self, images, labels, learning_rate, loss_scale):
-        return self._strategy.run(
-            self._replica_step, args=(images, labels, learning_rate, loss_scale)
-        )
+        return self._strategy.run(self._replica_step, args=(images, labels, learning_rate, loss_scale))
 
     def _distributed_forward(self, images):
         def forward(images):
@@ -130,9 +124,7 @@ class KerasEngine:
         """Take one step for each batch; returns this worker's summed loss and correct answers."""
         loss_sum, correct = 0.0, 0
         for batch in batches:
-            loss, right = self._train_step(
-                batch.images, batch.labels, batch.learning_rate, batch.loss_scale
-            )
+            loss, right = self._train_step(batch.images, batch.labels, batch.learning_rate, batch.loss_scale)
             if batch.loss_scale:
                 loss_sum += loss
                 correct += right

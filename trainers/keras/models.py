@@ -64,15 +64,11 @@ def _lenet5(x, num_classes: int, padding: str):
     return layers.Dense(num_classes, name="dense3")(x)
 
 
-def _conv_norm(
-    x, outputs: int, name: str, synchronized: bool, *, size: int = 3, stride: int = 1
-):
+def _conv_norm(x, outputs: int, name: str, synchronized: bool, *, size: int = 3, stride: int = 1):
     if size > 1:  # TensorFlow's own "same" padding is lopsided under a stride of 2
         x = layers.ZeroPadding2D(size // 2)(x)
     x = layers.Conv2D(outputs, size, stride, use_bias=False, name=f"{name}.conv")(x)
-    return layers.BatchNormalization(
-        **BATCH_NORM, synchronized=synchronized, name=f"{name}.norm"
-    )(x)
+    return layers.BatchNormalization(**BATCH_NORM, synchronized=synchronized, name=f"{name}.norm")(x)
 
 
 def _resnet9(x, num_classes: int, synchronized: bool):

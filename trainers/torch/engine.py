@@ -117,7 +117,9 @@ class TorchEngine:
         """Everything needed to go on bit for bit: model, optimizer, random states."""
         state = {f"model/{name}": value for name, value in self._module.state_dict().items()}
         for index, slots in self._optimizer.state_dict()["state"].items():
-            state |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items() if value is not None}
+            state |= {
+                f"optimizer/{index}/{slot}": value for slot, value in slots.items() if value is not None
+            }
         state["random/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             state["random/cuda"] = torch.cuda.get_rng_state()
@@ -127,7 +129,11 @@ class TorchEngine:
         """The reverse of `state`."""
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
         self._module.load_state_dict(
-            {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+            {
+                name.removeprefix("model/"): value
+                for name, value in tensors.items()
+                if name.startswith("model/")
+            }
         )
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():

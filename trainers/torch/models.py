@@ -18,9 +18,7 @@ from trainers.initial import Weights
 BATCH_NORM = {"momentum": 0.1, "eps": 1e-5}
 
 
-def build_model(
-    name: str, image_shape: tuple[int, int, int], num_classes: int
-) -> nn.Module:
+def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """Build a network by name, or by calling the user's `package.module:function`."""
     if ":" in name:
         return load_model_function(name)(image_shape, num_classes)

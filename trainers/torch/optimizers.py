@@ -9,9 +9,7 @@ import torch
 from trainers.recipes import AdamW, Optimizer, Sgd
 
 
-def build_optimizer(
-    optimizer: Optimizer, parameters: Iterable[torch.nn.Parameter]
-) -> torch.optim.Optimizer:
+def build_optimizer(optimizer: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """Translate a recipe's optimizer; the fused kernels give the same update in one call."""
     if isinstance(optimizer, Sgd):
         return torch.optim.SGD(
