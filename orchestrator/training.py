@@ -203,22 +203,24 @@ def _train_run(
 
 
 def _reporter(records: RunRecords, engine: Any, rank: int, started: float) -> Callable[[EpochMetrics], None]:
-    """What follows each epoch: checkpoint and record on the first worker, then all go on."""
-    import ray.train
+    """What follows each epoch: checkpoint and record, by the first worker.
 
+    Ray Train hears of a run only at its end: a report waits for the controller's next look at the
+    workers, and looking often takes time from the training threads.
+    """
     checkpoint_seconds = 0.0
 
     def report(metrics: EpochMetrics) -> None:
         nonlocal checkpoint_seconds
-        if rank == 0:
-            start = time.perf_counter()
-            extra = {
-                "seconds_since_start": time.time() - started,
-                "checkpoint_seconds": checkpoint_seconds,
-            }
-            records.add_epoch(metrics, engine.state(), extra)
-            checkpoint_seconds = time.perf_counter() - start
-        ray.train.report(dataclasses.asdict(metrics))
+        if rank != 0:
+            return
+        start = time.perf_counter()
+        extra = {
+            "seconds_since_start": time.time() - started,
+            "checkpoint_seconds": checkpoint_seconds,
+        }
+        records.add_epoch(metrics, engine.state(), extra)
+        checkpoint_seconds = time.perf_counter() - start
 
     return report
 

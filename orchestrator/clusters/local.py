@@ -11,7 +11,10 @@ from orchestrator import environment
 
 # Read by Ray when its processes start; a user's own setting wins.
 _ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # reports wait for it, lost workers too
+    # A lost worker is noticed after this long; each look takes time from the training thread.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    # Here training is the foreground work, not something to yield to everything else.
+    "RAY_worker_niceness": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -44,8 +45,10 @@ class TorchEngine:
         recipe = task.recipe
         self._task = task
         self._device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
-        self._autocast = torch.autocast(
-            self._device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"
+        self._precision = (
+            torch.autocast(self._device.type, dtype=torch.bfloat16)
+            if recipe.precision == "bfloat16"
+            else contextlib.nullcontext()
         )
         self._scale = torch.from_numpy(task.input_scale).view(-1, 1, 1).to(self._device)
         self._offset = torch.from_numpy(task.input_offset).view(-1, 1, 1).to(self._device)
@@ -81,7 +84,7 @@ class TorchEngine:
         correct = torch.zeros((), dtype=torch.int64, device=self._device)
         for batch in batches:
             labels = torch.from_numpy(batch.labels).to(self._device, non_blocking=True)
-            with self._autocast:
+            with self._precision:
                 logits = self._model(self._inputs(batch.images)).float()
                 loss = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
             self._optimizer.zero_grad(set_to_none=True)
@@ -101,7 +104,7 @@ class TorchEngine:
         logits = np.empty((len(images), self._task.num_classes), np.float32)
         for start in range(0, len(images), _EVALUATION_BATCH):
             part = slice(start, start + _EVALUATION_BATCH)
-            with self._autocast:
+            with self._precision:
                 logits[part] = self._module(self._inputs(np.array(images[part]))).float().cpu()
         return logits
 
