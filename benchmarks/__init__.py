@@ -1,0 +1,1 @@
+"""Paired measurements against peers; each prints a ratio."""

@@ -113,13 +113,14 @@ def _write_results(lines: list[str], pairs: int, images: int) -> None:
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     text = f"""# Benchmark results
 
-Measured {time.strftime("%Y-%m-%d")} on {machine["cpu"]}, {machine["cpus"]} CPUs, {machine["memory_gib"]} GiB, no GPU;
-Python {machine["python"]}, {packages}. Made by `make bench`.
+Measured {time.strftime("%Y-%m-%d")} by `make bench` on {machine["cpu"]}, {machine["cpus"]} CPUs,
+{machine["memory_gib"]} GiB, GPUs: {", ".join(machine["gpus"]) or "none"};
+Python {machine["python"]}, {packages}.
 
 ## The tutorials under tandem against their plain scripts
 
-`benchmarks/tutorial_speed.py`: images/s, median of {pairs} alternating pairs, {THREADS} threads on both sides,
-{images:,} CIFAR-10 images, {EPOCHS} epochs of which the first is left out.
+`benchmarks/tutorial_speed.py`: images/s, median of {pairs} alternating pairs, {THREADS} threads on both
+sides, {images:,} CIFAR-10 images, {EPOCHS} epochs of which the first is left out.
 
 | arm | tandem | plain script | ratio (lowest to highest pair) | at least {TARGET} |
 |---|---|---|---|---|

@@ -15,6 +15,7 @@ import typer
 from trainers.errors import TandemError
 
 if TYPE_CHECKING:
+    from orchestrator.records import ExperimentRecords
     from orchestrator.spec import Experiment
 
 app = typer.Typer(
@@ -41,10 +42,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def run(file: ExperimentFile, set_: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Train every arm of an experiment on this machine, then write the report."""
     with _errors(debug):
-        from orchestrator import spec
+        from orchestrator import driver, spec
 
         experiment = spec.load(file, set_ or [])
-        _train_and_report(experiment, file.resolve().parent, as_json)
+        records = driver.open_records(experiment)
+        _train_and_report(experiment, records, file.resolve().parent, as_json)
 
 
 @app.command()
@@ -54,9 +56,10 @@ def resume(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = 
         from orchestrator import spec
         from orchestrator.records import ExperimentRecords, Storage
 
-        document = ExperimentRecords(Storage(directory)).document()
+        records = ExperimentRecords(Storage(directory))
+        document = records.document()
         experiment = spec.from_json(document["experiment"])
-        _train_and_report(experiment, Path(document["module_path"]), as_json)
+        _train_and_report(experiment, records, Path(document["module_path"]), as_json)
 
 
 @app.command()
@@ -68,7 +71,7 @@ def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) ->
         experiment = spec.load(file, set_ or [])
         gpus = len(environment.describe()["gpus"])
         fit = driver.check_capacity(experiment.scale, cpus=environment.available_cpus(), gpus=gpus)
-        prepared = driver.prepare(experiment)
+        prepared = driver.prepare(experiment, driver.open_records(experiment))
         data = prepared.dataset
         height, width, channels = data.image_shape
         typer.echo(
@@ -85,7 +88,9 @@ def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) ->
 def report(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = False) -> None:
     """Make the report again, from the records alone."""
     with _errors(debug):
-        _report(directory, as_json)
+        from orchestrator.records import ExperimentRecords, Storage
+
+        _report(ExperimentRecords(Storage(directory)), as_json)
 
 
 @app.command()
@@ -96,7 +101,9 @@ def schema() -> None:
     typer.echo(json.dumps(spec.json_schema(), indent=2))
 
 
-def _train_and_report(experiment: Experiment, module_path: Path, as_json: bool) -> None:
+def _train_and_report(
+    experiment: Experiment, records: ExperimentRecords, module_path: Path, as_json: bool
+) -> None:
     from rich.console import Console
 
     from orchestrator import driver, environment
@@ -104,7 +111,7 @@ def _train_and_report(experiment: Experiment, module_path: Path, as_json: bool) 
     from orchestrator.progress import Progress
 
     console = Console(stderr=True)
-    directory = driver.open_records(experiment).storage.url
+    directory = records.storage.url
     try:
         with _termination_as_interrupt():
             driver.check_capacity(
@@ -113,7 +120,7 @@ def _train_and_report(experiment: Experiment, module_path: Path, as_json: bool) 
                 gpus=len(environment.describe()["gpus"]),
             )
             with console.status("reading the data"):
-                prepared = driver.prepare(experiment)
+                prepared = driver.prepare(experiment, records)
             for warning in prepared.dataset.warnings:
                 console.print(f"note: {warning}")
             with console.status("starting Ray"):
@@ -125,22 +132,20 @@ def _train_and_report(experiment: Experiment, module_path: Path, as_json: bool) 
     except KeyboardInterrupt:
         console.print(f"interrupted; go on with: tandem resume {directory}", soft_wrap=True)
         raise typer.Exit(130) from None
-    failed = _report(directory, as_json)
-    if failed:
+    if _report(records, as_json):
         raise typer.Exit(1)
 
 
-def _report(directory: str, as_json: bool) -> bool:
+def _report(records: ExperimentRecords, as_json: bool) -> bool:
     """Write the report; returns whether a run failed."""
     from orchestrator import report as reports
-    from orchestrator.records import ExperimentRecords, Storage
 
-    comparison = reports.write(ExperimentRecords(Storage(directory)))
+    comparison = reports.write(records)
     if as_json:
         typer.echo(json.dumps(comparison.to_json(), indent=1))
     else:
         typer.echo(comparison.answer)
-        typer.echo(f"report: {directory.rstrip('/')}/report/report.html")
+        typer.echo(f"report: {records.storage.url}/report/report.html")
     return bool(comparison.failed_runs)
 
 

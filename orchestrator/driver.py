@@ -38,13 +38,12 @@ def open_records(experiment: Experiment) -> ExperimentRecords:
     return ExperimentRecords(Storage(experiment.storage).at(experiment.name))
 
 
-def prepare(experiment: Experiment) -> Prepared:
+def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
     """Check the storage and the data before anything is spent, and expand the plan.
 
     Raises:
         InputError: something that would make the runs fail.
     """
-    records = open_records(experiment)
     _check_writable(records.storage)
     dataset = open_dataset(experiment.data)
     height, width, _ = dataset.image_shape

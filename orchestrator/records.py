@@ -61,10 +61,10 @@ class Storage:
         try:
             if "://" in url:
                 self._files, self._base = pafs.FileSystem.from_uri(url)
-                self.url = url
+                self.url = url.rstrip("/")
             else:
                 self._files = pafs.LocalFileSystem()
-                self.url = self._base = str(Path(url).expanduser().absolute())
+                self.url = self._base = str(Path(url).expanduser().resolve())
         except (pa.ArrowException, OSError, ValueError) as error:
             raise StorageError(f"storage {url!r} cannot be opened: {error}") from error
         self.is_local = isinstance(self._files, pafs.LocalFileSystem)
@@ -73,7 +73,7 @@ class Storage:
         """The storage of a directory below this one."""
         below = Storage.__new__(Storage)
         below._files, below.is_local = self._files, self.is_local
-        below.url = "/".join((self.url.rstrip("/"), *parts))
+        below.url = "/".join((self.url, *parts))
         below._base = "/".join((self._base.rstrip("/"), *parts))
         return below
 

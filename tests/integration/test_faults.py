@@ -95,13 +95,26 @@ def test_an_interrupt_leaves_no_process_and_resume_redoes_nothing(
 
     done = epochs_done(tmp_path)
     assert done[:2] == [1, 2]
-    resumed = tandem("resume", tmp_path / "long")
+    moved = (tmp_path / "long").rename(tmp_path / "moved")
+    resumed = tandem("resume", moved)
     assert resumed.returncode == 0, resumed.stderr
-    records = ExperimentRecords(Storage(str(tmp_path / "long")))
+    assert not (tmp_path / "long").exists()
+    records = ExperimentRecords(Storage(str(moved)))
     run = records.run(records.document()["runs"][0]["id"])
     assert [epoch["epoch"] for epoch in run.epochs()] == [1, 2, 3, 4, 5]
     assert [attempt["first_epoch"] for attempt in run.attempts()] == [1, len(done) + 1]
     assert not run.failures()
+
+
+def test_a_killed_driver_leaves_no_process(tmp_path: Path, experiment_file: Callable[[str], Path]) -> None:
+    process = start_tandem("run", experiment_file(LONG.format(framework="torch", storage=tmp_path)))
+    wait_for(lambda: len(epochs_done(tmp_path)) >= 1, process)
+    started = descendants(process)
+    assert training_workers(process)
+    process.kill()
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert not alive
 
 
 def test_a_failing_arm_is_recorded_and_the_others_go_on(
