@@ -123,12 +123,11 @@ def _train_and_report(
                 prepared = driver.prepare(experiment, records)
             for warning in prepared.dataset.warnings:
                 console.print(f"note: {warning}")
-            with console.status("starting Ray"):
-                ray = contextlib.ExitStack()
-                ray.enter_context(local_ray())
-            progress = Progress(prepared, console)
-            with ray, progress.shown():
-                driver.execute(prepared, module_path=module_path, watch=progress.refresh)
+            driver_session = driver.begin(prepared, module_path=module_path)
+            if driver.open_runs(prepared, driver_session):
+                progress = Progress(prepared, console)
+                with local_ray(), progress.shown():
+                    driver.execute(prepared, driver_session, module_path=module_path, watch=progress.refresh)
     except KeyboardInterrupt:
         console.print(f"interrupted; go on with: tandem resume {directory}", soft_wrap=True)
         raise typer.Exit(130) from None

@@ -99,7 +99,52 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     )
 
 
-def execute(prepared: Prepared, *, module_path: Path, watch: Callable[[], None]) -> None:
+def begin(prepared: Prepared, *, module_path: Path) -> str:
+    """Write what the experiment is and that a driver starts; returns the name of this start."""
+    driver_session = uuid.uuid4().hex[:8]
+    experiment, dataset = prepared.experiment, prepared.dataset
+    prepared.records.begin(
+        {
+            "experiment": experiment.model_dump(mode="json"),
+            "module_path": str(module_path),
+            "runs": [
+                {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed}
+                for run in prepared.runs
+            ],
+            "data": {
+                "fingerprint": dataset.fingerprint,
+                "class_names": dataset.class_names,
+                "image_shape": list(dataset.image_shape),
+                "train_images": len(dataset.train_labels),
+                "validation_images": len(dataset.validation_labels),
+                "test_images": len(dataset.test_labels),
+                "warnings": dataset.warnings,
+            },
+        }
+    )
+    prepared.records.add_session(
+        {
+            "driver_session": driver_session,
+            "started_at": time.time(),
+            "command": ["tandem", *sys.argv[1:]],
+            "environment": environment.describe(),
+        }
+    )
+    for run in prepared.runs:
+        prepared.records.run(run.id).describe(
+            {
+                "id": run.id,
+                "arm": run.arm,
+                "framework": run.framework,
+                "seed": run.seed,
+                "recipe": run.recipe.model_dump(mode="json"),
+                "scale": experiment.scale.model_dump(mode="json"),
+            }
+        )
+    return driver_session
+
+
+def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch: Callable[[], None]) -> None:
     """Train every open run on the Ray cluster that this process is connected to.
 
     A run that fails is recorded and the others go on; what an earlier start gave up is tried
@@ -107,6 +152,7 @@ def execute(prepared: Prepared, *, module_path: Path, watch: Callable[[], None])
 
     Args:
         prepared: from `prepare`.
+        driver_session: from `begin`.
         module_path: directory that users' own models are imported from.
         watch: called about twice a second while runs train, to show progress.
 
@@ -120,12 +166,7 @@ def execute(prepared: Prepared, *, module_path: Path, watch: Callable[[], None])
     lanes = check_capacity(
         prepared.experiment.scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0)
     )
-    driver_session = uuid.uuid4().hex[:8]
-    _begin(prepared, driver_session, module_path)
-    open_runs = [
-        run for run in prepared.runs if training.is_open(prepared.records.run(run.id), driver_session)
-    ]
-    waiting = plan.sessions(open_runs, lanes=lanes)
+    waiting = plan.sessions(open_runs(prepared, driver_session), lanes=lanes)
     fit = ray.remote(num_cpus=0, max_retries=0)(training.fit)
     training_now: dict[ray.ObjectRef[training.Failure | None], Session] = {}
     while waiting or training_now:
@@ -146,6 +187,12 @@ def execute(prepared: Prepared, *, module_path: Path, watch: Callable[[], None])
                 if _first_open(prepared, session, driver_session) is not None:
                     waiting.insert(0, session)
     _keep_disagreements(prepared)
+
+
+def open_runs(prepared: Prepared, driver_session: str) -> list[Run]:
+    """The runs that still have something to train."""
+    records = prepared.records
+    return [run for run in prepared.runs if training.is_open(records.run(run.id), driver_session)]
 
 
 def _assignment(
@@ -193,48 +240,6 @@ def _note_failure(
             "given_up": failure.kind == "error" or out_of_retries,
         }
     )
-
-
-def _begin(prepared: Prepared, driver_session: str, module_path: Path) -> None:
-    experiment, dataset = prepared.experiment, prepared.dataset
-    prepared.records.begin(
-        {
-            "experiment": experiment.model_dump(mode="json"),
-            "module_path": str(module_path),
-            "runs": [
-                {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed}
-                for run in prepared.runs
-            ],
-            "data": {
-                "fingerprint": dataset.fingerprint,
-                "class_names": dataset.class_names,
-                "image_shape": list(dataset.image_shape),
-                "train_images": len(dataset.train_labels),
-                "validation_images": len(dataset.validation_labels),
-                "test_images": len(dataset.test_labels),
-                "warnings": dataset.warnings,
-            },
-        }
-    )
-    prepared.records.add_session(
-        {
-            "driver_session": driver_session,
-            "started_at": time.time(),
-            "command": ["tandem", *sys.argv[1:]],
-            "environment": environment.describe(),
-        }
-    )
-    for run in prepared.runs:
-        prepared.records.run(run.id).describe(
-            {
-                "id": run.id,
-                "arm": run.arm,
-                "framework": run.framework,
-                "seed": run.seed,
-                "recipe": run.recipe.model_dump(mode="json"),
-                "scale": experiment.scale.model_dump(mode="json"),
-            }
-        )
 
 
 def _keep_disagreements(prepared: Prepared) -> None:

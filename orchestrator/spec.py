@@ -85,6 +85,11 @@ class Experiment(Block):
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
+        if re.match(r"\w+://[^/]*@", self.storage):
+            raise ValueError(
+                "storage must not hold credentials, which would be kept in records and reports; "
+                "give them in the environment or the cloud's own configuration"
+            )
         for name in [self.name, *self.arms]:
             if not NAME.fullmatch(name) or len(name) > 40:
                 raise ValueError(f"name {name!r} must be at most 40 lower-case letters, digits and hyphens")

@@ -166,12 +166,18 @@ def _context(comparison: Comparison) -> dict[str, Any]:
             f"in {len(data['class_names'])} classes"
         ),
         "environment": session["environment"] if session else None,
-        "command": shlex.join(session["command"]) if session else None,
+        "command": _reproduce(comparison),
         "scale": comparison.document["experiment"]["scale"],
         "percent": percent,
         "whole": whole,
         "duration": duration,
     }
+
+
+def _reproduce(comparison: Comparison) -> str | None:
+    """The last command that trained from an experiment file."""
+    commands = [session["command"] for session in comparison.sessions]
+    return next((shlex.join(command) for command in reversed(commands) if "run" in command[:2]), None)
 
 
 def _html(comparison: Comparison, pictures: Pictures, drawings: dict[str, bytes]) -> str:

@@ -157,6 +157,10 @@ def test_batch_that_does_not_divide_names_sizes_that_do(experiment_file: Write) 
         ),
         ("name: x\ndata: {source: npz}\narms: {a: {framework: keras}}", "needs a path"),
         ("name: x\narms: {a: keras}", "must be a mapping"),
+        (
+            "name: x\nstorage: s3://key:secret@bucket\narms: {a: {framework: keras}}",
+            "must not hold credentials",
+        ),
         ("- 1", "an experiment is a mapping"),
     ],
 )
