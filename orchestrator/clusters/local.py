@@ -11,8 +11,7 @@ from orchestrator import environment
 
 # Read by Ray when its processes start; a user's own setting wins.
 _ENVIRONMENT = {
-    # A lost worker is noticed after this long; each look takes time from the training thread.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
     # Here training is the foreground work, not something to yield to everything else.
     "RAY_worker_niceness": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",

@@ -106,14 +106,16 @@ def test_an_interrupt_leaves_no_process_and_resume_redoes_nothing(
     assert not run.failures()
 
 
-def test_a_killed_driver_leaves_no_process(tmp_path: Path, experiment_file: Callable[[str], Path]) -> None:
+def test_a_killed_driver_leaves_nothing_training(
+    tmp_path: Path, experiment_file: Callable[[str], Path]
+) -> None:
     process = start_tandem("run", experiment_file(LONG.format(framework="torch", storage=tmp_path)))
     wait_for(lambda: len(epochs_done(tmp_path)) >= 1, process)
-    started = descendants(process)
-    assert training_workers(process)
+    workers = training_workers(process)
+    assert len(workers) == 2
     process.kill()
     process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(started, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
 
 

@@ -34,7 +34,7 @@ def test_a_terminal_shows_every_run_as_it_stands(prepared: Prepared) -> None:
     rows = [line for line in screen.getvalue().splitlines() if "seed" in line]
     assert "keras seed 0  3/3    test 50.00%" in rows[0]
     assert "done" in rows[0]
-    assert "keras seed 1  3/3    75.00%      75.00%  1,000" in rows[1]
+    assert rows[1].split()[:7] == ["keras", "seed", "1", "3/3", "75.00%", "75.00%", "1,000"]
     assert "torch seed 1  0/3" in rows[3]
     assert "waiting" in rows[3]
 

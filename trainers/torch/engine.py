@@ -80,8 +80,7 @@ class TorchEngine:
         self._model.train()
         smoothing = self._task.recipe.loss.label_smoothing
         world_size = self._task.world_size  # DDP averages over the workers, the loss is a sum
-        loss_sum = torch.zeros((), device=self._device)
-        correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        score = _Score(self._device)
         for batch in batches:
             labels = torch.from_numpy(batch.labels).to(self._device, non_blocking=True)
             with self._precision:
@@ -93,9 +92,8 @@ class TorchEngine:
                 group["lr"] = batch.learning_rate
             self._optimizer.step()
             if batch.loss_scale:
-                loss_sum += loss.detach()
-                correct += (logits.argmax(1) == labels).sum()
-        return loss_sum.item(), int(correct.item())
+                score.add(loss.detach(), logits.detach(), labels)
+        return score.total()
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -147,3 +145,30 @@ class TorchEngine:
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"])
+
+
+class _Score:
+    """Summed loss and right answers, worked out for many steps at once to keep the steps short."""
+
+    _STEPS = 64
+
+    def __init__(self, device: torch.device) -> None:
+        self._loss = torch.zeros((), device=device)
+        self._correct = torch.zeros((), dtype=torch.int64, device=device)
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        self._waiting.append((loss, logits, labels))
+        if len(self._waiting) == self._STEPS:
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._waiting:
+            losses, logits, labels = zip(*self._waiting, strict=True)
+            self._loss += torch.stack(losses).sum()
+            self._correct += (torch.cat(logits).argmax(1) == torch.cat(labels)).sum()
+            self._waiting.clear()
+
+    def total(self) -> tuple[float, int]:
+        self._settle()
+        return self._loss.item(), int(self._correct.item())
