@@ -187,7 +187,7 @@ def disagreements(
         return None
     names = comparison.document["data"]["class_names"]
     count = len(kept["indices"])
-    columns = min(6, count)
+    columns = 6
     rows = -(-count // columns)
     size = (1.55 * columns, (1.7 + 0.14 * len(answers)) * rows)
     with plt.rc_context(_STYLE | {"axes.grid": False}):
@@ -205,9 +205,9 @@ def disagreements(
 
 
 def _votes(answers: np.ndarray, names: list[str]) -> str:
-    """The seeds' answers, the most given first: `cat` or `cat 2, dog 1`."""
+    """The seeds' answers, the most given first: `cat` or `cat ×2, dog ×1`."""
     labels, counts = np.unique(answers, return_counts=True)
     if len(labels) == 1:
         return str(names[labels[0]])
     order = np.argsort(-counts, kind="stable")[:2]
-    return ", ".join(f"{names[labels[place]]} {counts[place]}" for place in order)
+    return ", ".join(f"{names[labels[place]]} ×{counts[place]}" for place in order)

@@ -31,7 +31,7 @@ _SECTIONS = {
     "confusion": ("Confusion matrices", "Percent of each true class (row) that got each answer."),
     "disagreements": (
         "Where the arms disagree",
-        "Test images on which the arms differ most; a number says how many seeds gave the answer.",
+        "Test images on which the arms differ most; ×2 after an answer: two seeds gave it.",
     ),
 }
 
