@@ -69,7 +69,7 @@ def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) ->
         from orchestrator import driver, environment, spec
 
         experiment = spec.load(file, set_ or [])
-        gpus = len(environment.describe()["gpus"])
+        gpus = len(environment.gpus())
         fit = driver.check_capacity(experiment.scale, cpus=environment.available_cpus(), gpus=gpus)
         prepared = driver.prepare(experiment, driver.open_records(experiment))
         data = prepared.dataset
@@ -117,7 +117,7 @@ def _train_and_report(
             driver.check_capacity(
                 experiment.scale,
                 cpus=environment.available_cpus(),
-                gpus=len(environment.describe()["gpus"]),
+                gpus=len(environment.gpus()),
             )
             with console.status("reading the data"):
                 prepared = driver.prepare(experiment, records)

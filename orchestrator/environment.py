@@ -26,7 +26,7 @@ def describe() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": _cpu_model(),
         "cpus": available_cpus(),
-        "gpus": _gpus(),
+        "gpus": gpus(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "packages": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
@@ -57,7 +57,8 @@ def _run(*command: str) -> str | None:
     return finished.stdout.strip() if finished.returncode == 0 else None
 
 
-def _gpus() -> list[str]:
+def gpus() -> list[str]:
+    """Names of this machine's NVIDIA GPUs."""
     names = _run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return names.splitlines() if names else []
 

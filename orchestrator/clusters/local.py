@@ -22,7 +22,7 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def local_ray(*, gpus: int | None = None) -> Iterator[None]:
+def local_ray() -> Iterator[None]:
     """Start Ray on this machine's CPUs and GPUs; every process it started ends with the block."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -31,7 +31,6 @@ def local_ray(*, gpus: int | None = None) -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=environment.available_cpus(),
-        num_gpus=gpus,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

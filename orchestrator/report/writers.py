@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -112,21 +113,20 @@ def _runs_csv(comparison: Comparison) -> str:
 
 def percent(interval: Interval | None) -> str:
     """`71.20 % (70.10 to 72.30)`."""
-    if interval is None:
-        return "–"
-    text = f"{interval.mean * 100:.2f} %"
-    if interval.low is not None and interval.high is not None:
-        text += f" ({interval.low * 100:.2f} to {interval.high * 100:.2f})"
-    return text
+    return _with_bounds(interval, lambda share: f"{share * 100:.2f}", unit=" %")
 
 
 def whole(interval: Interval | None) -> str:
-    """`12,300 (11,900 to 12,700)`."""
+    """`12,300 (11,900 to 12,700)`, of a quantity that is never negative."""
+    return _with_bounds(interval, lambda value: f"{max(value, 0):,.0f}")
+
+
+def _with_bounds(interval: Interval | None, write: Callable[[float], str], *, unit: str = "") -> str:
     if interval is None:
         return "–"
-    text = f"{interval.mean:,.0f}"
+    text = f"{write(interval.mean)}{unit}"
     if interval.low is not None and interval.high is not None:
-        text += f" ({max(interval.low, 0):,.0f} to {interval.high:,.0f})"
+        text += f" ({write(interval.low)} to {write(interval.high)})"
     return text
 
 
