@@ -14,13 +14,18 @@ import numpy as np
 from orchestrator import compare, environment, plan, training
 from orchestrator.plan import Run, Session
 from orchestrator.records import ExperimentRecords, RunRecords, Storage, StorageError
-from orchestrator.spec import Experiment, Scale
+from orchestrator.spec import Arm, Experiment, Scale
+from trainers.contract import SMALLEST_IMAGE
 from trainers.data import Dataset, open_dataset
 from trainers.errors import InputError
+from trainers.inputs import input_transform
+from trainers.parity import parity_recipe
+from trainers.recipes import BUILT_IN_MODELS, Recipe
 
 _PROBE_BYTES = 1 << 20
 _DISAGREEMENTS_KEPT = 24
 _WATCH_SECONDS = 0.5
+_PARITY_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,7 @@ def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
                 f"arms.{name}.augmentation.crop {arm.augmentation.crop} is too large for images of "
                 f"{width}x{height} pixels; at most {min(height, width) - 1} is possible"
             )
+        _check_image_size(name, arm, dataset)
         if arm.batch_size > len(dataset.train_labels):
             raise InputError(
                 f"arms.{name}.batch_size {arm.batch_size} exceeds the {len(dataset.train_labels)} "
@@ -64,6 +70,22 @@ def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
         runs=plan.expand(experiment, dataset.fingerprint),
         records=records,
     )
+
+
+def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:
+    height, width, _ = dataset.image_shape
+    if arm.whitening and arm.whitening.patch > min(height, width):
+        raise InputError(
+            f"arms.{name}.whitening.patch {arm.whitening.patch} is larger than images of "
+            f"{width}x{height} pixels; choose a smaller one"
+        )
+    seen = input_transform(dataset, arm).output_shape(dataset.image_shape)
+    smallest = SMALLEST_IMAGE.get(arm.model, 1)
+    if min(seen[:2]) < smallest:
+        raise InputError(
+            f"arms.{name}.model {arm.model} needs at least {smallest}x{smallest} pixels but sees "
+            f"{seen[1]}x{seen[0]}; set data.image_size, or a smaller arms.{name}.whitening.stride"
+        )
 
 
 def _check_writable(storage: Storage) -> None:
@@ -80,13 +102,13 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     fit = plan.concurrent_runs(scale, cpus=cpus, gpus=gpus)
     if fit:
         return fit
-    if gpus < scale.workers * scale.gpus_per_worker:
+    if gpus < scale.min_workers * scale.gpus_per_worker:
         raise InputError(
-            f"scale: {scale.workers} workers with {scale.gpus_per_worker:g} GPUs each need "
-            f"{scale.workers * scale.gpus_per_worker:g} GPUs, but there are {gpus:g}; "
+            f"scale: {scale.min_workers} workers with {scale.gpus_per_worker:g} GPUs each need "
+            f"{scale.min_workers * scale.gpus_per_worker:g} GPUs, but there are {gpus:g}; "
             "lower scale.workers or set scale.gpus_per_worker=0"
         )
-    needed = scale.workers * scale.cpus_per_worker
+    needed = scale.min_workers * scale.cpus_per_worker
     at_most = int(cpus // scale.cpus_per_worker)
     remedy = (
         f"at most {at_most} fit: set scale.workers={at_most}"
@@ -94,7 +116,7 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
         else f"set scale.cpus_per_worker={int(cpus)} or less"
     )
     raise InputError(
-        f"scale: {scale.workers} workers with {scale.cpus_per_worker} CPUs each need {needed} CPUs, "
+        f"scale: {scale.min_workers} workers with {scale.cpus_per_worker} CPUs each need {needed} CPUs, "
         f"but there are {cpus:g}; {remedy}"
     )
 
@@ -167,7 +189,7 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
         prepared.experiment.scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0)
     )
     waiting = plan.sessions(open_runs(prepared, driver_session), lanes=lanes)
-    fit = ray.remote(num_cpus=0, max_retries=0)(training.fit)
+    fit = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(training.fit)
     training_now: dict[ray.ObjectRef[training.Failure | None], Session] = {}
     while waiting or training_now:
         while waiting and len(training_now) < lanes:
@@ -207,7 +229,20 @@ def _assignment(
         driver_session=driver_session,
         launched_at=time.time(),
         module_path=str(module_path),
+        parity_recipes=tuple(parity_recipes(prepared.experiment)),
     )
+
+
+def parity_recipes(experiment: Experiment, *, batch_size: int = _PARITY_BATCH) -> list[Recipe]:
+    """What is traced in both frameworks: each arm's recipe, where the arms are of both frameworks."""
+    if len({arm.framework for arm in experiment.arms.values()}) < 2:
+        return []
+    recipes = (
+        parity_recipe(arm.recipe(), batch_size=batch_size)
+        for arm in experiment.arms.values()
+        if arm.model in BUILT_IN_MODELS
+    )
+    return list(dict.fromkeys(recipes))
 
 
 def _first_open(prepared: Prepared, session: Session, driver_session: str) -> RunRecords | None:
@@ -229,14 +264,19 @@ def _note_failure(
     run = _first_open(prepared, session, driver_session)
     if run is None:
         return
+    hang = run.take_hang()
+    cause, detail = failure.cause, failure.detail
+    if hang is not None and failure.kind == "lost":
+        cause = f"the worker of rank {hang['rank']} hung: nothing was done for {hang['seconds']:g} s"
+        detail = hang["stack"]
     earlier = [record for record in run.failures() if record["driver_session"] == driver_session]
     out_of_retries = len(earlier) >= prepared.experiment.scale.retries
     run.add_failure(
         {
             "driver_session": driver_session,
             "failed_at": time.time(),
-            "cause": failure.cause,
-            "detail": failure.detail,
+            "cause": cause,
+            "detail": detail,
             "given_up": failure.kind == "error" or out_of_retries,
         }
     )

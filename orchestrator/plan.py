@@ -58,10 +58,15 @@ def _run(scale: Scale, fingerprint: str, arm: str, framework: str, seed: int, re
 
 def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:
     """How many runs a cluster holds at once; 0 if not even one fits."""
-    fit = int(cpus // (scale.workers * scale.cpus_per_worker))
-    if scale.gpus_per_worker:
-        fit = min(fit, int(gpus // (scale.workers * scale.gpus_per_worker)))
-    return min(fit, scale.concurrent_runs or fit)
+
+    def fit(workers: int) -> int:
+        by_cpus = int(cpus // (workers * scale.cpus_per_worker))
+        if not scale.gpus_per_worker:
+            return by_cpus
+        return min(by_cpus, int(gpus // (workers * scale.gpus_per_worker)))
+
+    at_once = fit(scale.max_workers) or min(fit(scale.min_workers), 1)
+    return min(at_once, scale.concurrent_runs or at_once)
 
 
 def sessions(runs: Iterable[Run], *, lanes: int) -> list[Session]:

@@ -11,7 +11,8 @@
             failures.jsonl     what went wrong, and whether it was tried again
             result.json        the final test; its presence means that the run is done
             predictions.npz    answer and confidence for each test image
-            checkpoints/       the last two epochs' state with its checksum
+            checkpoints/       the last two epochs' state, and one within an epoch, with checksums
+        parity/                a trace of a few steps of each recipe in each framework
         report/                made from all of the above, at any time
 
 Files are only ever added to or written whole, so a kill loses at most the epoch under way. Storage
@@ -178,9 +179,12 @@ def _reason(error: OSError) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """How far a run has come: the last finished epoch and the state to go on from."""
+    """How far a run has come, and the state to go on from."""
 
     epoch: int
+    """Finished epochs."""
+    step: int
+    """Steps taken of the next epoch."""
     state: State | None
 
 
@@ -214,14 +218,29 @@ class RunRecords:
 
     def add_epoch(self, metrics: EpochMetrics, state: State, extra: Record) -> None:
         """Keep an epoch's state, then its metrics; the older of three checkpoints goes."""
-        content, sha256 = checkpoints.pack(state)
-        name = f"checkpoints/{metrics.epoch:05d}"
-        self._files.write(f"{name}.npz", content)
-        self._files.write_json(f"{name}.json", {"epoch": metrics.epoch, "sha256": sha256})
+        self._keep_state(f"{metrics.epoch:05d}", state, {"epoch": metrics.epoch})
         self._files.append_line("epochs.jsonl", dataclasses.asdict(metrics) | extra)
         for old in self._checkpoint_epochs()[:-_CHECKPOINTS_KEPT]:
             self._files.delete(f"checkpoints/{old:05d}.json")
             self._files.delete(f"checkpoints/{old:05d}.npz")
+
+    def keep_partial(self, epoch: int, step: int, state: State) -> None:
+        """Keep the state after so many steps of an unfinished epoch."""
+        self._keep_state("partial", state, {"epoch": epoch, "step": step})
+
+    def _keep_state(self, name: str, state: State, header: Record) -> None:
+        content, sha256 = checkpoints.pack(state)
+        self._files.write(f"checkpoints/{name}.npz", content)
+        self._files.write_json(f"checkpoints/{name}.json", header | {"sha256": sha256})
+
+    def _state(self, name: str) -> tuple[Record, State] | None:
+        """A healthy checkpoint with its header."""
+        header = self._files.read_json(f"checkpoints/{name}.json")
+        content = self._files.read(f"checkpoints/{name}.npz")
+        if header is None or content is None:
+            return None
+        state = checkpoints.unpack(content, header["sha256"])
+        return None if state is None else (header, state)
 
     def epochs(self) -> list[Record]:
         """Metrics of each finished epoch in order; of an epoch trained twice, the later."""
@@ -230,20 +249,32 @@ class RunRecords:
         return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
     def position(self) -> Position:
-        """The newest epoch whose metrics and healthy checkpoint are both there."""
+        """The newest healthy checkpoint: of a finished epoch, or of a part of the one after it."""
         finished = {record["epoch"] for record in self.epochs()}
+        whole = Position(0, 0, None)
         for epoch in reversed(self._checkpoint_epochs()):
-            header = self._files.read_json(f"checkpoints/{epoch:05d}.json")
-            content = self._files.read(f"checkpoints/{epoch:05d}.npz")
-            if epoch in finished and header and content:
-                state = checkpoints.unpack(content, header["sha256"])
-                if state is not None:
-                    return Position(epoch, state)
-        return Position(0, None)
+            kept = self._state(f"{epoch:05d}") if epoch in finished else None
+            if kept is not None:
+                whole = Position(epoch, 0, kept[1])
+                break
+        partial = self._state("partial")
+        if partial is not None and partial[0]["epoch"] == whole.epoch + 1:
+            return Position(whole.epoch, partial[0]["step"], partial[1])
+        return whole
 
     def _checkpoint_epochs(self) -> list[int]:
-        names = self._files.names("checkpoints")
-        return sorted(int(name[:-5]) for name in names if name.endswith(".json"))
+        names = (name.removesuffix(".json") for name in self._files.names("checkpoints"))
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def add_hang(self, record: Record) -> None:
+        """Note, before a worker ends itself, that it did nothing for too long."""
+        self._files.write_json("hang.json", record)
+
+    def take_hang(self) -> Record | None:
+        """What `add_hang` noted since the last time."""
+        record = self._files.read_json("hang.json")
+        self._files.delete("hang.json")
+        return record
 
     def finish(self, result: Record, predictions: dict[str, np.ndarray]) -> None:
         """Write the final test; the run is done."""
@@ -298,6 +329,14 @@ class ExperimentRecords:
     def disagreements(self) -> dict[str, np.ndarray] | None:
         """What `keep_disagreements` wrote."""
         return self.storage.read_arrays("disagreements.npz")
+
+    def keep_parity(self, recipe: str, framework: str, trace: dict[str, np.ndarray]) -> None:
+        """Keep a trace of a recipe, which is named by its key."""
+        self.storage.write_arrays(f"parity/{recipe}-{framework}.npz", trace)
+
+    def parity(self, recipe: str, framework: str) -> dict[str, np.ndarray] | None:
+        """What `keep_parity` wrote."""
+        return self.storage.read_arrays(f"parity/{recipe}-{framework}.npz")
 
     def run(self, run_id: str) -> RunRecords:
         """One run's records."""

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from trainers.contract import FRAMEWORKS
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
-from trainers.recipes import BUILT_IN_MODELS, Block, Recipe
+from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, Block, Recipe
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
@@ -60,16 +60,44 @@ class Arm(Recipe):
         return Recipe.model_validate(self.model_dump(exclude={"framework", "seeds"}))
 
 
+class Elastic(Block):
+    """As many workers as the cluster has room for, between two bounds."""
+
+    min: int = Field(1, gt=0)
+    max: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Elastic:
+        if self.min > self.max:
+            raise ValueError(f"workers min {self.min} exceeds max {self.max}")
+        return self
+
+
 class Scale(Block):
     """How many workers share one run, and what each is given."""
 
-    workers: int = Field(1, gt=0)
+    workers: Annotated[int, Field(gt=0)] | Elastic = Field(
+        1, description="A number, or {min, max} to grow and shrink with the cluster."
+    )
     cpus_per_worker: int = Field(1, gt=0, description="Also the number of intra-op threads.")
     gpus_per_worker: float = Field(0.0, ge=0, description="A share of a GPU, or whole GPUs.")
     concurrent_runs: int | None = Field(
         None, gt=0, description="At most this many runs at once; as many as fit when left out."
     )
     retries: int = Field(2, ge=0, description="Restarts of a run whose workers were lost.")
+    hang_seconds: float = Field(
+        600, gt=0, description="Workers that do nothing for so long are ended and started again."
+    )
+
+    @property
+    def min_workers(self) -> int:
+        """The fewest workers that a run trains with."""
+        return self.workers if isinstance(self.workers, int) else self.workers.min
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers that a run trains with."""
+        return self.workers if isinstance(self.workers, int) else self.workers.max
 
 
 class Experiment(Block):
@@ -94,7 +122,7 @@ class Experiment(Block):
             if not NAME.fullmatch(name) or len(name) > 40:
                 raise ValueError(f"name {name!r} must be at most 40 lower-case letters, digits and hyphens")
         for name, arm in self.arms.items():
-            if arm.batch_size % self.scale.workers:
+            if isinstance(self.scale.workers, int) and arm.batch_size % self.scale.workers:
                 raise ValueError(
                     f"arms.{name}.batch_size {arm.batch_size} does not divide over "
                     f"{self.scale.workers} workers; {_divisible(arm.batch_size, self.scale.workers)}"
@@ -178,6 +206,10 @@ def json_schema() -> dict[str, Any]:
     arm["properties"]["extends"] = {
         "type": "string",
         "description": "Name of the arm whose fields this one starts from.",
+    }
+    arm["properties"]["recipe"] = {
+        "enum": list(NAMED_RECIPES),
+        "description": "Named recipe whose fields the arm starts from.",
     }
     schema["properties"]["defaults"] = {
         "$ref": "#/$defs/Arm",
@@ -286,7 +318,7 @@ def _merge_arms(root: _Node) -> _Node:
         own = dict(arm.value)
         extends = own.pop("extends", None)
         if extends is None:
-            base = defaults
+            base = _merged(_named_recipe(defaults, arm), defaults)
         elif extends.value not in arms.value:
             hint = _nearest(extends.value, arms.value)
             raise InputError(
@@ -296,10 +328,35 @@ def _merge_arms(root: _Node) -> _Node:
             raise InputError(f"{extends.place}: arms.{name}.extends: goes round in a circle")
         else:
             base = resolve(extends.value, (*below, name))
-        return _merged(base, _Node(own, arm.place))
+        framework = arm if "framework" in own else base
+        return _merged(_merged(base, _named_recipe(arm, framework)), _Node(own, arm.place))
 
-    merged = {name: resolve(name, ()) for name in arms.value}
+    merged = {name: _without_recipe(resolve(name, ())) for name in arms.value}
     return _Node(document | {"arms": _Node(merged, arms.place)}, root.place)
+
+
+def _named_recipe(block: _Node, arm: _Node) -> _Node:
+    """The fields that a block's `recipe: NAME` stands for, in the framework of the arm."""
+    named = block.value.get("recipe")
+    if named is None:
+        return _Node({}, block.place)
+    if named.value not in NAMED_RECIPES:
+        hint = _nearest(named.value, NAMED_RECIPES)
+        raise InputError(
+            f"{named.place}: recipe: {named.value!r} is not one of {', '.join(NAMED_RECIPES)}{hint}"
+        )
+    framework = arm.value["framework"].value if "framework" in arm.value else None
+    return _nodes(NAMED_RECIPES[named.value].get(str(framework), {}), named.place)
+
+
+def _nodes(value: Any, place: str) -> _Node:
+    if isinstance(value, dict):
+        return _Node({key: _nodes(entry, place) for key, entry in value.items()}, place)
+    return _Node(value, place)
+
+
+def _without_recipe(arm: _Node) -> _Node:
+    return _Node({key: node for key, node in arm.value.items() if key != "recipe"}, arm.place)
 
 
 def _spelled_out(node: _Node) -> _Node:

@@ -8,22 +8,34 @@ driver that was, takes up the first run that is neither done nor given up.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from orchestrator import environment
 from orchestrator.plan import Run, Session
-from orchestrator.records import ExperimentRecords, RunRecords, Storage, StorageError
+from orchestrator.recorder import Recorder
+from orchestrator.records import ExperimentRecords, Record, RunRecords, Storage, StorageError
 from orchestrator.spec import Scale
-from trainers.data import DataSpec, open_dataset
-from trainers.errors import InputError
+from orchestrator.watchdog import Watchdog
+from trainers.contract import Task
+from trainers.data import Dataset, DataSpec, open_dataset
+from trainers.errors import InputError, TandemError
+from trainers.inputs import input_transform
+from trainers.loop import DivergedError, train
+from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
+from trainers.parity import trace
+from trainers.recipes import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
-    from trainers.contract import EpochMetrics
-    from trainers.data import Dataset
+PARITY_STEPS = 5
+_RESIZE_SECONDS = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +53,8 @@ class Assignment:
     """When the driver asked for the workers, in seconds since the epoch."""
     module_path: str
     """Directory that users' own models are imported from."""
+    parity_recipes: tuple[Recipe, ...] = ()
+    """What to trace before training, for the comparison with the other framework."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +80,7 @@ def fit(assignment: Assignment) -> Failure | None:
 
     scale = assignment.scale
     framework = assignment.session.framework
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(scale.hang_seconds)
     trainer_class = importlib.import_module(f"trainers.{framework}.trainer").Trainer
     resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:
@@ -74,7 +89,8 @@ def fit(assignment: Assignment) -> Failure | None:
         work,
         train_loop_config={"assignment": assignment},
         scaling_config=ScalingConfig(
-            num_workers=scale.workers,
+            num_workers=_num_workers(scale),
+            elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
             use_gpu=scale.gpus_per_worker > 0,
             resources_per_worker=resources,
         ),
@@ -90,6 +106,10 @@ def fit(assignment: Assignment) -> Failure | None:
     except TrainingFailedError as error:
         return diagnose(error)
     return None
+
+
+def _num_workers(scale: Scale) -> int | tuple[int, int]:
+    return scale.workers if isinstance(scale.workers, int) else (scale.workers.min, scale.workers.max)
 
 
 def work(config: dict[str, Any]) -> None:
@@ -112,20 +132,30 @@ def work(config: dict[str, Any]) -> None:
         "import_seconds": imported - entered,
         "data_seconds": time.time() - imported,
     }
-    rank = ray.train.get_context().get_world_rank()
-    records = ExperimentRecords(Storage(assignment.storage_url))
+    context = ray.train.get_context()
+    worker = _Worker(
+        assignment=assignment,
+        runtime=runtime,
+        dataset=dataset,
+        records=ExperimentRecords(Storage(assignment.storage_url)),
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        environment=environment.describe(),
+    )
+    worker.trace_parity()
     while True:
-        todo = None
-        if rank == 0:
-            ids = (run.id for run in assignment.session.runs)
-            open_ids = (id for id in ids if is_open(records.run(id), assignment.driver_session))
-            todo = next(open_ids, None)
+        todo = next((run.id for run in worker.open_runs()), None) if worker.rank == 0 else None
         run_id = broadcast_from_rank_zero(todo)
         if run_id is None:
             return
-        run = next(run for run in assignment.session.runs if run.id == run_id)
-        _train_run(assignment, run, runtime, dataset, records.run(run.id), startup)
-        startup = {"workers_seconds": 0.0, "import_seconds": 0.0, "data_seconds": 0.0}
+        worker.train(next(run for run in assignment.session.runs if run.id == run_id), startup)
+        startup = dict.fromkeys(startup, 0.0)
+
+
+def parity_key(recipe: Recipe, data_fingerprint: str, *, steps: int) -> str:
+    """Names the trace of a recipe: the same work has the same key."""
+    identity = [data_fingerprint, recipe.model_dump(mode="json"), steps]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def is_open(records: RunRecords, driver_session: str) -> bool:
@@ -135,94 +165,133 @@ def is_open(records: RunRecords, driver_session: str) -> bool:
     )
 
 
-def _train_run(
-    assignment: Assignment,
-    run: Run,
-    runtime: Any,
-    dataset: Dataset,
-    records: RunRecords,
-    startup: dict[str, float],
-) -> None:
-    import ray.train
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Worker:
+    """One worker process of a session, warm."""
 
-    from orchestrator import environment
-    from trainers.contract import Task
-    from trainers.loop import train
+    assignment: Assignment
+    runtime: Any
+    dataset: Dataset
+    records: ExperimentRecords
+    rank: int
+    world_size: int
+    environment: Record
 
-    started = time.time()
-    context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    input_scale, input_offset = dataset.input_scaling(run.recipe.inputs)
-    task = Task(
-        recipe=run.recipe,
-        seed=run.seed,
-        rank=rank,
-        world_size=world_size,
-        image_shape=dataset.image_shape,
-        num_classes=len(dataset.class_names),
-        input_scale=input_scale,
-        input_offset=input_offset,
-    )
-    engine = runtime.engine(task)
-    position = records.position()
-    if position.state is not None:
-        engine.load_state(position.state)
-    if rank == 0:
-        records.add_attempt(
-            {
-                "driver_session": assignment.driver_session,
-                "started_at": started,
-                "first_epoch": position.epoch + 1,
-                "workers": world_size,
-                "environment": environment.describe(),
-                "startup": startup | {"build_seconds": time.time() - started},
-            }
+    def open_runs(self) -> Iterator[Run]:
+        """The session's runs that still have something to train."""
+        for run in self.assignment.session.runs:
+            if is_open(self.records.run(run.id), self.assignment.driver_session):
+                yield run
+
+    def task(self, recipe: Recipe, seed: int) -> Task:
+        """This worker's part of a run."""
+        return Task(
+            recipe=recipe,
+            seed=seed,
+            rank=self.rank,
+            world_size=self.world_size,
+            image_shape=self.dataset.image_shape,
+            num_classes=len(self.dataset.class_names),
+            inputs=input_transform(self.dataset, recipe),
         )
 
-    final = train(
-        task,
-        dataset,
-        engine,
-        first_epoch=position.epoch + 1,
-        report=_reporter(records, engine, rank, started),
-    )
-    if rank == 0:
-        records.finish(
-            {
-                "test_loss": final.evaluation.loss,
-                "test_accuracy": final.evaluation.accuracy,
-                "confusion": final.evaluation.confusion.tolist(),
-                "test_images": len(dataset.test_labels),
-                "test_seconds": final.seconds,
-                "parameters": engine.parameter_count(),
-                "finished_at": time.time(),
-            },
-            {"answers": final.answers, "confidences": final.confidences.astype("float32")},
-        )
-    ray.train.report({"run": run.id, "test_accuracy": final.evaluation.accuracy})
+    def trace_parity(self) -> None:
+        """Trace a few steps of every recipe that was not traced in this framework before."""
+        from ray.train.collective import broadcast_from_rank_zero
 
+        framework = self.assignment.session.framework
+        for recipe in self.assignment.parity_recipes:
+            key = parity_key(recipe, self.assignment.data_fingerprint, steps=PARITY_STEPS)
+            known = self.rank == 0 and self.records.parity(key, framework) is not None
+            if broadcast_from_rank_zero(known):
+                continue
+            task = self.task(recipe, seed=0)
+            traced = trace(task, self.dataset, self.runtime.engine(task), steps=PARITY_STEPS)
+            if self.rank == 0:
+                self.records.keep_parity(key, framework, traced)
 
-def _reporter(records: RunRecords, engine: Any, rank: int, started: float) -> Callable[[EpochMetrics], None]:
-    """What follows each epoch: checkpoint and record, by the first worker.
+    def train(self, run: Run, startup: dict[str, float]) -> None:
+        """Train a run from where its records say it stands.
 
-    Ray Train hears of a run only at its end: a report waits for the controller's next look at the
-    workers, and looking often takes time from the training threads.
-    """
-    checkpoint_seconds = 0.0
+        Raises:
+            DivergedError: names the last healthy checkpoint.
+            OutOfMemoryError: names a batch size that fits.
+        """
+        import ray.train
 
-    def report(metrics: EpochMetrics) -> None:
-        nonlocal checkpoint_seconds
-        if rank != 0:
-            return
-        start = time.perf_counter()
-        extra = {
-            "seconds_since_start": time.time() - started,
-            "checkpoint_seconds": checkpoint_seconds,
-        }
-        records.add_epoch(metrics, engine.state(), extra)
-        checkpoint_seconds = time.perf_counter() - start
+        started = time.time()
+        records = self.records.run(run.id)
+        watchdog = Watchdog(self.assignment.scale.hang_seconds, rank=self.rank, last_words=records.add_hang)
+        task = self.task(run.recipe, run.seed)
+        position = records.position()
+        try:
+            engine = self.runtime.engine(task)
+            if position.state is not None:
+                engine.load_state(position.state)
+            recorder = Recorder(
+                records,
+                engine,
+                watchdog,
+                rank=self.rank,
+                world_size=self.world_size,
+                started=started,
+                expects_preemption=os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0",
+            )
+            if self.rank == 0:
+                records.add_attempt(
+                    {
+                        "driver_session": self.assignment.driver_session,
+                        "started_at": started,
+                        "first_epoch": position.epoch + 1,
+                        "first_step": position.step,
+                        "workers": self.world_size,
+                        "environment": self.environment,
+                        "startup": startup | {"build_seconds": time.time() - started},
+                    }
+                )
+            final = train(
+                task,
+                self.dataset,
+                engine,
+                first_epoch=position.epoch + 1,
+                first_step=position.step,
+                hooks=recorder.hooks,
+            )
+            recorder.settle()
+        except DivergedError as error:
+            recorder.settle()
+            healthy = records.position().epoch
+            kept = f"the last healthy checkpoint is that of epoch {healthy}" if healthy else "none was kept"
+            raise DivergedError(f"{error}; {kept}") from error
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise self._out_of_memory(task) from error
+            raise
+        finally:
+            watchdog.stop()
+        if self.rank == 0:
+            records.finish(
+                {
+                    "test_loss": final.evaluation.loss,
+                    "test_accuracy": final.evaluation.accuracy,
+                    "confusion": final.evaluation.confusion.tolist(),
+                    "test_images": len(self.dataset.test_labels),
+                    "test_seconds": final.seconds,
+                    "parameters": engine.parameter_count(),
+                    "finished_at": time.time(),
+                },
+                {"answers": final.answers, "confidences": final.confidences.astype("float32")},
+            )
+        ray.train.report({"run": run.id, "test_accuracy": final.evaluation.accuracy})
 
-    return report
+    def _out_of_memory(self, task: Task) -> OutOfMemoryError:
+        size = task.recipe.batch_size
+        if self.world_size > 1:
+            advice = f"batch_size {size // 2} needs about half as much, and so do twice the workers"
+        else:
+            fits = fitting_batch_size(task, self.dataset, self.runtime)
+            advice = f"batch_size {fits} was tried and fits" if fits else "not even one image fits"
+        return OutOfMemoryError(f"out of memory with batch_size {size}; {advice}")
 
 
 def diagnose(error: Exception) -> Failure:
@@ -238,10 +307,25 @@ def diagnose(error: Exception) -> Failure:
     for failure in failures.values():
         if isinstance(failure, StorageError):
             return Failure("storage", str(failure))
+    for failure in failures.values():
+        if isinstance(failure, TandemError):
+            return Failure("error", str(failure))
     dead = sorted(rank for rank, failure in failures.items() if _is_death(failure))
     if dead:
         ranks = ", ".join(str(rank) for rank in dead)
+        killed = any("memory" in str(failures[rank]).lower() for rank in dead)
+        if killed:
+            return Failure(
+                "error",
+                f"out of memory: Ray ended the worker of rank {ranks} to save its node; lower batch_size "
+                "(half needs about half as much), run fewer at once, or use a larger node",
+                str(error),
+            )
         return Failure("lost", f"the worker of rank {ranks} died", str(error))
+    silent = sorted(rank for rank, failure in failures.items() if "HealthCheck" in type(failure).__name__)
+    if silent:
+        ranks = ", ".join(str(rank) for rank in silent)
+        return Failure("lost", f"the worker of rank {ranks} hung: it did not answer any more", str(error))
     if failures:
         _, failure = sorted(failures.items())[0]
         return Failure("error", f"{type(failure).__name__}: {_last_line(failure)}", str(error))

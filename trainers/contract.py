@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 from trainers.errors import InputError
+from trainers.initial import Weights
+from trainers.inputs import InputTransform
 from trainers.recipes import Recipe
 
 FRAMEWORKS = ("keras", "torch")
@@ -33,24 +35,32 @@ class Task:
     """Height, width and channels of an image."""
     num_classes: int
     """Number of labels, 0 to num_classes - 1."""
-    input_scale: np.ndarray
-    """Float32 [channels]: the model sees pixel * input_scale + input_offset."""
-    input_offset: np.ndarray
-    """Float32 [channels]."""
+    inputs: InputTransform
+    """From pixels to what the model sees."""
+
+    @property
+    def model_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what the model sees."""
+        return self.inputs.output_shape(self.image_shape)
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch:
-    """One worker's share of one global batch."""
+class Steps:
+    """One worker's share of a few consecutive global batches of one size."""
 
     images: np.ndarray
-    """Uint8 [share, height, width, channels]."""
+    """Uint8 [steps, share, height, width, channels]."""
     labels: np.ndarray
-    """Int64 [share]."""
-    learning_rate: float
-    """Of this step."""
+    """Int64 [steps, share]."""
+    learning_rates: np.ndarray
+    """Float32 [steps]."""
+    average_rates: np.ndarray
+    """Float32 [steps]: how far each step moves the averaged weights towards the weights."""
     loss_scale: float
     """1 / global batch size, or 0 for a worker whose share of the last batch is empty."""
+
+    def __len__(self) -> int:
+        return len(self.learning_rates)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,11 +94,23 @@ class Engine(Protocol):
     def parameter_count(self) -> int:
         """Trainable weights."""
 
-    def train_epoch(self, batches: Iterable[Batch]) -> tuple[float, int]:
-        """Take one step for each batch; returns this worker's summed loss and correct answers."""
+    def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
+        """Take the steps; returns each one's loss, summed over this worker's share, and right answers.
+
+        The losses are float32 [steps].
+        """
+
+    def gradients(self, steps: Steps) -> Weights:
+        """A built-in model's gradients of the first step's loss, over all workers."""
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels]."""
+        """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels].
+
+        With `weight_average`, of the averaged weights.
+        """
+
+    def weights(self) -> Weights:
+        """A built-in model's weights by neutral name."""
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""
@@ -114,6 +136,9 @@ def load_model_function(name: str) -> Callable[..., Any]:
     except AttributeError as error:
         raise InputError(f"model {name!r}: {module!r} has no function {function!r}") from error
 
+
+SMALLEST_IMAGE = {"resnet9": 8}
+"""Pixels that a network needs at least, where that is more than 1."""
 
 SMALLEST_UNPADDED = {"tutorial_cnn": 18, "lenet5": 16}
 """The published networks pad nothing; smaller images than this are padded to keep their size."""

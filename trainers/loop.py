@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from trainers.contract import Batch, Engine, EpochMetrics, Task
+from trainers.contract import Engine, EpochMetrics, Steps, Task
 from trainers.data import Dataset
-from trainers.data.batches import epoch_batches, steps_per_epoch
-from trainers.recipes import learning_rates
+from trainers.data.batches import epoch_steps, prefetched, steps_per_epoch
+from trainers.errors import TandemError
+from trainers.recipes import average_rates, learning_rates
+
+_EVALUATION_BATCH = 512
+_DIVERGED_AT = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,68 +45,107 @@ class FinalTest:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the loop calls as it goes, on every worker."""
+
+    after_epoch: Callable[[EpochMetrics], None]
+    """Given the same numbers on each worker."""
+    after_steps: Callable[[int, int], None]
+    """Given the epoch and how many of its steps are done, every few steps but the epoch's last."""
+    heartbeat: Callable[[], None]
+    """Something was done."""
+
+
+class DivergedError(TandemError):
+    """The loss is not a number, or far above that of a blind guess."""
+
+
 def train(
     task: Task,
     dataset: Dataset,
     engine: Engine,
     *,
     first_epoch: int,
-    report: Callable[[EpochMetrics], None],
+    first_step: int = 0,
+    hooks: Hooks,
 ) -> FinalTest:
-    """Train from `first_epoch` to the recipe's last, calling `report` after each, then test.
+    """Train from a step of `first_epoch` to the recipe's last epoch, then test.
 
-    Every worker of a run calls this at the same time. `report` is given the same numbers on each.
+    Every worker of a run calls this at the same time.
+
+    Raises:
+        DivergedError: says at which step and learning rate.
     """
     recipe = task.recipe
     examples = len(dataset.train_labels)
     steps = steps_per_epoch(examples, recipe.batch_size)
     rates = learning_rates(recipe, steps * recipe.epochs)
+    averaging = average_rates(recipe, steps * recipe.epochs)
     for epoch in range(first_epoch, recipe.epochs + 1):
-        epoch_rates = rates[(epoch - 1) * steps : epoch * steps]
-        batches = _Stopwatch(
-            epoch_batches(
-                dataset.train_images,
-                dataset.train_labels,
-                augmentation=recipe.augmentation,
-                batch_size=recipe.batch_size,
-                learning_rates=epoch_rates,
-                seed=task.seed,
-                epoch=epoch,
-                rank=task.rank,
-                world_size=task.world_size,
+        of_epoch = slice((epoch - 1) * steps, epoch * steps)
+        blocks = _Stopwatch(
+            prefetched(
+                epoch_steps(
+                    dataset.train_images,
+                    dataset.train_labels,
+                    augmentation=recipe.augmentation,
+                    batch_size=recipe.batch_size,
+                    learning_rates=rates[of_epoch],
+                    average_rates=averaging[of_epoch],
+                    seed=task.seed,
+                    epoch=epoch,
+                    rank=task.rank,
+                    world_size=task.world_size,
+                    first_step=first_step,
+                )
             )
         )
         start = time.perf_counter()
-        loss_sum, correct = engine.train_epoch(batches)
+        loss_sum, correct, done = 0.0, 0, first_step
+        for block in blocks:
+            losses, right = engine.train_steps(block)
+            _check_health(losses / block.labels.shape[1], block, epoch, (epoch - 1) * steps + done, task)
+            done += len(block)
+            if block.loss_scale:
+                loss_sum += float(losses.sum(dtype=np.float64))
+                correct += right
+            hooks.heartbeat()
+            if done < steps:
+                hooks.after_steps(epoch, done)
         train_seconds = time.perf_counter() - start
 
         start = time.perf_counter()
         validation = None
         if len(dataset.validation_labels):
-            validation, _, _ = evaluate(task, engine, dataset.validation_images, dataset.validation_labels)
+            validation, _, _ = evaluate(
+                task, engine, dataset.validation_images, dataset.validation_labels, hooks.heartbeat
+            )
         evaluation_seconds = time.perf_counter() - start
 
-        workers = gather(
-            task, engine, [loss_sum, correct, batches.seconds, train_seconds, evaluation_seconds]
-        )
+        workers = gather(task, engine, [loss_sum, correct, blocks.seconds, train_seconds, evaluation_seconds])
         slowest = workers.max(axis=0)
-        report(
+        seen = examples - first_step * recipe.batch_size
+        first_step = 0
+        hooks.after_epoch(
             EpochMetrics(
                 epoch=epoch,
                 step=epoch * steps,
-                train_loss=float(workers[:, 0].sum() / examples),
-                train_accuracy=float(workers[:, 1].sum() / examples),
+                train_loss=float(workers[:, 0].sum() / seen),
+                train_accuracy=float(workers[:, 1].sum() / seen),
                 validation_loss=validation.loss if validation else None,
                 validation_accuracy=validation.accuracy if validation else None,
-                learning_rate=float(epoch_rates[-1]),
-                images_per_second=float(examples / slowest[3]),
+                learning_rate=float(rates[of_epoch][-1]),
+                images_per_second=float(seen / slowest[3]),
                 data_seconds=float(slowest[2]),
                 step_seconds=float(slowest[3] - slowest[2]),
                 evaluation_seconds=float(slowest[4]),
             )
         )
     start = time.perf_counter()
-    evaluation, answers, confidences = evaluate(task, engine, dataset.test_images, dataset.test_labels)
+    evaluation, answers, confidences = evaluate(
+        task, engine, dataset.test_images, dataset.test_labels, hooks.heartbeat
+    )
     return FinalTest(
         evaluation=evaluation,
         answers=answers,
@@ -111,16 +154,53 @@ def train(
     )
 
 
+def _check_health(losses: np.ndarray, block: Steps, epoch: int, steps_before: int, task: Task) -> None:
+    """Stop a run whose loss says that nothing can come of it.
+
+    Args:
+        losses: float32 [steps], mean loss of each step of the block.
+        block: the steps.
+        epoch: from 1.
+        steps_before: steps of the run before the block.
+        task: whose number of classes gives the loss of a blind guess, ln(classes).
+    """
+    limit = _DIVERGED_AT * np.log(task.num_classes)
+    sick = ~np.isfinite(losses)
+    if not sick.any():
+        if losses.mean() <= limit:
+            return
+        sick = losses > limit
+    place = int(np.argmax(sick))
+    loss = losses[place]
+    what = f"{loss:.3g}, where a blind guess has {np.log(task.num_classes):.2f}" if loss == loss else "NaN"
+    raise DivergedError(
+        f"the loss became {what} at step {steps_before + place + 1} (epoch {epoch}) with learning rate "
+        f"{block.learning_rates[place]:.3g}; lower optimizer.learning_rate, or warm up longer"
+    )
+
+
 def evaluate(
-    task: Task, engine: Engine, images: np.ndarray, labels: np.ndarray
+    task: Task,
+    engine: Engine,
+    images: np.ndarray,
+    labels: np.ndarray,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> tuple[Evaluation, np.ndarray, np.ndarray]:
     """Split the images over the workers and count every one exactly once.
 
     Returns the evaluation, the answers int64 [n] and their probabilities float64 [n].
     """
     n, classes = len(labels), task.num_classes
-    share = slice(n * task.rank // task.world_size, n * (task.rank + 1) // task.world_size)
-    logits = engine.predict(images[share]).astype(np.float64)
+    low, high = n * task.rank // task.world_size, n * (task.rank + 1) // task.world_size
+    share = slice(low, high)
+    logits = np.empty((high - low, classes))
+    for start in range(low, high, _EVALUATION_BATCH):
+        part = np.array(images[start : min(start + _EVALUATION_BATCH, high)])
+        answer = engine.predict(part)
+        if task.recipe.flip_averaging:
+            answer = (answer + engine.predict(np.ascontiguousarray(part[:, :, ::-1]))) / 2
+        logits[start - low : start - low + len(part)] = answer
+        heartbeat()
     logits -= logits.max(axis=1, keepdims=True)
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     answers = log_probabilities.argmax(axis=1)
@@ -150,16 +230,16 @@ def gather(task: Task, engine: Engine, values: list[float]) -> np.ndarray:
 class _Stopwatch:
     """An iterator that adds up the time spent waiting for its items."""
 
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches = batches
+    def __init__(self, blocks: Iterator[Steps]) -> None:
+        self._blocks = blocks
         self.seconds = 0.0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Steps]:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Steps:
         start = time.perf_counter()
         try:
-            return next(self._batches)
+            return next(self._blocks)
         finally:
             self.seconds += time.perf_counter() - start

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-BUILT_IN_MODELS = ("tutorial_cnn", "lenet5", "resnet9", "resnet18")
+BUILT_IN_MODELS = ("tutorial_cnn", "lenet5", "resnet9", "resnet18", "speednet")
 
 
 class Block(BaseModel):
@@ -29,6 +29,9 @@ class Sgd(Block):
     momentum: float = Field(0.0, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(0.0, ge=0, description="Coupled L2: g = g + weight_decay * w.")
+    decoupled: bool = Field(
+        False, description="Decay apart: w = w - lr * weight_decay * w."
+    )
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Sgd:
@@ -88,6 +91,16 @@ class Augmentation(Block):
     crop: int = Field(0, ge=0, description="Shift by up to this many pixels, edges reflected.")
 
 
+class Whitening(Block):
+    """A fixed first layer: whitened patches of the image, their positive and negative parts apart.
+
+    The model sees 2 * patch² * channels channels instead of the image's (Page, 2018; Jordan, 2024).
+    """
+
+    patch: int = Field(3, gt=0, description="Side of the square patches, in pixels.")
+    stride: int = Field(2, gt=0, description="Pixels between patches; 2 halves the model's resolution.")
+
+
 def _named(default: str, written: Any) -> BeforeValidator:
     """Accept `optimizer: adam` for `optimizer: {name: adam}`, and fill in a name left out.
 
@@ -128,6 +141,7 @@ class Recipe(Block):
         "standardized",
         description="Pixel scaling: 0..1, -1..1, or zero mean and unit variance per channel.",
     )
+    whitening: Whitening | None = Field(None, description="Fixed first layer of whitened patches.")
     init: Literal["glorot_uniform", "he_normal", "fan_in_uniform"] = Field(
         "glorot_uniform",
         description="Initial distribution: Keras' default, He's, or PyTorch's default.",
@@ -137,6 +151,58 @@ class Recipe(Block):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16 computes in mixed precision and keeps float32 weights."
     )
+    weight_average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay per step of a moving average of the weights that is evaluated; 0 for none.",
+    )
+    flip_averaging: bool = Field(
+        False, description="Evaluate the mean of each image's logits and its mirror image's."
+    )
+
+
+NAMED_RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "tutorial": {
+        "keras": {
+            "model": "tutorial_cnn",
+            "optimizer": {"name": "adam", "learning_rate": 0.001, "epsilon": 1e-7},
+            "inputs": "unit",
+            "batch_size": 32,
+            "epochs": 10,
+        },
+        "torch": {
+            "model": "lenet5",
+            "init": "fan_in_uniform",
+            "optimizer": {"name": "sgd", "learning_rate": 0.001, "momentum": 0.9},
+            "inputs": "symmetric",
+            "batch_size": 4,
+            "epochs": 10,
+        },
+    },
+}
+_FAST: dict[str, Any] = {
+    "model": "speednet",
+    "whitening": {"patch": 3, "stride": 2},
+    "optimizer": {
+        "name": "sgd",
+        "learning_rate": 0.3,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-3,
+        "decoupled": True,
+    },
+    "schedule": {"name": "one_cycle", "warmup": 0.25},
+    "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
+    "augmentation": {"flip": True, "crop": 2},
+    "batch_size": 128,
+    "epochs": 4,
+    "precision": "bfloat16",
+    "flip_averaging": True,
+}
+NAMED_RECIPES["fast"] = {"keras": _FAST, "torch": _FAST}
+"""Starting points of an arm by name: `tutorial` as each framework's tutorial was published, `fast`
+after the speed runs on CIFAR-10 (Page, 2018; Jordan, 2024), the same for both."""
 
 
 def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
@@ -158,3 +224,13 @@ def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
             falling = remaining
         factor = np.where(progress < schedule.warmup, rising, falling)
     return (peak * factor).astype(np.float32)
+
+
+def average_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
+    """How far each step moves the averaged weights towards the weights, float32 [total_steps].
+
+    The decay grows as (1 + t) / (10 + t) up to the recipe's, so that the first weights are soon
+    forgotten (TensorFlow's ExponentialMovingAverage with num_updates).
+    """
+    steps = np.arange(total_steps)
+    return (1 - np.minimum(recipe.weight_average, (1 + steps) / (10 + steps))).astype(np.float32)

@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from trainers.contract import Batch, Engine, Task
+from trainers.contract import Engine, Steps, Task
 from trainers.initial import initial_weights
-from trainers.recipes import BUILT_IN_MODELS, Recipe
+from trainers.inputs import InputTransform, whitening_kernel
+from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, Recipe, Whitening
 
 SHAPES = [(32, 32, 3), (8, 8, 1), (21, 33, 3)]
 OPTIMIZERS: list[dict[str, Any]] = [
     {"name": "sgd", "learning_rate": 0.05},
     {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9, "weight_decay": 0.01},
     {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9, "nesterov": True},
+    {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9, "weight_decay": 0.1, "decoupled": True},
     {"name": "adam", "learning_rate": 0.002},
     {"name": "adam", "learning_rate": 0.002, "epsilon": 0.01},
     {"name": "adamw", "learning_rate": 0.002, "weight_decay": 0.1},
@@ -31,9 +33,24 @@ IMAGES = RNG.integers(0, 256, (96, 32, 32, 3)).astype(np.uint8)
 LABELS = RNG.integers(0, 10, 96)
 
 
-def batches(learning_rate: float, steps: int = 6, size: int = 16) -> list[Batch]:
-    parts = [slice(step * size, (step + 1) * size) for step in range(steps)]
-    return [Batch(IMAGES[part], LABELS[part], learning_rate, 1 / size) for part in parts]
+def steps(learning_rate: float, first: int = 0, last: int = 6, size: int = 16) -> Steps:
+    count = last - first
+    part = slice(first * size, last * size)
+    return Steps(
+        IMAGES[part].reshape(count, size, *IMAGES.shape[1:]),
+        LABELS[part].reshape(count, size),
+        np.full(count, learning_rate, np.float32),
+        np.full(count, 0.3, np.float32),
+        1 / size,
+    )
+
+
+def inputs(whitening: Whitening | None) -> InputTransform:
+    scale, offset = np.full(3, 1 / 127.5, np.float32), np.full(3, -1, np.float32)
+    if whitening is None:
+        return InputTransform(scale=scale, offset=offset)
+    kernel = whitening_kernel(IMAGES * scale + offset, whitening)
+    return InputTransform(scale=scale, offset=offset, kernel=kernel, stride=whitening.stride)
 
 
 class Side:
@@ -47,15 +64,15 @@ class Side:
         self.measured: dict[str, np.ndarray] = {}
 
     def engine(self, *, seed: int = 0, **recipe: Any) -> Engine:
+        described = Recipe.model_validate(recipe)
         task = Task(
-            recipe=Recipe.model_validate(recipe),
+            recipe=described,
             seed=seed,
             rank=0,
             world_size=1,
             image_shape=(32, 32, 3),
             num_classes=10,
-            input_scale=np.full(3, 1 / 127.5, np.float32),
-            input_offset=np.full(3, -1, np.float32),
+            inputs=inputs(described.whitening),
         )
         return self.runtime.engine(task)  # type: ignore[no-any-return]
 
@@ -87,36 +104,46 @@ class Side:
         for place, optimizer in enumerate(OPTIMIZERS):
             engine = self.engine(optimizer=optimizer, loss={"label_smoothing": 0.1})
             rate = optimizer["learning_rate"]  # halved mid-way: a schedule must act at once
-            steps = batches(rate) + batches(rate / 2)
-            self.measured[f"losses/{place}"] = np.array([engine.train_epoch([step])[0] for step in steps])
+            halves = [engine.train_steps(steps(rate))[0], engine.train_steps(steps(rate / 2))[0]]
+            self.measured[f"losses/{place}"] = np.concatenate(halves)
             self.measured[f"logits/{place}"] = engine.predict(IMAGES)
 
     def batch_normalisation(self) -> None:
         engine = self.engine(model="resnet9", optimizer={"name": "sgd", "learning_rate": 0.01})
-        losses = [engine.train_epoch([batch])[0] for batch in batches(0.01, steps=2)]
-        self.measured["norm/losses"] = np.array(losses)
+        self.measured["norm/losses"], _ = engine.train_steps(steps(0.01, last=2))
         self.measured["norm/logits"] = engine.predict(IMAGES[:32])
 
     def resumption(self) -> None:
         for model in ("tutorial_cnn", "resnet9"):
-            whole = self.engine(model=model, optimizer="adamw")
-            whole.train_epoch(batches(0.001, steps=4))
-            first = self.engine(model=model, optimizer="adamw")
-            first.train_epoch(batches(0.001, steps=2))
+            recipe = {"model": model, "optimizer": "adamw", "weight_average": 0.9}
+            whole = self.engine(**recipe)
+            whole.train_steps(steps(0.001, last=4))
+            first = self.engine(**recipe)
+            first.train_steps(steps(0.001, last=2))
             halfway = first.state()
-            second = self.engine(model=model, optimizer="adamw")
+            second = self.engine(**recipe)
             second.load_state(halfway)
-            second.train_epoch(batches(0.001, steps=4)[2:])
+            second.train_steps(steps(0.001, first=2, last=4))
             expected, resumed = whole.state(), second.state()
             same = expected.keys() == resumed.keys() and all(
                 np.array_equal(expected[name], resumed[name]) for name in expected
             )
             self.measured[f"resumed/{model}"] = np.array(same)
 
+    def fast_recipe(self) -> None:
+        recipe = NAMED_RECIPES["fast"][self.framework]
+        engine = self.engine(**recipe | {"precision": "float32", "weight_average": 0.9})
+        self.measured["fast/losses"], correct = engine.train_steps(steps(0.01))
+        self.measured["fast/correct"] = np.array(correct)
+        self.measured["fast/averaged"] = engine.predict(IMAGES)
+        self.measured |= {f"fast/weight/{name}": value for name, value in engine.weights().items()}
+        gradients = engine.gradients(steps(0.01))
+        self.measured |= {f"fast/gradient/{name}": value for name, value in gradients.items()}
+
     def precision_and_seeds(self) -> None:
         for precision in ("float32", "bfloat16"):
             engine = self.engine(precision=precision)
-            self.measured[f"precision/{precision}"] = np.array(engine.train_epoch(batches(0.001))[0])
+            self.measured[f"precision/{precision}"] = np.array(engine.train_steps(steps(0.001))[0].sum())
             self.measured[f"dtype/{precision}"] = np.array(str(engine.predict(IMAGES[:4]).dtype))
         for seed in (0, 1):
             self.measured[f"seed/{seed}"] = self.engine(seed=seed).predict(IMAGES[:4])
@@ -128,6 +155,7 @@ def main(framework: str, output: str) -> None:
     side.updates_step_by_step()
     side.batch_normalisation()
     side.resumption()
+    side.fast_recipe()
     side.precision_and_seeds()
     np.savez(output, **side.measured)  # type: ignore[arg-type]
 

@@ -17,6 +17,7 @@ PARAMETERS = {
     "lenet5": 62_006,
     "resnet9": 6_573_120,
     "resnet18": 11_173_962,
+    "speednet": 373_824,
 }
 FRAMEWORKS = ("keras", "torch")
 
@@ -64,6 +65,17 @@ def test_batch_normalisation_keeps_the_same_statistics(measured: Measured) -> No
     keras, torch = (measured[framework] for framework in FRAMEWORKS)
     assert keras["norm/losses"] == pytest.approx(torch["norm/losses"], rel=1e-4)
     assert keras["norm/logits"] == pytest.approx(torch["norm/logits"], abs=5e-3)
+
+
+def test_the_fast_recipe_is_the_same_work(measured: Measured) -> None:
+    keras, torch = (measured[framework] for framework in FRAMEWORKS)
+    assert keras["fast/losses"] == pytest.approx(torch["fast/losses"], rel=1e-4)
+    assert keras["fast/correct"] == torch["fast/correct"]
+    assert keras["fast/averaged"] == pytest.approx(torch["fast/averaged"], abs=5e-3)
+    names = [name for name in keras if name.startswith(("fast/weight/", "fast/gradient/"))]
+    assert len(names) == 16 + 10
+    for name in names:
+        assert keras[name] == pytest.approx(torch[name], rel=1e-2, abs=2e-3), name
 
 
 @pytest.mark.parametrize("model", ["tutorial_cnn", "resnet9"])

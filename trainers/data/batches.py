@@ -7,14 +7,15 @@ size: the union of the workers' shares at a step is always the same set of examp
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from trainers.contract import Batch
+from trainers.contract import Steps
 from trainers.recipes import Augmentation
 
 _ORDER, _AUGMENT = 0, 1
-_EXAMPLES_PER_GATHER = 2048
+_BYTES_PER_GATHER = 6 << 20
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -27,57 +28,70 @@ def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, _ORDER]).permutation(num_examples)
 
 
-def epoch_batches(
+def epoch_steps(
     images: np.ndarray,
     labels: np.ndarray,
     *,
     augmentation: Augmentation,
     batch_size: int,
     learning_rates: np.ndarray,
+    average_rates: np.ndarray,
     seed: int,
     epoch: int,
     rank: int,
     world_size: int,
-) -> Iterator[Batch]:
-    """One worker's share of every batch of an epoch.
+    first_step: int = 0,
+) -> Iterator[Steps]:
+    """One worker's share of every batch of an epoch, a few steps at a time.
 
     Args:
         images: uint8 [n, height, width, channels], the whole training split.
         labels: int64 [n].
         augmentation: what to do to each image.
-        batch_size: global; divided over the workers, the last batch as evenly as it goes.
+        batch_size: global; divided over the workers as evenly as it goes.
         learning_rates: float32 [steps], one for each step of this epoch.
+        average_rates: float32 [steps], likewise.
         seed: the run's.
         epoch: from 1.
         rank: of this worker.
         world_size: number of workers.
+        first_step: of the epoch, from 0; where to go on in the middle of it.
     """
     n = len(labels)
     order = epoch_order(n, seed=seed, epoch=epoch)
     draws = _draw(augmentation, n, seed=seed, epoch=epoch)
-    starts = np.arange(0, n, batch_size)
-    sizes = np.minimum(batch_size, n - starts)
-    low, high = starts + sizes * rank // world_size, starts + sizes * (rank + 1) // world_size
-    empty = low == high
-    low = np.minimum(low, n - 1)  # an empty share still takes part in the exchange, at no weight
-    high = np.maximum(high, low + 1)
-    scale = np.where(empty, 0.0, 1 / sizes)
+    whole = n // batch_size
+    together = max(1, int(_BYTES_PER_GATHER / (images[0].nbytes * batch_size / world_size)))
+    firsts = [step for step in range(whole) if step % together == 0 or step == first_step]
+    blocks = list(zip(firsts, [*firsts[1:], whole], strict=True)) if firsts else []
+    if n % batch_size:
+        blocks.append((whole, whole + 1))
+    for first, last in blocks:
+        if first < first_step:
+            continue
+        size = min(batch_size, n - first * batch_size)
+        low, high = size * rank // world_size, size * (rank + 1) // world_size
+        scale = 1 / size
+        if low == high:  # an empty share still takes part in the exchange, at no weight
+            low, high, scale = 0, 1, 0.0
+        places = (np.arange(first, last)[:, None] * batch_size + np.arange(low, high)).ravel()
+        block = augment(images[order[places]], augmentation, draws[:, places])
+        yield Steps(
+            block.reshape(last - first, high - low, *block.shape[1:]),
+            labels[order[places]].reshape(last - first, high - low),
+            learning_rates[first:last],
+            average_rates[first:last],
+            scale,
+        )
 
-    steps_per_gather = max(1, _EXAMPLES_PER_GATHER * world_size // batch_size)
-    for first in range(0, len(starts), steps_per_gather):
-        steps = range(first, min(first + steps_per_gather, len(starts)))
-        positions = np.concatenate([np.arange(low[step], high[step]) for step in steps])
-        gathered = augment(images[order[positions]], augmentation, draws[:, positions])
-        gathered_labels = labels[order[positions]]
-        end = 0
-        for step in steps:
-            begin, end = end, end + int(high[step] - low[step])
-            yield Batch(
-                gathered[begin:end],
-                gathered_labels[begin:end],
-                float(learning_rates[step]),
-                float(scale[step]),
-            )
+
+def prefetched(blocks: Iterator[Steps]) -> Iterator[Steps]:
+    """The same blocks, the next one made in a thread while the caller works on one."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+        upcoming = thread.submit(next, blocks, None)
+        while (block := upcoming.result()) is not None:
+            upcoming = thread.submit(next, blocks, None)
+            yield block
 
 
 def _draw(augmentation: Augmentation, n: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -95,11 +109,10 @@ def augment(images: np.ndarray, augmentation: Augmentation, draws: np.ndarray) -
     if augmentation.crop:
         pad = augmentation.crop
         padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
-        rows = row_shifts[:, None] + np.arange(height)
-        columns = column_shifts[:, None] + np.arange(width)
-        columns = np.where(flips[:, None] == 1, columns[:, ::-1], columns)
-        images = padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    elif augmentation.flip:
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+        windows = windows.transpose(0, 1, 2, 4, 5, 3)
+        images = windows[np.arange(n), row_shifts, column_shifts]
+    if augmentation.flip:
         mirrored = flips == 1
         images[mirrored] = images[mirrored, :, ::-1]
     return images

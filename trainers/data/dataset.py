@@ -46,16 +46,6 @@ class Dataset:
         height, width, channels = self.train_images.shape[1:]
         return height, width, channels
 
-    def input_scaling(self, inputs: str) -> tuple[np.ndarray, np.ndarray]:
-        """Float32 [channels] scale and offset so that pixel * scale + offset is the model's input."""
-        channels = self.image_shape[2]
-        mean, std = {
-            "unit": (np.zeros(channels), np.ones(channels)),
-            "symmetric": (np.full(channels, 0.5), np.full(channels, 0.5)),
-            "standardized": (self.channel_mean, np.maximum(self.channel_std, 1e-3)),
-        }[inputs]
-        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
-
 
 def open_dataset(spec: DataSpec) -> Dataset:
     """Open the data set, decoding it into the node's cache the first time.

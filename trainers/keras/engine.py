@@ -8,8 +8,9 @@ optimizer adds the workers' gradients up.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,12 +19,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.contract import Batch, State, Task
-from trainers.initial import initial_weights
-from trainers.keras.models import build_model, get_weights, set_weights
+from trainers.contract import State, Steps, Task
+from trainers.initial import Weights, initial_weights
+from trainers.keras.models import build_model, get_weights, named_variables, set_weights
 from trainers.keras.optimizers import build_optimizer
-
-_EVALUATION_BATCH = 512
 
 
 class Runtime:
@@ -58,7 +57,7 @@ class KerasEngine:
         with strategy.scope():
             self._model = build_model(
                 recipe.model,
-                task.image_shape,
+                task.model_shape,
                 task.num_classes,
                 synchronized=task.world_size > 1,
             )
@@ -67,15 +66,23 @@ class KerasEngine:
                 set_weights(self._model, initial_weights(shapes, init=recipe.init, seed=task.seed))
             self._optimizer = build_optimizer(recipe.optimizer)
             self._optimizer.build(self._model.trainable_variables)
+            tracked = [value for value in self._model.variables if value.dtype == "float32"]
+            self._tracked = tracked if recipe.weight_average else []
+            self._average = [keras.Variable(value, trainable=False) for value in self._tracked]
         images = tf.TensorSpec([None, *task.image_shape], tf.uint8)
-        self._train_step = tf.function(
-            self._distributed_step,
+        self._train_steps = tf.function(
+            self._distributed_steps,
             input_signature=[
-                images,
-                tf.TensorSpec([None], tf.int64),
-                tf.TensorSpec([], tf.float32),
+                tf.TensorSpec([None, None, *task.image_shape], tf.uint8),
+                tf.TensorSpec([None, None], tf.int64),
+                tf.TensorSpec([None], tf.float32),
+                tf.TensorSpec([None], tf.float32),
                 tf.TensorSpec([], tf.float32),
             ],
+        )
+        self._gradients = tf.function(
+            self._distributed_gradients,
+            input_signature=[images, tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.float32)],
         )
         self._forward = tf.function(self._distributed_forward, input_signature=[images])
         self._sum = tf.function(self._distributed_sum, reduce_retracing=True)
@@ -84,10 +91,17 @@ class KerasEngine:
         """Trainable weights."""
         return sum(int(np.prod(weight.shape)) for weight in self._model.trainable_variables)
 
-    def _inputs(self, images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(images, tf.float32) * self._task.input_scale + self._task.input_offset
+    def _inputs(self, images):
+        transform = self._task.inputs
+        x = tf.cast(images, tf.float32) * transform.scale + transform.offset
+        if transform.kernel is not None:
+            dtype = self._model.compute_dtype
+            kernel = tf.cast(transform.kernel, dtype)
+            x = tf.nn.relu(tf.nn.conv2d(tf.cast(x, dtype), kernel, transform.stride, "VALID"))
+        return x
 
-    def _replica_step(self, images, labels, learning_rate, loss_scale):
+    def _replica_gradients(self, images, labels, loss_scale):
+        """Gradients of this worker's part of the loss, its loss summed, and its right answers."""
         smoothing = self._task.recipe.loss.label_smoothing
         num_classes = self._task.num_classes
         with tf.GradientTape() as tape:
@@ -96,15 +110,37 @@ class KerasEngine:
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
             loss = tf.reduce_sum(losses)
             scaled = loss * loss_scale
-        variables = self._model.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        self._optimizer.learning_rate.assign(learning_rate)
-        self._optimizer.apply(gradients, variables)
+        gradients = tape.gradient(scaled, self._model.trainable_variables)
         answers = tf.argmax(logits, 1, output_type=tf.int64)
-        return loss, tf.reduce_sum(tf.cast(answers == labels, tf.int64))
+        return gradients, loss, tf.reduce_sum(tf.cast(answers == labels, tf.int64))
 
-    def _distributed_step(self, images, labels, learning_rate, loss_scale):
-        return self._strategy.run(self._replica_step, args=(images, labels, learning_rate, loss_scale))
+    def _replica_step(self, images, labels, learning_rate, loss_scale):
+        gradients, loss, correct = self._replica_gradients(images, labels, loss_scale)
+        self._optimizer.learning_rate.assign(learning_rate)
+        self._optimizer.apply(gradients, self._model.trainable_variables)
+        return loss, correct
+
+    def _distributed_steps(self, images, labels, learning_rates, average_rates, loss_scale):
+        count = tf.shape(images)[0]
+        losses = tf.TensorArray(tf.float32, count)
+        correct = tf.constant(0, tf.int64)
+        for step in tf.range(count):
+            loss, right = self._strategy.run(
+                self._replica_step, args=(images[step], labels[step], learning_rates[step], loss_scale)
+            )
+            for average, value in zip(self._average, self._tracked, strict=True):
+                average.assign(average + average_rates[step] * (value - average))
+            losses = losses.write(step, loss)
+            correct += right
+        return losses.stack(), correct
+
+    def _distributed_gradients(self, images, labels, loss_scale):
+        def gradients(images, labels, loss_scale):
+            context = tf.distribute.get_replica_context()
+            here, _, _ = self._replica_gradients(images, labels, loss_scale)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, here)
+
+        return self._strategy.run(gradients, args=(images, labels, loss_scale))
 
     def _distributed_forward(self, images):
         def forward(images):
@@ -120,23 +156,41 @@ class KerasEngine:
 
         return self._strategy.run(add_up, args=(values,))
 
-    def train_epoch(self, batches: Iterable[Batch]) -> tuple[float, int]:
-        """Take one step for each batch; returns this worker's summed loss and correct answers."""
-        loss_sum, correct = 0.0, 0
-        for batch in batches:
-            loss, right = self._train_step(batch.images, batch.labels, batch.learning_rate, batch.loss_scale)
-            if batch.loss_scale:
-                loss_sum += loss
-                correct += right
-        return float(loss_sum), int(correct)
+    def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
+        """Take the steps; returns each one's loss, summed over this worker's share, and right answers."""
+        losses, correct = self._train_steps(
+            steps.images, steps.labels, steps.learning_rates, steps.average_rates, steps.loss_scale
+        )
+        return losses.numpy(), int(correct)
+
+    def gradients(self, steps: Steps) -> Weights:
+        """A built-in model's gradients of the first step's loss, over all workers."""
+        values = self._gradients(steps.images[0], steps.labels[0], steps.loss_scale)
+        of_variable = dict(zip(map(id, self._model.trainable_variables), values, strict=True))
+        return {
+            name: of_variable[id(variable)].numpy()
+            for name, variable in named_variables(self._model).items()
+            if id(variable) in of_variable
+        }
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels]."""
-        logits = np.empty((len(images), self._task.num_classes), np.float32)
-        for start in range(0, len(images), _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
-            logits[part] = self._forward(images[part])
-        return logits
+        with self._averaged():
+            return self._forward(images).numpy()
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the averaged weights in the place of the weights."""
+        kept = [np.array(value) for value in self._tracked]
+        for value, average in zip(self._tracked, self._average, strict=True):
+            value.assign(average)
+        yield
+        for value, weight in zip(self._tracked, kept, strict=True):
+            value.assign(weight)
+
+    def weights(self) -> Weights:
+        """A built-in model's weights by neutral name."""
+        return get_weights(self._model)
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""
@@ -159,4 +213,8 @@ class KerasEngine:
                 variable.assign(state[f"{owner}/{index}"])
 
     def _variables(self) -> dict[str, list[keras.Variable]]:
-        return {"model": self._model.variables, "optimizer": self._optimizer.variables}
+        return {
+            "model": self._model.variables,
+            "optimizer": self._optimizer.variables,
+            "average": self._average,
+        }

@@ -1,4 +1,4 @@
-"""The four networks in Keras. Layer names, shapes and order are those of `trainers/torch/models.py`.
+"""The built-in networks in Keras. Layer names, shapes and order are those of `trainers/torch/models.py`.
 
 Models take images [n, height, width, channels] and return logits [n, num_classes].
 """
@@ -39,6 +39,8 @@ def build_model(
         outputs = _lenet5(inputs, num_classes, padding_of(name, image_shape))
     elif name == "resnet9":
         outputs = _resnet9(inputs, num_classes, synchronized)
+    elif name == "speednet":
+        outputs = _speednet(inputs, num_classes, synchronized)
     else:
         outputs = _resnet18(inputs, num_classes, synchronized)
     return keras.Model(inputs, outputs, name=name)
@@ -85,6 +87,17 @@ def _resnet9(x, num_classes: int, synchronized: bool):
     return layers.Rescaling(0.125)(x)
 
 
+def _speednet(x, num_classes: int, synchronized: bool):
+    for name, outputs in (("group1", 64), ("group2", 128), ("group3", 256)):
+        x = layers.Conv2D(outputs, 3, padding="same", use_bias=False, name=f"{name}.conv")(x)
+        if min(x.shape[1:3]) > 1:
+            x = layers.MaxPooling2D(2)(x)
+        x = layers.BatchNormalization(**BATCH_NORM, synchronized=synchronized, name=f"{name}.norm")(x)
+        x = layers.ReLU()(x)
+    x = layers.Dense(num_classes, use_bias=False, name="dense")(layers.GlobalMaxPooling2D()(x))
+    return layers.Rescaling(0.2)(x)
+
+
 def _resnet18(x, num_classes: int, synchronized: bool):
     x = layers.ReLU()(_conv_norm(x, 64, "stem", synchronized))
     width = 64
@@ -114,7 +127,7 @@ _ROLES = {
 }
 
 
-def _named_variables(model: keras.Model) -> dict[str, keras.Variable]:
+def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     """Every weight under its neutral name."""
     return {
         f"{layer.name}.{_ROLES[variable.name]}": variable
@@ -125,10 +138,10 @@ def _named_variables(model: keras.Model) -> dict[str, keras.Variable]:
 
 def get_weights(model: keras.Model) -> Weights:
     """The weights of a built-in network under the names and layouts of `trainers.initial`."""
-    return {name: np.array(variable) for name, variable in _named_variables(model).items()}
+    return {name: np.array(variable) for name, variable in named_variables(model).items()}
 
 
 def set_weights(model: keras.Model, weights: Weights) -> None:
     """The reverse of `get_weights`."""
-    for name, variable in _named_variables(model).items():
+    for name, variable in named_variables(model).items():
         variable.assign(weights[name])

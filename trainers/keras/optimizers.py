@@ -20,7 +20,8 @@ def build_optimizer(optimizer: Optimizer) -> keras.optimizers.Optimizer:
             optimizer.learning_rate,
             momentum=optimizer.momentum,
             nesterov=optimizer.nesterov,
-            coupled_decay=optimizer.weight_decay,
+            decay=optimizer.weight_decay,
+            decoupled=optimizer.decoupled,
         )
     return RecipeAdam(
         optimizer.learning_rate,
@@ -32,9 +33,10 @@ def build_optimizer(optimizer: Optimizer) -> keras.optimizers.Optimizer:
 
 
 class RecipeSgd(keras.optimizers.SGD):
-    def __init__(self, learning_rate: float, *, coupled_decay: float, **kwargs) -> None:
+    def __init__(self, learning_rate: float, *, decay: float, decoupled: bool, **kwargs) -> None:
         super().__init__(learning_rate, **kwargs)
-        self._coupled_decay = coupled_decay
+        self._coupled_decay = 0.0 if decoupled else decay
+        self._decoupled_decay = decay if decoupled else 0.0
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         rate = ops.cast(learning_rate, variable.dtype)
@@ -45,6 +47,8 @@ class RecipeSgd(keras.optimizers.SGD):
             new_velocity = self.momentum * velocity + gradient
             self.assign(velocity, new_velocity)
             gradient = gradient + self.momentum * new_velocity if self.nesterov else new_velocity
+        if self._decoupled_decay:
+            gradient = gradient + self._decoupled_decay * variable
         self.assign_sub(variable, rate * gradient)
 
 

@@ -1,4 +1,8 @@
-"""Batch normalisation over the global batch, on CPU, where PyTorch's own needs a GPU."""
+"""Batch normalisation as Keras and the papers have it, and over the global batch.
+
+PyTorch keeps the unbiased variance of each batch for evaluation but normalises with the biased
+one; here, as in Keras, both are the biased one (Ioffe and Szegedy, 2015, train with it).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,24 @@ import torch.distributed.nn.functional as distributed
 from torch import Tensor, nn
 
 
-class GlobalBatchNorm(nn.BatchNorm2d):
-    """`BatchNorm2d` whose statistics are those of all workers' shares together."""
+class BatchNorm(nn.BatchNorm2d):
+    """`BatchNorm2d` that keeps the biased variance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        before = self.running_var * (1 - self.momentum)
+        y = super().forward(x)
+        count = x.numel() // x.shape[1]
+        self.running_var.data.lerp_(before, 1 / count)  # the backward pass keeps it but does not read it
+        return y
+
+
+class GlobalBatchNorm(BatchNorm):
+    """Batch normalisation whose statistics are those of all workers' shares together, on CPU.
+
+    PyTorch's own `SyncBatchNorm` needs a GPU.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -21,9 +41,8 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         mean = total / count
         variance = squares / count - mean.square()
         with torch.no_grad():
-            unbiased = variance * count / (count - 1)
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(unbiased, self.momentum)
+            self.running_var.lerp_(variance, self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight * torch.rsqrt(variance + self.eps)
         offset = self.bias - mean * scale
@@ -35,6 +54,6 @@ def synchronize(module: nn.Module, *, use_gpu: bool) -> nn.Module:
     if use_gpu:
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for child in module.modules():
-        if type(child) is nn.BatchNorm2d:
+        if type(child) in (nn.BatchNorm2d, BatchNorm):
             child.__class__ = GlobalBatchNorm
     return module

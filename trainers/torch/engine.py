@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,13 +11,11 @@ import torch.distributed as dist
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers.contract import Batch, State, Task
-from trainers.initial import initial_weights
+from trainers.contract import State, Steps, Task
+from trainers.initial import Weights, initial_weights
 from trainers.torch.batch_norm import synchronize
-from trainers.torch.models import build_model, get_weights, set_weights
-from trainers.torch.optimizers import build_optimizer
-
-_EVALUATION_BATCH = 512
+from trainers.torch.models import build_model, get_gradients, get_weights, set_weights
+from trainers.torch.optimizers import build_optimizer, decay_weights
 
 
 class Runtime:
@@ -50,10 +48,13 @@ class TorchEngine:
             if recipe.precision == "bfloat16"
             else contextlib.nullcontext()
         )
-        self._scale = torch.from_numpy(task.input_scale).view(-1, 1, 1).to(self._device)
-        self._offset = torch.from_numpy(task.input_offset).view(-1, 1, 1).to(self._device)
+        self._scale = torch.from_numpy(task.inputs.scale).view(-1, 1, 1).to(self._device)
+        self._offset = torch.from_numpy(task.inputs.offset).view(-1, 1, 1).to(self._device)
+        self._kernel = None
+        if task.inputs.kernel is not None:
+            self._kernel = torch.from_numpy(task.inputs.kernel).permute(3, 2, 0, 1).to(self._device)
 
-        module = build_model(recipe.model, task.image_shape, task.num_classes)
+        module = build_model(recipe.model, task.model_shape, task.num_classes)
         if ":" not in recipe.model:
             shapes = {name: weight.shape for name, weight in get_weights(module).items()}
             set_weights(module, initial_weights(shapes, init=recipe.init, seed=task.seed))
@@ -61,6 +62,9 @@ class TorchEngine:
             module = synchronize(module, use_gpu=use_gpu)
         self._module = module.to(self._device, memory_format=torch.channels_last)
         self._optimizer = build_optimizer(recipe.optimizer, self._module.parameters())
+        self._parameters = [weight for weight in self._module.parameters() if weight.requires_grad]
+        self._tracked = [value for value in self._module.state_dict().values() if value.is_floating_point()]
+        self._average = [value.clone() for value in self._tracked] if recipe.weight_average else []
         self._model: torch.nn.Module = self._module
         if task.world_size > 1:
             self._model = DistributedDataParallel(
@@ -69,42 +73,78 @@ class TorchEngine:
 
     def parameter_count(self) -> int:
         """Trainable weights."""
-        return sum(weight.numel() for weight in self._module.parameters() if weight.requires_grad)
+        return sum(weight.numel() for weight in self._parameters)
 
-    def _inputs(self, images: np.ndarray) -> torch.Tensor:
-        pixels = torch.from_numpy(images).to(self._device, non_blocking=True)
-        return torch.addcmul(self._offset, pixels.permute(0, 3, 1, 2).float(), self._scale)
+    def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        x = torch.addcmul(self._offset, pixels.permute(0, 3, 1, 2).float(), self._scale)
+        if self._kernel is not None:
+            x = F.relu(F.conv2d(x, self._kernel, stride=self._task.inputs.stride))
+        return x
 
-    def train_epoch(self, batches: Iterable[Batch]) -> tuple[float, int]:
-        """Take one step for each batch; returns this worker's summed loss and correct answers."""
-        self._model.train()
+    def _loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss summed over the share, and logits."""
         smoothing = self._task.recipe.loss.label_smoothing
-        world_size = self._task.world_size  # DDP averages over the workers, the loss is a sum
-        score = _Score(self._device)
-        for batch in batches:
-            labels = torch.from_numpy(batch.labels).to(self._device, non_blocking=True)
-            with self._precision:
-                logits = self._model(self._inputs(batch.images)).float()
-                loss = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
-            self._optimizer.zero_grad(set_to_none=True)
-            (loss * (batch.loss_scale * world_size)).backward()
-            for group in self._optimizer.param_groups:
-                group["lr"] = batch.learning_rate
-            self._optimizer.step()
-            if batch.loss_scale:
-                score.add(loss.detach(), logits.detach(), labels)
-        return score.total()
+        with self._precision:
+            logits = self._model(self._inputs(pixels)).float()
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum"), logits
+
+    def _backward(self, loss: torch.Tensor, loss_scale: float) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        (loss * (loss_scale * self._task.world_size)).backward()  # DDP averages over the workers
+
+    def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
+        """Take the steps; returns each one's loss, summed over this worker's share, and right answers."""
+        self._model.train()
+        images = torch.from_numpy(steps.images).to(self._device, non_blocking=True)
+        labels = torch.from_numpy(steps.labels).to(self._device, non_blocking=True)
+        losses, answers = [], []
+        for step in range(len(steps)):
+            loss, logits = self._loss(images[step], labels[step])
+            self._backward(loss, steps.loss_scale)
+            self._update(float(steps.learning_rates[step]), float(steps.average_rates[step]))
+            losses.append(loss.detach())
+            answers.append(logits.detach())
+        correct = torch.stack(answers).argmax(2) == labels
+        return torch.stack(losses).cpu().numpy(), int(correct.sum())
+
+    def _update(self, learning_rate: float, average_rate: float) -> None:
+        decay_weights(self._task.recipe.optimizer, self._parameters, learning_rate)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        if self._average:
+            torch._foreach_lerp_(self._average, self._tracked, average_rate)
+
+    def gradients(self, steps: Steps) -> Weights:
+        """A built-in model's gradients of the first step's loss, over all workers."""
+        self._model.train()
+        images, labels = torch.from_numpy(steps.images[0]), torch.from_numpy(steps.labels[0])
+        loss, _ = self._loss(images.to(self._device), labels.to(self._device))
+        self._backward(loss, steps.loss_scale)
+        return get_gradients(self._module)
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels]."""
         self._module.eval()
-        logits = np.empty((len(images), self._task.num_classes), np.float32)
-        for start in range(0, len(images), _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
-            with self._precision:
-                logits[part] = self._module(self._inputs(np.array(images[part]))).float().cpu()
-        return logits
+        pixels = torch.from_numpy(images).to(self._device)
+        with self._averaged(), self._precision:
+            return self._module(self._inputs(pixels)).float().cpu().numpy()
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the averaged weights in the place of the weights."""
+        if not self._average:
+            yield
+            return
+        kept = [value.clone() for value in self._tracked]
+        torch._foreach_copy_(self._tracked, self._average)
+        yield
+        torch._foreach_copy_(self._tracked, kept)
+
+    def weights(self) -> Weights:
+        """A built-in model's weights by neutral name."""
+        return get_weights(self._module)
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""
@@ -121,6 +161,7 @@ class TorchEngine:
             state |= {
                 f"optimizer/{index}/{slot}": value for slot, value in slots.items() if value is not None
             }
+        state |= {f"average/{index}": value for index, value in enumerate(self._average)}
         state["random/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             state["random/cuda"] = torch.cuda.get_rng_state()
@@ -142,33 +183,8 @@ class TorchEngine:
                 _, index, slot = name.split("/")
                 slots.setdefault(int(index), {})[slot] = value
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": slots})
+        for index, value in enumerate(self._average):
+            value.copy_(tensors[f"average/{index}"])
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"])
-
-
-class _Score:
-    """Summed loss and right answers, worked out for many steps at once to keep the steps short."""
-
-    _STEPS = 64
-
-    def __init__(self, device: torch.device) -> None:
-        self._loss = torch.zeros((), device=device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=device)
-        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-
-    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        self._waiting.append((loss, logits, labels))
-        if len(self._waiting) == self._STEPS:
-            self._settle()
-
-    def _settle(self) -> None:
-        if self._waiting:
-            losses, logits, labels = zip(*self._waiting, strict=True)
-            self._loss += torch.stack(losses).sum()
-            self._correct += (torch.cat(logits).argmax(1) == torch.cat(labels)).sum()
-            self._waiting.clear()
-
-    def total(self) -> tuple[float, int]:
-        self._settle()
-        return self._loss.item(), int(self._correct.item())

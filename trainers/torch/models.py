@@ -1,4 +1,4 @@
-"""The four networks in PyTorch. Layer names, shapes and order are those of `trainers/keras/models.py`.
+"""The built-in networks in PyTorch. Layer names, shapes and order are those of `trainers/keras/models.py`.
 
 Modules take images [n, channels, height, width] and return logits [n, num_classes]. What a
 convolution leaves is flattened in the order height, width, channels, as Keras does, so that a
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from trainers.contract import load_model_function, padding_of
 from trainers.initial import Weights
+from trainers.torch.batch_norm import BatchNorm
 
 BATCH_NORM = {"momentum": 0.1, "eps": 1e-5}
 
@@ -27,6 +28,7 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) 
         "lenet5": LeNet5,
         "resnet9": ResNet9,
         "resnet18": ResNet18,
+        "speednet": SpeedNet,
     }
     return builders[name](image_shape, num_classes)
 
@@ -87,7 +89,7 @@ class ConvNorm(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, **BATCH_NORM)
+        self.norm = BatchNorm(outputs, **BATCH_NORM)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))
@@ -116,6 +118,26 @@ class ResNet9(nn.Module):
         x = F.max_pool2d(F.relu(self.layer3(x)), 2)
         x = x + F.relu(self.residual3b(F.relu(self.residual3a(x))))
         return self.dense(x.amax((2, 3))) * 0.125
+
+
+class SpeedNet(nn.Module):
+    """Jordan's airbench network (2024) at half width, with one convolution in each of its groups."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        channels = image_shape[2]
+        self.group1 = ConvNorm(channels, 64)
+        self.group2 = ConvNorm(64, 128)
+        self.group3 = ConvNorm(128, 256)
+        self.dense = nn.Linear(256, num_classes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for group in (self.group1, self.group2, self.group3):
+            x = group.conv(x)
+            if min(x.shape[2:]) > 1:
+                x = F.max_pool2d(x, 2)
+            x = F.relu(group.norm(x))
+        return self.dense(x.amax((2, 3))) * 0.2
 
 
 class ResNet18(nn.Module):
@@ -186,6 +208,15 @@ def get_weights(model: nn.Module) -> Weights:
     return {
         name: np.array(_to_neutral(module, tensor.detach()).cpu())
         for name, (module, tensor) in _named_tensors(model).items()
+    }
+
+
+def get_gradients(model: nn.Module) -> Weights:
+    """The gradients of the trainable weights, likewise."""
+    return {
+        name: np.array(_to_neutral(module, tensor.grad).cpu())
+        for name, (module, tensor) in _named_tensors(model).items()
+        if tensor.grad is not None
     }
 
 

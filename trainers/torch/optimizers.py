@@ -17,7 +17,7 @@ def build_optimizer(optimizer: Optimizer, parameters: Iterable[torch.nn.Paramete
             lr=optimizer.learning_rate,
             momentum=optimizer.momentum,
             nesterov=optimizer.nesterov,
-            weight_decay=optimizer.weight_decay,
+            weight_decay=0.0 if optimizer.decoupled else optimizer.weight_decay,
             fused=True,
         )
     kind = torch.optim.AdamW if isinstance(optimizer, AdamW) else torch.optim.Adam
@@ -29,3 +29,10 @@ def build_optimizer(optimizer: Optimizer, parameters: Iterable[torch.nn.Paramete
         weight_decay=optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0,
         fused=True,
     )
+
+
+@torch.no_grad()
+def decay_weights(optimizer: Optimizer, parameters: list[torch.nn.Parameter], learning_rate: float) -> None:
+    """The decoupled weight decay that PyTorch's SGD lacks; AdamW brings its own."""
+    if isinstance(optimizer, Sgd) and optimizer.decoupled and optimizer.weight_decay:
+        torch._foreach_mul_(parameters, 1 - learning_rate * optimizer.weight_decay)

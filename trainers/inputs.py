@@ -1,0 +1,76 @@
+"""From pixels to what the model sees: scaling, and optionally whitened patches. Pure numpy.
+
+The numbers come from the training images alone and are computed once for both frameworks; each
+engine applies them with its own convolution.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from trainers.data import Dataset
+from trainers.recipes import Recipe, Whitening
+
+_PATCH_IMAGES = 5000
+_EPSILON = 1e-2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputTransform:
+    """x = pixel * scale + offset, then relu(convolution(x, kernel)) where there is a kernel."""
+
+    scale: np.ndarray
+    """Float32 [channels]."""
+    offset: np.ndarray
+    """Float32 [channels]."""
+    kernel: np.ndarray | None = None
+    """Float32 [patch, patch, channels, features]."""
+    stride: int = 1
+    """Of the convolution, which pads nothing."""
+
+    def output_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Height, width and channels that the model sees of an image."""
+        if self.kernel is None:
+            return image_shape
+        patch, features = self.kernel.shape[0], self.kernel.shape[-1]
+        height, width = ((side - patch) // self.stride + 1 for side in image_shape[:2])
+        return height, width, features
+
+
+def input_transform(dataset: Dataset, recipe: Recipe) -> InputTransform:
+    """The transform that a recipe asks for on a data set."""
+    channels = dataset.image_shape[2]
+    mean, std = {
+        "unit": (np.zeros(channels), np.ones(channels)),
+        "symmetric": (np.full(channels, 0.5), np.full(channels, 0.5)),
+        "standardized": (dataset.channel_mean, np.maximum(dataset.channel_std, 1e-3)),
+    }[recipe.inputs]
+    scale, offset = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    if recipe.whitening is None:
+        return InputTransform(scale=scale, offset=offset)
+    images = np.asarray(dataset.train_images[:_PATCH_IMAGES])
+    kernel = whitening_kernel(images * scale + offset, recipe.whitening)
+    return InputTransform(scale=scale, offset=offset, kernel=kernel, stride=recipe.whitening.stride)
+
+
+def whitening_kernel(inputs: np.ndarray, whitening: Whitening) -> np.ndarray:
+    """Kernels that decorrelate patches and give them unit variance, and the negatives of each.
+
+    Args:
+        inputs: float32 [n, height, width, channels], scaled images.
+        whitening: side and stride of the patches.
+
+    Returns:
+        Float32 [patch, patch, channels, 2 * patch² * channels].
+    """
+    patch, channels = whitening.patch, inputs.shape[-1]
+    windows = np.lib.stride_tricks.sliding_window_view(inputs, (patch, patch), axis=(1, 2))
+    patches = windows[:, ::patch, ::patch].transpose(0, 1, 2, 4, 5, 3).reshape(-1, patch**2 * channels)
+    variances, directions = np.linalg.eigh(np.cov(patches, rowvar=False, dtype=np.float64))
+    largest = np.abs(directions).argmax(axis=0)
+    directions = directions * np.sign(directions[largest, np.arange(len(largest))])
+    kernel = directions / np.sqrt(np.maximum(variances, 0) + _EPSILON)
+    both = np.concatenate([kernel, -kernel], axis=1)
+    return both.reshape(patch, patch, channels, -1).astype(np.float32)
