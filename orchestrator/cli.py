@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainers.errors import TandemError
+from trainers.errors import InputError, TandemError
 
 if TYPE_CHECKING:
     from orchestrator.records import ExperimentRecords
@@ -82,6 +83,41 @@ def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) ->
         )
         for warning in data.warnings:
             typer.echo(f"note: {warning}")
+
+
+@app.command()
+def parity(
+    file: ExperimentFile,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to train for.")] = 100,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check step by step that both frameworks do the same work on an experiment's recipes."""
+    with _errors(debug):
+        from orchestrator import driver, spec
+        from orchestrator.clusters.local import local_ray
+
+        experiment = spec.load(file, set_ or [])
+        if len({arm.framework for arm in experiment.arms.values()}) < 2:
+            raise InputError(f"{file}: parity needs an arm of each framework, keras and torch")
+        prepared = driver.prepare(experiment, driver.open_records(experiment))
+        with local_ray():
+            compared = driver.lockstep(prepared, steps=steps)
+        if not compared:
+            raise InputError(f"{file}: parity needs a built-in model; your own has no twin to compare")
+        if as_json:
+            results = [
+                {"recipe": recipe.model_dump(mode="json"), "agrees": result.agrees}
+                | dataclasses.asdict(result)
+                for recipe, result in compared
+            ]
+            typer.echo(json.dumps(results, indent=1))
+        else:
+            for recipe, result in compared:
+                typer.echo(f"{recipe.model}, {recipe.optimizer.name}: {result.sentence()}")
+    if not all(result.agrees for _, result in compared):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -8,24 +8,24 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from orchestrator import compare, environment, plan, training
+from orchestrator import compare, environment, parity, plan, training
+from orchestrator.parity import Parity
 from orchestrator.plan import Run, Session
 from orchestrator.records import ExperimentRecords, RunRecords, Storage, StorageError
 from orchestrator.spec import Arm, Experiment, Scale
-from trainers.contract import SMALLEST_IMAGE
+from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
 from trainers.data import Dataset, open_dataset
 from trainers.errors import InputError
 from trainers.inputs import input_transform
-from trainers.parity import parity_recipe
-from trainers.recipes import BUILT_IN_MODELS, Recipe
+from trainers.recipes import Recipe
 
 _PROBE_BYTES = 1 << 20
 _DISAGREEMENTS_KEPT = 24
 _WATCH_SECONDS = 0.5
-_PARITY_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,20 +229,49 @@ def _assignment(
         driver_session=driver_session,
         launched_at=time.time(),
         module_path=str(module_path),
-        parity_recipes=tuple(parity_recipes(prepared.experiment)),
+        parity_recipes=tuple(parity.traced_recipes(prepared.experiment)),
     )
 
 
-def parity_recipes(experiment: Experiment, *, batch_size: int = _PARITY_BATCH) -> list[Recipe]:
-    """What is traced in both frameworks: each arm's recipe, where the arms are of both frameworks."""
-    if len({arm.framework for arm in experiment.arms.values()}) < 2:
-        return []
-    recipes = (
-        parity_recipe(arm.recipe(), batch_size=batch_size)
-        for arm in experiment.arms.values()
-        if arm.model in BUILT_IN_MODELS
+def lockstep(prepared: Prepared, *, steps: int) -> list[tuple[Recipe, Parity]]:
+    """Train every recipe of the experiment in both frameworks side by side, and compare each step.
+
+    Keras leads; PyTorch starts every step from Keras' weights and optimizer state. What the records
+    already hold is not traced again.
+
+    Args:
+        prepared: from `prepare`.
+        steps: to train for.
+    """
+    compared = []
+    for recipe in parity.traced_recipes(prepared.experiment):
+        key = parity.recipe_key(recipe, prepared.dataset.fingerprint)
+        traces = prepared.records.parity(key, FRAMEWORKS, steps=steps)
+        if traces is None:
+            traces = _lockstep_traces(prepared, recipe, steps)
+            for framework, trace in zip(FRAMEWORKS, traces, strict=True):
+                prepared.records.keep_parity(key, framework, steps, trace)
+        compared.append((recipe, parity.compare(traces[0], traces[1], FRAMEWORKS)))
+    return compared
+
+
+def _lockstep_traces(prepared: Prepared, recipe: Recipe, steps: int) -> list[dict[str, np.ndarray]]:
+    import ray
+
+    actor: Any = ray.remote(num_cpus=0)(training.LockstepSide)
+    threads = prepared.experiment.scale.cpus_per_worker
+    leader, follower = (
+        actor.remote(framework, recipe, prepared.experiment.data, threads=threads, steps=steps)
+        for framework in FRAMEWORKS
     )
-    return list(dict.fromkeys(recipes))
+    going = [True]
+    while all(going):
+        state = leader.state.remote()
+        going = ray.get([follower.step.remote(state), leader.step.remote(None)])
+    traces: list[dict[str, np.ndarray]] = ray.get([leader.trace.remote(), follower.trace.remote()])
+    for side in (leader, follower):
+        ray.kill(side)
+    return traces
 
 
 def _first_open(prepared: Prepared, session: Session, driver_session: str) -> RunRecords | None:

@@ -1,20 +1,32 @@
 """Do two frameworks the same work? From the traces of `trainers.parity`. Pure.
 
-Every loss, gradient and update of one framework is compared with the other's. They agree where they
-differ by at most `TOLERANCE`, or by no more than ten times what a rounding error in the initial
-weights does to one framework alone, measured in the same trace.
+Every loss, gradient and update of one framework is compared with the other's. Where each framework
+ran by itself, they agree if they differ by at most `TOLERANCE`, or by no more than ten times what a
+rounding error in the initial weights does to one framework alone, measured in the same trace:
+training amplifies rounding. In lockstep every step starts from the same weights, so nothing is
+amplified, and three steps in four must stay within `TOLERANCE`; now and then rounding switches a
+ReLU or the winner of a pooling, which moves one step's gradient by up to some thousandths.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 
 import numpy as np
 
+from orchestrator.spec import Arm, Experiment
+from trainers.contract import FRAMEWORKS
+from trainers.parity import parity_recipe
+from trainers.recipes import BUILT_IN_MODELS, Recipe
+
 TOLERANCE = 1e-4
+_BATCH_SIZE = 32
+_STATISTICS = (".mean", ".variance")
 _CONTROL_FACTOR = 10
+_RARE_TOLERANCE = 3e-2
 
 Trace = Mapping[str, np.ndarray]
 
@@ -29,8 +41,8 @@ class Parity:
     """The largest relative difference of a step's loss."""
     loss_step: int
     """The step of it, from 1."""
-    control_difference: float
-    """The largest that rounding alone made, within one framework."""
+    control_difference: float | None
+    """The largest that rounding alone made, within one framework; None in lockstep."""
     parts_at: str | None
     """Where they first part by more than rounding: quantity, layer, step and relative difference."""
     suspects: list[str]
@@ -44,14 +56,40 @@ class Parity:
     def sentence(self) -> str:
         """One line for a person."""
         first, second = self.frameworks
+        how = (
+            "in lockstep"
+            if self.control_difference is None
+            else f"rounding alone: {self.control_difference:.1e}"
+        )
         losses = (
             f"losses of {first} and {second} differ by at most {self.loss_difference:.1e} "
-            f"(step {self.loss_step} of {self.steps}; rounding alone: {self.control_difference:.1e})"
+            f"(step {self.loss_step} of {self.steps}; {how})"
         )
         if self.agrees:
             return f"same work: {losses}"
         causes = f"; usual suspects: {', '.join(self.suspects)}" if self.suspects else ""
         return f"not the same work: {self.parts_at}{causes}; {losses}"
+
+
+def traced_recipe(arm: Arm) -> Recipe | None:
+    """What is traced of an arm in either framework; None for a user's own model, which has no twin."""
+    if arm.model not in BUILT_IN_MODELS:
+        return None
+    return parity_recipe(arm.recipe(), batch_size=_BATCH_SIZE)
+
+
+def traced_recipes(experiment: Experiment) -> list[Recipe]:
+    """The distinct recipes to trace in both frameworks; none where all arms are of one."""
+    if len({arm.framework for arm in experiment.arms.values()}) < len(FRAMEWORKS):
+        return []
+    recipes = (traced_recipe(arm) for arm in experiment.arms.values())
+    return list({json.dumps(r.model_dump(mode="json")): r for r in recipes if r is not None}.values())
+
+
+def recipe_key(recipe: Recipe, data_fingerprint: str) -> str:
+    """Names the traces of a recipe: the same work has the same key."""
+    identity = [data_fingerprint, recipe.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def compare(first: Trace, second: Trace, frameworks: tuple[str, str]) -> Parity:
@@ -63,7 +101,9 @@ def compare(first: Trace, second: Trace, frameworks: tuple[str, str]) -> Parity:
         frameworks: their names.
     """
     losses = _relative(first["losses"], second["losses"])
-    control = np.maximum(*(_relative(side["losses"], side["control_losses"]) for side in (first, second)))
+    control = None
+    if "control_losses" in first:
+        control = np.maximum(*(_relative(side["losses"], side["control_losses"]) for side in (first, second)))
     parts_at, suspects = _first_parting(first, second, losses, control)
     worst = int(np.argmax(losses))
     return Parity(
@@ -71,7 +111,7 @@ def compare(first: Trace, second: Trace, frameworks: tuple[str, str]) -> Parity:
         steps=len(losses),
         loss_difference=float(losses[worst]),
         loss_step=worst + 1,
-        control_difference=float(control.max()),
+        control_difference=None if control is None else float(control.max()),
         parts_at=parts_at,
         suspects=suspects,
     )
@@ -85,62 +125,69 @@ def _relative(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Relative differences [steps, layers] of sketches [steps, layers, 64].
-
-    A layer is measured against its own norm, but never less than a millionth of the largest.
-    """
+    """Relative differences [steps, layers] of sketches [steps, layers, 64], layer by layer."""
     norm = np.maximum(np.linalg.norm(a, axis=2), np.linalg.norm(b, axis=2))
-    floor = 1e-6 * norm.max(axis=1, keepdims=True) + 1e-12
-    return np.asarray(np.nan_to_num(np.linalg.norm(a - b, axis=2) / np.maximum(norm, floor), nan=1.0))
+    return np.asarray(np.nan_to_num(np.linalg.norm(a - b, axis=2) / np.maximum(norm, 1e-12), nan=1.0))
 
 
-def _allowed(control: np.ndarray) -> np.ndarray:
-    """What rounding explains: differences may grow from step to step, never shrink."""
-    return np.maximum(TOLERANCE, _CONTROL_FACTOR * np.maximum.accumulate(control, axis=0))
+def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Relative difference [steps] over all layers together, which no single small one decides."""
+    flat = [side.reshape(len(side), 1, -1) for side in (a, b)]
+    return _distances(flat[0], flat[1])[:, 0]
+
+
+def _parts(distance: np.ndarray, control: np.ndarray | None) -> np.ndarray:
+    """Bool [steps]: whether rounding explains a step's difference no longer."""
+    if control is None:
+        is_rare = np.percentile(distance, 75) <= TOLERANCE
+        return np.asarray(distance > (_RARE_TOLERANCE if is_rare else TOLERANCE))
+    explained = _CONTROL_FACTOR * np.maximum.accumulate(control, axis=0)
+    return np.asarray(distance > np.maximum(TOLERANCE, explained))
 
 
 def _first_parting(
-    first: Trace, second: Trace, losses: np.ndarray, control_losses: np.ndarray
+    first: Trace, second: Trace, losses: np.ndarray, control_losses: np.ndarray | None
 ) -> tuple[str | None, list[str]]:
     names, gradient_names = (json.loads(str(first[key])) for key in ("names", "gradient_names"))
     if names != json.loads(str(second["names"])):
         return "the models have different layers", []
     if len(first["losses"]) != len(second["losses"]):
         return "the traces have different numbers of steps", []
-    starts = _distances(first["weights"][:1], second["weights"][:1])[0]
+    starts = _distances(first["initial"][None], second["initial"][None])[0]
     if starts.max() > TOLERANCE:
         layer = names[int(starts.argmax())]
         causes = ["bias initialisation"] if layer.endswith(".bias") else ["initial weights"]
         return f"initial {layer} differs by {starts.max():.1e}", causes
 
-    def controlled(quantity: str) -> tuple[np.ndarray, np.ndarray]:
-        def values(side: Trace, prefix: str = "") -> np.ndarray:
-            array = side[prefix + quantity]
-            return np.diff(array, axis=0) if quantity == "weights" else array
-
-        control = np.maximum(*(_distances(values(s), values(s, "control_")) for s in (first, second)))
-        return _distances(values(first), values(second)), control
-
-    gradients, gradient_control = controlled("gradients")
-    updates, update_control = controlled("weights")
-    loss_parts = losses > _allowed(control_losses)
-    gradient_parts = gradients > _allowed(gradient_control)
-    update_parts = updates > _allowed(update_control)
+    trained = [place for place, name in enumerate(names) if not name.endswith(_STATISTICS)]
+    statistics = [place for place, name in enumerate(names) if name.endswith(_STATISTICS)]
+    everything = list(range(len(gradient_names)))
+    checks = []
+    for quantity, members in (("gradients", everything), ("updates", trained), ("updates", statistics)):
+        if members:
+            sides = [side[quantity][:, members] for side in (first, second)]
+            control = None
+            if control_losses is not None:
+                nudged = [side[f"control_{quantity}"][:, members] for side in (first, second)]
+                control = np.maximum(*(_distance(a, b) for a, b in zip(sides, nudged, strict=True)))
+            parts = _parts(_distance(sides[0], sides[1]), control)
+            checks.append((quantity, members, parts, _distances(sides[0], sides[1])))
+    loss_parts = losses > TOLERANCE if control_losses is None else _parts(losses, control_losses)
     for step in range(len(losses)):
         if loss_parts[step]:
             where = f"the loss parts at step {step + 1} by {losses[step]:.1e}"
             return where, _loss_suspects(step, first, second)
-        if gradient_parts[step].any():
-            layer = int(np.argmax(gradients[step] * gradient_parts[step]))
-            where = (
-                f"the gradient of {gradient_names[layer]} parts at step {step + 1} "
-                f"by {gradients[step, layer]:.1e}"
-            )
-            return where, _gradient_suspects(step, first, second)
-        if update_parts[step].any():
-            layer = int(np.argmax(updates[step] * update_parts[step]))
-            where = f"the update of {names[layer]} parts at step {step + 1} by {updates[step, layer]:.1e}"
-            return where, _update_suspects(step, names, update_parts[step], first, second)
+        for quantity, members, parts, by_layer in checks:
+            if parts[step]:
+                worst = int(by_layer[step].argmax())
+                what = "gradient" if quantity == "gradients" else "update"
+                layer = (gradient_names if quantity == "gradients" else names)[members[worst]]
+                where = f"the {what} of {layer} parts at step {step + 1} by {by_layer[step, worst]:.1e}"
+                if quantity == "gradients":
+                    return where, _gradient_suspects(step, first, second)
+                if members is statistics:
+                    return where, ["batch-norm momentum", "biased or unbiased batch-norm variance"]
+                return where, _update_suspects(step, trained, first, second)
     return None, []
 
 
@@ -163,24 +210,15 @@ def _gradient_suspects(step: int, first: Trace, second: Trace) -> list[str]:
     return ["batch-norm epsilon", "gradient of a tied maximum"]
 
 
-def _update_suspects(
-    step: int, names: list[str], parts: np.ndarray, first: Trace, second: Trace
-) -> list[str]:
+def _update_suspects(step: int, trained: list[int], first: Trace, second: Trace) -> list[str]:
     """Tell the causes of unlike updates from equal gradients by what the difference resembles."""
-    parted = [name for name, part in zip(names, parts, strict=True) if part]
-    if all(name.endswith((".mean", ".variance")) for name in parted):
-        return ["batch-norm momentum", "biased or unbiased batch-norm variance"]
-    updates = [side["weights"][step + 1] - side["weights"][step] for side in (first, second)]
-    difference = updates[0] - updates[1]
-    weights, gradients = first["weights"][step], updates[1]
+    difference = first["updates"][step, trained] - second["updates"][step, trained]
 
     def alignment(direction: np.ndarray) -> float:
         size = np.linalg.norm(difference) * np.linalg.norm(direction)
         return float(abs((difference * direction).sum()) / size) if size else 0.0
 
-    trained = [not name.endswith((".mean", ".variance")) for name in names]
-    difference, weights, gradients = difference[trained], weights[trained], gradients[trained]
-    if alignment(weights) > max(0.9, alignment(gradients)):
+    if alignment(first["initial"][trained]) > 0.9:
         return ["weight decay coupling"]
     if step == 0:
         return ["epsilon placement in Adam", "weight decay coupling"]

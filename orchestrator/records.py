@@ -330,13 +330,28 @@ class ExperimentRecords:
         """What `keep_disagreements` wrote."""
         return self.storage.read_arrays("disagreements.npz")
 
-    def keep_parity(self, recipe: str, framework: str, trace: dict[str, np.ndarray]) -> None:
+    def keep_parity(self, recipe: str, framework: str, steps: int, trace: dict[str, np.ndarray]) -> None:
         """Keep a trace of a recipe, which is named by its key."""
-        self.storage.write_arrays(f"parity/{recipe}-{framework}.npz", trace)
+        self.storage.write_arrays(f"parity/{recipe}/{steps}-{framework}.npz", trace)
 
-    def parity(self, recipe: str, framework: str) -> dict[str, np.ndarray] | None:
-        """What `keep_parity` wrote."""
-        return self.storage.read_arrays(f"parity/{recipe}-{framework}.npz")
+    def has_parity(self, recipe: str, framework: str, steps: int) -> bool:
+        """Whether there is such a trace."""
+        return f"{steps}-{framework}.npz" in self.storage.names(f"parity/{recipe}")
+
+    def parity(
+        self, recipe: str, frameworks: tuple[str, str], *, steps: int | None = None
+    ) -> list[dict[str, np.ndarray]] | None:
+        """A recipe's traces that both frameworks have, the longest or of so many steps; or None."""
+        names = (name.removesuffix(".npz") for name in self.storage.names(f"parity/{recipe}"))
+        lengths = sorted({int(name.partition("-")[0]) for name in names}, reverse=True)
+        for length in lengths if steps is None else [steps]:
+            traces = [
+                self.storage.read_arrays(f"parity/{recipe}/{length}-{framework}.npz")
+                for framework in frameworks
+            ]
+            if all(trace is not None for trace in traces):
+                return [trace for trace in traces if trace is not None]
+        return None
 
     def run(self, run_id: str) -> RunRecords:
         """One run's records."""

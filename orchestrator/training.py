@@ -8,15 +8,14 @@ driver that was, takes up the first run that is neither done nor given up.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
-import json
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator import environment
+from orchestrator.parity import recipe_key
 from orchestrator.plan import Run, Session
 from orchestrator.recorder import Recorder
 from orchestrator.records import ExperimentRecords, Record, RunRecords, Storage, StorageError
@@ -28,11 +27,15 @@ from trainers.errors import InputError, TandemError
 from trainers.inputs import input_transform
 from trainers.loop import DivergedError, train
 from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
-from trainers.parity import trace
+from trainers.parity import TakenStep, described, single_steps, take_step, trace
 from trainers.recipes import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
+
+    from trainers.initial import Weights
 
 PARITY_STEPS = 5
 _RESIZE_SECONDS = 10
@@ -75,8 +78,8 @@ def fit(assignment: Assignment) -> Failure | None:
     Runs as a Ray task: PyTorch and TensorFlow cannot live in one process, and Ray's trainers
     import theirs.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.v2.api.config import LoggingConfig
+    from ray.train import RunConfig, TrainingFailedError
+    from ray.train.v2.api.config import FailureConfig, LoggingConfig, ScalingConfig
 
     scale = assignment.scale
     framework = assignment.session.framework
@@ -152,10 +155,48 @@ def work(config: dict[str, Any]) -> None:
         startup = dict.fromkeys(startup, 0.0)
 
 
-def parity_key(recipe: Recipe, data_fingerprint: str, *, steps: int) -> str:
-    """Names the trace of a recipe: the same work has the same key."""
-    identity = [data_fingerprint, recipe.model_dump(mode="json"), steps]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+class LockstepSide:
+    """One framework of a lockstep, in a process of its own. For a Ray actor."""
+
+    def __init__(self, framework: str, recipe: Recipe, data: DataSpec, *, threads: int, steps: int) -> None:
+        engines = importlib.import_module(f"trainers.{framework}.engine")
+        runtime = engines.Runtime(threads=threads, use_gpu=False)
+        dataset = open_dataset(data)
+        task = _task(dataset, recipe, seed=0, rank=0, world_size=1)
+        self._engine = runtime.engine(task)
+        self._steps = single_steps(task, dataset, steps)
+        self._initial = self._engine.weights()
+        self._taken: list[TakenStep] = []
+
+    def state(self) -> Weights:
+        """What the other side starts its next step from."""
+        return self._engine.neutral_state()  # type: ignore[no-any-return]
+
+    def step(self, state: Weights | None) -> bool:
+        """Take the next step, from the other side's state if there is one; False after the last."""
+        step = next(self._steps, None)
+        if step is None:
+            return False
+        if state is not None:
+            self._engine.load_neutral_state(state)
+        self._taken.append(take_step(self._engine, step))
+        return True
+
+    def trace(self) -> dict[str, np.ndarray]:
+        """The steps taken, as `trainers.parity.described`."""
+        return described(self._initial, self._taken)
+
+
+def _task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_size: int) -> Task:
+    return Task(
+        recipe=recipe,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        image_shape=dataset.image_shape,
+        num_classes=len(dataset.class_names),
+        inputs=input_transform(dataset, recipe),
+    )
 
 
 def is_open(records: RunRecords, driver_session: str) -> bool:
@@ -185,15 +226,7 @@ class _Worker:
 
     def task(self, recipe: Recipe, seed: int) -> Task:
         """This worker's part of a run."""
-        return Task(
-            recipe=recipe,
-            seed=seed,
-            rank=self.rank,
-            world_size=self.world_size,
-            image_shape=self.dataset.image_shape,
-            num_classes=len(self.dataset.class_names),
-            inputs=input_transform(self.dataset, recipe),
-        )
+        return _task(self.dataset, recipe, seed=seed, rank=self.rank, world_size=self.world_size)
 
     def trace_parity(self) -> None:
         """Trace a few steps of every recipe that was not traced in this framework before."""
@@ -201,14 +234,14 @@ class _Worker:
 
         framework = self.assignment.session.framework
         for recipe in self.assignment.parity_recipes:
-            key = parity_key(recipe, self.assignment.data_fingerprint, steps=PARITY_STEPS)
-            known = self.rank == 0 and self.records.parity(key, framework) is not None
+            key = recipe_key(recipe, self.assignment.data_fingerprint)
+            known = self.rank == 0 and self.records.has_parity(key, framework, PARITY_STEPS)
             if broadcast_from_rank_zero(known):
                 continue
             task = self.task(recipe, seed=0)
             traced = trace(task, self.dataset, self.runtime.engine(task), steps=PARITY_STEPS)
             if self.rank == 0:
-                self.records.keep_parity(key, framework, traced)
+                self.records.keep_parity(key, framework, PARITY_STEPS, traced)
 
     def train(self, run: Run, startup: dict[str, float]) -> None:
         """Train a run from where its records say it stands.

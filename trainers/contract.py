@@ -14,7 +14,7 @@ from trainers.initial import Weights
 from trainers.inputs import InputTransform
 from trainers.recipes import Recipe
 
-FRAMEWORKS = ("keras", "torch")
+FRAMEWORKS: tuple[str, str] = ("keras", "torch")
 
 State = dict[str, np.ndarray]
 

@@ -2,15 +2,19 @@
 
 Weights and gradients are kept as sketches of 64 numbers each (Charikar et al., 2002: random signs,
 random buckets): the difference of two sketches has, on average, the norm of the difference of what
-they stand for. The same run is made a second time from weights moved by a rounding error. How far
-it parts from the first tells how much of a difference between frameworks is rounding.
+they stand for.
+
+`trace` lets one framework run by itself. The same run is made a second time from weights moved by a
+rounding error: how far it parts from the first tells how much of a difference is rounding.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import zlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -42,18 +46,66 @@ def trace(task: Task, dataset: Dataset, engine: Engine, *, steps: int) -> dict[s
 
     Returns:
         names: JSON list of the weights' names; gradient_names likewise.
+        initial: float64 [weights, 64], sketches of the weights before the first step.
         losses, control_losses: float64 [steps], mean over the batch.
         gradients, control_gradients: float64 [steps, gradients, 64], sketches.
-        weights, control_weights: float64 [steps + 1, weights, 64], before and after each step.
+        updates, control_updates: float64 [steps, weights, 64], weights after less before a step.
     """
     start = engine.state()
     arrays = _run(task, dataset, engine, steps)
     engine.load_state(_nudged(start))
     control = _run(task, dataset, engine, steps)
-    return arrays | {f"control_{name}": control[name] for name in ("losses", "gradients", "weights")}
+    return arrays | {f"control_{name}": control[name] for name in ("losses", "gradients", "updates")}
 
 
 def _run(task: Task, dataset: Dataset, engine: Engine, steps: int) -> dict[str, np.ndarray]:
+    initial = engine.weights()
+    taken = [take_step(engine, step) for step in single_steps(task, dataset, steps)]
+    return described(initial, taken)
+
+
+@dataclasses.dataclass(frozen=True)
+class TakenStep:
+    """What one step did."""
+
+    loss: float
+    gradients: dict[str, np.ndarray]
+    """Sketches, float64 [64], by neutral name."""
+    updates: dict[str, np.ndarray]
+    """Likewise, of weights after less before."""
+
+
+def take_step(engine: Engine, step: Steps) -> TakenStep:
+    """Take one step and keep its loss, gradients and updates."""
+    gradients = engine.gradients(step)
+    before = engine.weights()
+    loss, _ = engine.train_steps(step)
+    after = engine.weights()
+    return TakenStep(
+        float(engine.all_reduce(loss.astype(np.float64) * step.loss_scale)[0]),
+        {name: _sketch(name, value) for name, value in gradients.items()},
+        {name: _sketch(name, value - before[name]) for name, value in after.items()},
+    )
+
+
+def described(initial: Weights, taken: list[TakenStep]) -> dict[str, np.ndarray]:
+    """The arrays of `trace` for steps that were taken, without a control."""
+
+    def stacked(sketches: Iterable[dict[str, np.ndarray]]) -> np.ndarray:
+        return np.stack([np.stack([step[name] for name in sorted(step)]) for step in sketches])
+
+    return {
+        "names": np.array(json.dumps(sorted(taken[0].updates))),
+        "gradient_names": np.array(json.dumps(sorted(taken[0].gradients))),
+        "initial": np.stack([_sketch(name, initial[name]) for name in sorted(initial)]),
+        "losses": np.array([step.loss for step in taken]),
+        "gradients": stacked(step.gradients for step in taken),
+        "updates": stacked(step.updates for step in taken),
+    }
+
+
+def single_steps(task: Task, dataset: Dataset, steps: int) -> Iterator[Steps]:
+    """The first steps of a run, one by one; the last on a partial batch."""
     size = task.recipe.batch_size
     images = min((steps - 1) * size + (size + 1) // 2, len(dataset.train_labels))
     count = -(-images // size)
@@ -69,19 +121,7 @@ def _run(task: Task, dataset: Dataset, engine: Engine, steps: int) -> dict[str, 
         rank=task.rank,
         world_size=task.world_size,
     )
-    losses, gradients, weights = [], [], [engine.weights()]
-    for step in (_single(block, place) for block in blocks for place in range(len(block))):
-        gradients.append(engine.gradients(step))
-        loss, _ = engine.train_steps(step)
-        losses.append(engine.all_reduce(loss.astype(np.float64) * step.loss_scale)[0])
-        weights.append(engine.weights())
-    return {
-        "names": np.array(json.dumps(sorted(weights[0]))),
-        "gradient_names": np.array(json.dumps(sorted(gradients[0]))),
-        "losses": np.array(losses),
-        "gradients": np.stack([_sketches(values) for values in gradients]),
-        "weights": np.stack([_sketches(values) for values in weights]),
-    }
+    return (_single(block, place) for block in blocks for place in range(len(block)))
 
 
 def _single(block: Steps, place: int) -> Steps:
@@ -103,10 +143,6 @@ def _nudged(state: State) -> State:
         else value
         for name, value in state.items()
     }
-
-
-def _sketches(values: Weights) -> np.ndarray:
-    return np.stack([_sketch(name, values[name]) for name in sorted(values)])
 
 
 def _sketch(name: str, value: np.ndarray) -> np.ndarray:

@@ -29,9 +29,7 @@ class Sgd(Block):
     momentum: float = Field(0.0, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(0.0, ge=0, description="Coupled L2: g = g + weight_decay * w.")
-    decoupled: bool = Field(
-        False, description="Decay apart: w = w - lr * weight_decay * w."
-    )
+    decoupled: bool = Field(False, description="Decay apart: w = w - lr * weight_decay * w.")
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Sgd:

@@ -22,7 +22,7 @@ import tensorflow as tf
 from trainers.contract import State, Steps, Task
 from trainers.initial import Weights, initial_weights
 from trainers.keras.models import build_model, get_weights, named_variables, set_weights
-from trainers.keras.optimizers import build_optimizer
+from trainers.keras.optimizers import build_optimizer, get_slots
 
 
 class Runtime:
@@ -191,6 +191,12 @@ class KerasEngine:
     def weights(self) -> Weights:
         """A built-in model's weights by neutral name."""
         return get_weights(self._model)
+
+    def neutral_state(self) -> Weights:
+        """Weights and the optimizer's slots, `<weight>#<slot>`, for `TorchEngine.load_neutral_state`."""
+        variables = {id(variable): name for name, variable in named_variables(self._model).items()}
+        names = [variables[id(variable)] for variable in self._model.trainable_variables]
+        return get_weights(self._model) | get_slots(self._optimizer, names)
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""

@@ -8,8 +8,10 @@ correction. The two subclasses below keep Keras' state and distribution and repl
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
+from trainers.initial import Weights
 from trainers.recipes import AdamW, Optimizer, Sgd
 
 
@@ -30,6 +32,24 @@ def build_optimizer(optimizer: Optimizer) -> keras.optimizers.Optimizer:
         epsilon=optimizer.epsilon,
         decoupled_decay=optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0,
     )
+
+
+def get_slots(optimizer: keras.optimizers.Optimizer, names: list[str]) -> Weights:
+    """What an optimizer remembers of each weight, as `<weight>#<slot>`, and its count of steps.
+
+    Args:
+        optimizer: one of the two below, built.
+        names: neutral names of its variables, in its order.
+    """
+    slots = {"velocity": getattr(optimizer, "momentums", [])}
+    if isinstance(optimizer, RecipeAdam):
+        slots = {"mean": optimizer._momentums, "square": optimizer._velocities}
+    arrays = {
+        f"{name}#{slot}": np.array(value)
+        for slot, values in slots.items()
+        for name, value in zip(names, values, strict=False)
+    }
+    return arrays | {"#steps": np.array(optimizer.iterations)}
 
 
 class RecipeSgd(keras.optimizers.SGD):

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from trainers.contract import State, Steps, Task
 from trainers.initial import Weights, initial_weights
 from trainers.torch.batch_norm import synchronize
-from trainers.torch.models import build_model, get_gradients, get_weights, set_weights
-from trainers.torch.optimizers import build_optimizer, decay_weights
+from trainers.torch.models import build_model, get_gradients, get_weights, set_weights, to_torch_layout
+from trainers.torch.optimizers import build_optimizer, decay_weights, set_slots
 
 
 class Runtime:
@@ -145,6 +145,11 @@ class TorchEngine:
     def weights(self) -> Weights:
         """A built-in model's weights by neutral name."""
         return get_weights(self._module)
+
+    def load_neutral_state(self, state: Weights) -> None:
+        """Take over what `KerasEngine.neutral_state` gave: weights and the optimizer's slots."""
+        set_weights(self._module, state)
+        set_slots(self._optimizer, to_torch_layout(self._module, state), int(state["#steps"]))
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""

@@ -225,3 +225,16 @@ def set_weights(model: nn.Module, weights: Weights) -> None:
     """The reverse of `get_weights`."""
     for name, (module, tensor) in _named_tensors(model).items():
         _to_neutral(module, tensor).copy_(torch.from_numpy(weights[name]))
+
+
+def to_torch_layout(model: nn.Module, slots: Weights) -> dict[tuple[Tensor, str], Tensor]:
+    """Arrays named `<weight>#<slot>` by the weight's own tensor and slot, in its layout."""
+    turned = {}
+    for name, (module, tensor) in _named_tensors(model).items():
+        for key, value in slots.items():
+            weight, _, slot = key.partition("#")
+            if slot and weight == name:
+                like = torch.empty_like(tensor)
+                _to_neutral(module, like).copy_(torch.from_numpy(value))
+                turned[tensor, slot] = like
+    return turned

@@ -36,3 +36,16 @@ def decay_weights(optimizer: Optimizer, parameters: list[torch.nn.Parameter], le
     """The decoupled weight decay that PyTorch's SGD lacks; AdamW brings its own."""
     if isinstance(optimizer, Sgd) and optimizer.decoupled and optimizer.weight_decay:
         torch._foreach_mul_(parameters, 1 - learning_rate * optimizer.weight_decay)
+
+
+_SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
+
+
+def set_slots(
+    optimizer: torch.optim.Optimizer, slots: dict[tuple[torch.Tensor, str], torch.Tensor], steps: int
+) -> None:
+    """Replace what an optimizer remembers of each weight, and its count of steps."""
+    for (weight, slot), value in slots.items():
+        optimizer.state[weight][_SLOTS[slot]] = value
+        if slot != "velocity":
+            optimizer.state[weight]["step"] = torch.tensor(float(steps))
