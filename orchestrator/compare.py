@@ -16,7 +16,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from orchestrator import parity, spec
+from orchestrator.parity import Parity
 from orchestrator.records import ExperimentRecords, Record, RunRecords
+from trainers.contract import FRAMEWORKS
 
 CONFIDENCE = 0.95
 
@@ -71,6 +74,8 @@ class ArmSummary:
     accuracy_deviation: float | None
     """Standard deviation over seeds."""
     images_per_second: Interval | None
+    parity: Parity | None
+    """Whether both frameworks do the same work on this arm's recipe; None where it was not traced."""
     train_seconds: float | None
     """Mean over the seeds that are done."""
     confusion: np.ndarray | None
@@ -109,6 +114,8 @@ class PairComparison:
     p_value: float | None
     speed_ratio: float | None
     """Images per second of the first over the second."""
+    parity_failures: list[str]
+    """For arms of two frameworks, what parts the frameworks on either arm's recipe."""
 
     @property
     def conclusive(self) -> bool:
@@ -151,6 +158,7 @@ class Comparison:
                     "test_accuracy": _interval_json(arm.accuracy),
                     "test_accuracy_deviation": arm.accuracy_deviation,
                     "images_per_second": _interval_json(arm.images_per_second),
+                    "parity": arm.parity and dataclasses.asdict(arm.parity) | {"agrees": arm.parity.agrees},
                     "train_seconds": arm.train_seconds,
                     "class_accuracy": None if arm.class_accuracy is None else arm.class_accuracy.tolist(),
                     "confusion": None if arm.confusion is None else arm.confusion.tolist(),
@@ -202,7 +210,11 @@ def analyse(records: ExperimentRecords) -> Comparison:
     by_arm: dict[str, list[RunSummary]] = {name: [] for name in specification["arms"]}
     for run in document["runs"]:
         by_arm[run["arm"]].append(_summarise_run(records.run(run["id"]), run))
-    arms = [_summarise_arm(name, arm, by_arm[name]) for name, arm in specification["arms"].items()]
+    parities = _parities(records, document)
+    arms = [
+        _summarise_arm(name, arm, by_arm[name], parities.get(name))
+        for name, arm in specification["arms"].items()
+    ]
     pairs = [compare_pair(first, second) for first, second in itertools.combinations(arms, 2)]
     return Comparison(
         name=specification["name"],
@@ -213,6 +225,19 @@ def analyse(records: ExperimentRecords) -> Comparison:
         answer=answer(arms, pairs),
         notes=_notes(document, arms, pairs),
     )
+
+
+def _parities(records: ExperimentRecords, document: Record) -> dict[str, Parity]:
+    """The parity of each arm's recipe, where both frameworks have traced it."""
+    parities = {}
+    for name, arm in spec.from_json(document["experiment"]).arms.items():
+        recipe = parity.traced_recipe(arm)
+        if recipe is not None:
+            key = parity.recipe_key(recipe, document["data"]["fingerprint"])
+            traces = records.parity(key, FRAMEWORKS)
+            if traces is not None:
+                parities[name] = parity.compare(traces[0], traces[1], FRAMEWORKS)
+    return parities
 
 
 def _summarise_run(records: RunRecords, entry: Record) -> RunSummary:
@@ -244,7 +269,7 @@ def _summarise_run(records: RunRecords, entry: Record) -> RunSummary:
     )
 
 
-def _summarise_arm(name: str, arm: Record, runs: list[RunSummary]) -> ArmSummary:
+def _summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parity | None) -> ArmSummary:
     done = [run for run in runs if run.result is not None]
     accuracies = [run.result["test_accuracy"] for run in done if run.result]
     speeds = [run.images_per_second for run in done if run.images_per_second is not None]
@@ -259,6 +284,7 @@ def _summarise_arm(name: str, arm: Record, runs: list[RunSummary]) -> ArmSummary
         accuracy=mean_interval(accuracies),
         accuracy_deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
         images_per_second=mean_interval(speeds),
+        parity=parity,
         train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
         confusion=np.sum(confusions, axis=0) if confusions else None,
     )
@@ -306,6 +332,13 @@ def compare_pair(first: ArmSummary, second: ArmSummary) -> PairComparison:
         gap=gap,
         p_value=p_value,
         speed_ratio=ratio,
+        parity_failures=[]
+        if first.framework == second.framework
+        else [
+            f"{arm.name}: {arm.parity.parts_at}"
+            for arm in (first, second)
+            if arm.parity is not None and not arm.parity.agrees
+        ],
     )
 
 
@@ -327,6 +360,8 @@ def differing_factors(first: ArmSummary, second: ArmSummary) -> list[str]:
 
 def describe_value(value: Any) -> str:
     """A recipe's field in a few words: `adam 0.001, epsilon 1e-07`."""
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "none"
     if not isinstance(value, dict):
         return str(value)
     name = value.get("name", "")
@@ -405,7 +440,16 @@ def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) ->
                 f"a gap of {points} over {how} is not enough evidence "
                 f"(95 % interval {ends[0]:+.2f} to {ends[1]:+.2f})"
             )
-    return f"{lead}; {evidence}. {_credit(pair)}{_speed(first, second, pair)}"
+    return f"{lead}; {evidence}. {_credit(pair)}{_parity(pair)}{_speed(first, second, pair)}"
+
+
+def _parity(pair: PairComparison) -> str:
+    if not pair.parity_failures:
+        return ""
+    return (
+        " Beware: the two frameworks do not do the same work on these recipes "
+        f"({'; '.join(dict.fromkeys(pair.parity_failures))})."
+    )
 
 
 def _credit(pair: PairComparison) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from trainers.initial import Weights
 
 PARITY_STEPS = 5
+_RAY_OUT_OF_MEMORY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
 _RESIZE_SECONDS = 10
 
 
@@ -346,7 +348,7 @@ def diagnose(error: Exception) -> Failure:
     dead = sorted(rank for rank, failure in failures.items() if _is_death(failure))
     if dead:
         ranks = ", ".join(str(rank) for rank in dead)
-        killed = any("memory" in str(failures[rank]).lower() for rank in dead)
+        killed = any(_RAY_OUT_OF_MEMORY.search(str(failures[rank])) for rank in dead)
         if killed:
             return Failure(
                 "error",

@@ -168,6 +168,8 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "environment": session["environment"] if session else None,
         "command": _reproduce(comparison),
         "scale": comparison.document["experiment"]["scale"],
+        "workers": _workers(comparison.document["experiment"]["scale"]["workers"]),
+        "parities": _parities(comparison),
         "percent": percent,
         "whole": whole,
         "duration": duration,
@@ -206,6 +208,21 @@ def _html(comparison: Comparison, pictures: Pictures, drawings: dict[str, bytes]
     return environment.get_template("page.html").render(_context(comparison), sections=sections)
 
 
+def _workers(workers: Any) -> str:
+    if isinstance(workers, dict):
+        return f"{workers['min']} to {workers['max']} workers"
+    return f"{workers} worker{'s' if workers > 1 else ''}"
+
+
+def _parities(comparison: Comparison) -> dict[str, list[str]]:
+    """What parity found, and of which arms."""
+    sentences: dict[str, list[str]] = {}
+    for arm in comparison.arms:
+        if arm.parity is not None:
+            sentences.setdefault(arm.parity.sentence(), []).append(arm.name)
+    return sentences
+
+
 def _markdown(comparison: Comparison, pictures: Pictures) -> str:
     def row(cells: list[str]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
@@ -236,6 +253,9 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
         row([f"**{field}**" if differs else field, *values])
         for field, values, differs in _configuration(comparison)
     ]
+    if parities := _parities(comparison):
+        lines += ["", "## Parity", ""]
+        lines += [f"- {', '.join(arms)}: {sentence}." for sentence, arms in parities.items()]
     for section, group in pictures.items():
         title, caption = _SECTIONS[section]
         lines += ["", f"## {title}", ""]

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from trainers.contract import Batch
-from trainers.data.batches import augment, epoch_batches, steps_per_epoch
+from trainers.data.batches import augment, epoch_steps, prefetched, steps_per_epoch
 from trainers.recipes import Augmentation
 
 N = 103
+
+
+@dataclasses.dataclass
+class Batch:
+    """One step of a block."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    learning_rate: float
+    loss_scale: float
 
 
 def batches(
@@ -18,22 +29,30 @@ def batches(
     seed: int = 0,
     batch_size: int = 12,
     augmentation: Augmentation | None = None,
+    images: np.ndarray | None = None,
+    first_step: int = 0,
 ) -> list[Batch]:
-    images = np.arange(N, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
+    if images is None:
+        images = np.arange(N, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
     steps = steps_per_epoch(N, batch_size)
-    return list(
-        epoch_batches(
-            images,
-            np.arange(N),
-            augmentation=augmentation or Augmentation(),
-            batch_size=batch_size,
-            learning_rates=np.linspace(1, 2, steps),
-            seed=seed,
-            epoch=epoch,
-            rank=rank,
-            world_size=world_size,
-        )
+    blocks = epoch_steps(
+        images,
+        np.arange(N),
+        augmentation=augmentation or Augmentation(),
+        batch_size=batch_size,
+        learning_rates=np.linspace(1, 2, steps),
+        average_rates=np.ones(steps),
+        seed=seed,
+        epoch=epoch,
+        rank=rank,
+        world_size=world_size,
+        first_step=first_step,
     )
+    return [
+        Batch(block.images[step], block.labels[step], block.learning_rates[step], block.loss_scale)
+        for block in prefetched(blocks)
+        for step in range(len(block))
+    ]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 12])
@@ -54,6 +73,17 @@ def test_every_example_is_seen_once_an_epoch_in_an_order_of_its_own() -> None:
     assert sorted(first) == sorted(second) == list(range(N))
     assert first != second
     assert first == [label for batch in batches(epoch=1) for label in batch.labels]
+
+
+@pytest.mark.parametrize("first_step", [1, 5, 8])
+def test_an_epoch_goes_on_in_its_middle_with_the_same_batches(first_step: int) -> None:
+    augmentation = Augmentation(flip=True, crop=1)
+    whole = batches(augmentation=augmentation)
+    rest = batches(augmentation=augmentation, first_step=first_step)
+    assert len(rest) == len(whole) - first_step
+    for expected, batch in zip(whole[first_step:], rest, strict=True):
+        assert np.array_equal(batch.images, expected.images)
+        assert batch.learning_rate == expected.learning_rate
 
 
 def test_images_stay_with_their_labels() -> None:
@@ -83,12 +113,9 @@ def test_augmentation_is_the_same_whatever_the_world_size() -> None:
         shares = [
             [
                 batch.images
-                for batch in epoch_batches(
-                    images,
-                    np.arange(N),
+                for batch in batches(
+                    images=images,
                     augmentation=augmentation,
-                    batch_size=12,
-                    learning_rates=np.ones(9),
                     seed=5,
                     epoch=3,
                     rank=rank,

@@ -1,0 +1,131 @@
+"""Runs that grow and shrink with a cluster of several Ray nodes, and nodes that announce their end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from orchestrator import driver, spec
+from orchestrator.records import RunRecords
+from tests.conftest import tandem
+
+ELASTIC = """\
+name: elastic
+data: {{source: digits, image_size: 24}}
+arms:
+  only: {{framework: torch, model: "{model}", epochs: {epochs}, seeds: [0], batch_size: {batch_size}}}
+scale: {{workers: {workers}, retries: 3}}
+storage: {storage}
+"""
+SLOW_MODEL = """
+import time
+from torch import nn
+
+
+class Slow(nn.Module):
+    def __init__(self, image_shape, num_classes):
+        super().__init__()
+        self.dense = nn.Linear(image_shape[0] * image_shape[1] * image_shape[2], num_classes)
+
+    def forward(self, x):
+        if self.training:
+            time.sleep(0.25)
+        return self.dense(x.flatten(1))
+
+
+def slow(image_shape, num_classes):
+    return Slow(image_shape, num_classes)
+"""
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head that trains nothing and a node with one CPU."""
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1")
+    monkeypatch.setenv("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def execute(file: Path, watch: Callable[[RunRecords], None]) -> RunRecords:
+    """Train the one run of an experiment on the cluster that is connected."""
+    experiment = spec.load(file)
+    prepared = driver.prepare(experiment, driver.open_records(experiment))
+    run = prepared.records.run(prepared.runs[0].id)
+    session = driver.begin(prepared, module_path=file.parent)
+    driver.execute(prepared, session, module_path=file.parent, watch=lambda: watch(run))
+    return run
+
+
+def test_a_run_grows_and_shrinks_with_the_cluster_and_keeps_its_result(
+    tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
+) -> None:
+    text = ELASTIC.format(
+        model="tutorial_cnn", epochs=40, batch_size=32, workers="{min: 1, max: 2}", storage=tmp_path
+    )
+    nodes = []
+
+    def watch(run: RunRecords) -> None:
+        epochs, attempts = run.epochs(), run.attempts()
+        if not nodes and epochs:
+            nodes.append(cluster.add_node(num_cpus=1))
+        two = [attempt for attempt in attempts if attempt["workers"] == 2]
+        if len(nodes) == 1 and two and len(epochs) > two[0]["first_epoch"]:
+            cluster.remove_node(nodes[0])
+            nodes.append(None)
+
+    run = execute(experiment_file(text), watch)
+    assert [attempt["workers"] for attempt in run.attempts()][:3] == [1, 2, 1]
+    assert [epoch["epoch"] for epoch in run.epochs()] == list(range(1, 41))
+    assert run.result() is not None
+
+    alone = text.replace("{min: 1, max: 2}", "1").replace("name: elastic", "name: alone")
+    assert tandem("run", experiment_file(alone.replace("epochs: 40", "epochs: 3"))).returncode == 0
+    same = [p for p in (tmp_path / "alone" / "runs").iterdir()][0].name
+    expected = RunRecords(driver.Storage(str(tmp_path / "alone")), same).epochs()
+    for epoch, reference in zip(run.epochs(), expected, strict=False):
+        assert epoch["train_loss"] == pytest.approx(reference["train_loss"], rel=1e-3)
+
+
+def test_a_node_that_announces_its_end_is_drained_with_a_checkpoint(
+    tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
+) -> None:
+    (tmp_path / "slow_models.py").write_text(SLOW_MODEL)
+    text = ELASTIC.format(
+        model="slow_models:slow", epochs=1, batch_size=12, workers="{min: 1, max: 2}", storage=tmp_path
+    )
+    doomed = cluster.add_node(num_cpus=1)
+    announced, gone = [], []
+
+    def watch(run: RunRecords) -> None:
+        if run.attempts() and not announced:
+            announced.append(time.monotonic())
+            _drain(doomed.node_id, grace_seconds=60)
+        if announced and not gone and "partial.json" in run._files.names("checkpoints"):
+            gone.append(time.monotonic())
+            cluster.remove_node(doomed)
+
+    run = execute(experiment_file(text), watch)
+    assert gone[0] - announced[0] < 30, "the checkpoint came well within the grace period"
+    assert any(attempt["first_step"] > 0 for attempt in run.attempts()), "it went on within the epoch"
+    assert [epoch["epoch"] for epoch in run.epochs()] == [1]
+
+
+def _drain(node_id: str, *, grace_seconds: float) -> None:
+    from ray._raylet import GcsClient
+    from ray.core.generated import autoscaler_pb2
+
+    client = GcsClient(address=ray.get_runtime_context().gcs_address)
+    deadline = int((time.time() + grace_seconds) * 1000)
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why = client.drain_node(node_id, reason, "spot reclaim", deadline)
+    assert accepted, why
