@@ -24,7 +24,8 @@ lint: .venv/ready ## ruff and mypy
 	$(BIN)/mypy
 
 bench: .venv/ready ## Paired benchmarks; writes benchmarks/RESULTS.md
-	$(BIN)/python -m benchmarks.tutorial_speed
+	$(BIN)/pip install --quiet --editable ".[bench]"
+	$(BIN)/python -m benchmarks
 
 clean: ## Remove the environment, caches and results of the examples
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results

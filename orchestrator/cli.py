@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+bench = typer.Typer(help="Measure an experiment's work.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
 ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file (YAML).")]
 ResultsDirectory = Annotated[
     str, typer.Argument(metavar="DIR", help="Results of an experiment: a directory or URL.")
@@ -118,6 +121,46 @@ def parity(
                 typer.echo(f"{recipe.model}, {recipe.optimizer.name}: {result.sentence()}")
     if not all(result.agrees for _, result in compared):
         raise typer.Exit(1)
+
+
+@bench.command()
+def scaling(
+    file: ExperimentFile,
+    workers: Annotated[str, typer.Option(help="Numbers of workers to measure.")] = "1,2",
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure every arm on 1, 2, … workers, and predict larger scales with a stated error."""
+    with _errors(debug):
+        from orchestrator import driver, environment, scaling, spec
+        from orchestrator.clusters.local import local_ray
+        from orchestrator.report import figures
+
+        experiment = spec.load(file, set_ or [])
+        counts = sorted({int(part) for part in workers.split(",") if part.strip().isdigit()})
+        if len(counts) < 2 or counts[0] < 1:
+            raise InputError(f"--workers {workers!r}: give at least two numbers, such as 1,2,4")
+        scale = experiment.scale.model_copy(update={"workers": counts[-1]})
+        driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
+        with local_ray():
+            points = scaling.measure(experiment, counts, module_path=file.resolve().parent)
+        scales = scaling.summary(points, predict=[counts[-1] * 2**power for power in range(4)])
+        storage = driver.open_records(experiment).storage.at("scaling")
+        storage.write_json("scaling.json", scales)
+        storage.write("scaling.svg", figures.save(scaling.draw(scales), "svg"))
+        if as_json:
+            typer.echo(json.dumps(scales, indent=1))
+            return
+        for arm, result in scales.items():
+            for mode in ("strong", "weak"):
+                measured = ", ".join(f"{n}: {share:.0%}" for n, share in result["efficiency"][mode].items())
+                ahead = ", ".join(
+                    f"{n}: {share:.0%}" for n, share in result["predicted_efficiency"][mode].items()
+                )
+                typer.echo(f"{arm}, {mode} scaling, efficiency by workers: {measured}; predicted {ahead}")
+            typer.echo(f"{arm}: the model's error is {result['model']['error']:.0%}")
+        typer.echo(f"curves: {storage.url}/scaling.svg")
 
 
 @app.command()

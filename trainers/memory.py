@@ -11,6 +11,8 @@ from trainers.data.batches import epoch_steps
 from trainers.errors import TandemError
 from trainers.recipes import average_rates, learning_rates
 
+_WORDS = ("not enough memory", "out of memory", "can't allocate memory")
+
 
 class OutOfMemoryError(TandemError):
     """A step did not fit into memory; says which batch size would."""

@@ -90,7 +90,7 @@ def test_a_run_grows_and_shrinks_with_the_cluster_and_keeps_its_result(
 
     alone = text.replace("{min: 1, max: 2}", "1").replace("name: elastic", "name: alone")
     assert tandem("run", experiment_file(alone.replace("epochs: 40", "epochs: 3"))).returncode == 0
-    same = [p for p in (tmp_path / "alone" / "runs").iterdir()][0].name
+    same = next((tmp_path / "alone" / "runs").iterdir()).name
     expected = RunRecords(driver.Storage(str(tmp_path / "alone")), same).epochs()
     for epoch, reference in zip(run.epochs(), expected, strict=False):
         assert epoch["train_loss"] == pytest.approx(reference["train_loss"], rel=1e-3)

@@ -1,6 +1,6 @@
 """The Keras tutorial as published: one process, `model.fit`, Adam, batch 32, inputs in 0..1.
 
-Usage: python plain_keras.py DATA.npz EPOCHS THREADS
+Usage: python tutorial_keras.py DATA.npz EPOCHS THREADS
 Prints one JSON line: images/s of each epoch, test accuracy, seconds of training.
 """
 

@@ -1,6 +1,6 @@
 """The PyTorch tutorial as published: one process, LeNet, SGD 0.001 momentum 0.9, batch 4, inputs -1..1.
 
-Usage: python plain_torch.py DATA.npz EPOCHS THREADS
+Usage: python tutorial_torch.py DATA.npz EPOCHS THREADS
 Prints one JSON line: images/s of each epoch, test accuracy, seconds of training.
 """
 

@@ -1,0 +1,85 @@
+"""Two workers of one thread each: tandem over torchrun DDP, Accelerate, Lightning and bare MWMS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import harness
+
+MODEL, BATCH_SIZE, IMAGES, EPOCHS = "tutorial_cnn", 128, 12800, 4
+HEADER = ["comparison", "tandem", "peer", "ratio (lowest to highest pair)", "target"]
+
+
+def _tandem(framework: str, path: Path, *, model: str, workers: int, threads: int, batch_size: int) -> float:
+    arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
+    done = harness.tandem(
+        {
+            "data": {"source": "npz", "path": str(path), "validation": 0},
+            "arms": {"arm": arm | {"optimizer": "adam", "epochs": EPOCHS, "seeds": [0]}},
+            "scale": {"workers": workers, "cpus_per_worker": threads},
+        }
+    )
+    return harness.steady(harness.speeds(done.runs[0]))
+
+
+def main(*, pairs: int) -> None:
+    """Measure PyTorch against three peers, Keras against one, and two workers against one."""
+    path = harness.archive(IMAGES)
+
+    def peer(name: str) -> float:
+        measured = harness.script(name, path, MODEL, BATCH_SIZE, EPOCHS, 1, processes=2)
+        return harness.steady(measured["images_per_second"])
+
+    def ours(framework: str) -> float:
+        return _tandem(framework, path, model=MODEL, workers=2, threads=1, batch_size=BATCH_SIZE)
+
+    def mirrored() -> float:
+        measured = harness.keras_pair("bare_keras.py", path, MODEL, BATCH_SIZE, EPOCHS, 1)
+        return harness.steady(measured["images_per_second"])
+
+    torch = harness.alternate(
+        {
+            "tandem": lambda: ours("torch"),
+            "torchrun": lambda: peer("bare_torch.py"),
+            "Accelerate": lambda: peer("accelerate_torch.py"),
+            "Lightning": lambda: peer("lightning_torch.py"),
+        },
+        pairs,
+    )
+    keras = harness.alternate({"tandem": lambda: ours("keras"), "mirrored": mirrored}, pairs)
+    rows = [
+        harness.row(f"PyTorch: {name}", torch["tandem"], torch[name], target=1.0)
+        for name in ("torchrun", "Accelerate", "Lightning")
+    ]
+    rows.append(
+        harness.row("Keras: MultiWorkerMirroredStrategy", keras["tandem"], keras["mirrored"], target=1.0)
+    )
+    harness.keep(
+        "data_parallel",
+        "Data-parallel training against peers",
+        f"Images/s of two workers with one thread each, {MODEL}, Adam, global batch {BATCH_SIZE}, "
+        f"median of {pairs} alternating runs, first epoch left out.",
+        HEADER,
+        rows,
+    )
+
+    small = harness.archive(512)
+    rows = []
+    for framework in ("keras", "torch"):
+
+        def split(workers: int, framework: str = framework) -> float:
+            threads = 2 // workers
+            return _tandem(
+                framework, small, model="resnet9", workers=workers, threads=threads, batch_size=128
+            )
+
+        measured = harness.alternate({"two": lambda s=split: s(2), "one": lambda s=split: s(1)}, pairs)
+        rows.append(harness.row(f"{framework} resnet9", measured["two"], measured["one"], target=0.95))
+    harness.keep(
+        "efficiency",
+        "Two workers of one thread over one worker of two",
+        f"Images/s, resnet9 with batch normalisation over the global batch of 128, median of {pairs} "
+        "alternating pairs.",
+        ["arm", "two workers", "one worker", "ratio (lowest to highest pair)", "target"],
+        rows,
+    )

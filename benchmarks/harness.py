@@ -1,0 +1,200 @@
+"""What all benchmarks share: CIFAR-10 as arrays, tandem and peers as subprocesses, pairs, results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from orchestrator import environment
+from trainers.data import DataSpec, open_dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / "benchmarks" / "peers"
+RESULTS = ROOT / "benchmarks" / "results"
+PYTHON = sys.executable
+DATA = Path(os.environ.get("TANDEM_BENCH_DATA", ROOT.parent / "shared" / "data" / "cifar10"))
+
+
+def archive(images: int | None = None) -> Path:
+    """CIFAR-10, or its first training images, as one .npz."""
+    data = open_dataset(DataSpec(source="cifar10", path=str(DATA), validation=0))
+    path = Path(tempfile.mkdtemp()) / "images.npz"
+    np.savez(
+        path,
+        x_train=data.train_images[:images],
+        y_train=data.train_labels[:images],
+        x_test=data.test_images,
+        y_test=data.test_labels,
+    )
+    return path
+
+
+def steady(images_per_second: list[float]) -> float:
+    """Median over the epochs after the first, which also compiles and fills caches."""
+    return statistics.median(images_per_second[1:])
+
+
+def script(name: str, *arguments: object, processes: int = 1, threads: int = 1) -> dict[str, Any]:
+    """Run a peer's script, under torchrun for several processes, and parse its last line."""
+    launcher = [PYTHON]
+    if processes > 1:
+        launcher = [PYTHON, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        launcher += ["--master_port", str(free_port())]
+    command = [*launcher, str(PEERS / name), *map(str, arguments)]
+    return parse(finish(start(command, threads=threads)))
+
+
+def keras_pair(name: str, *arguments: object, threads: int = 1) -> dict[str, Any]:
+    """Run a Keras peer in two processes that share a TF_CONFIG."""
+    workers = [f"localhost:{free_port()}" for _ in range(2)]
+    processes = []
+    for index in range(2):
+        config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        command = [PYTHON, str(PEERS / name), *map(str, arguments)]
+        processes.append(start(command, threads=threads, TF_CONFIG=json.dumps(config)))
+    outputs = [finish(process) for process in processes]
+    return parse(outputs[0])
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return int(listener.getsockname()[1])
+
+
+def start(command: list[str], *, threads: int, **variables: str) -> subprocess.Popen[str]:
+    """Start a command with a limit of threads; the project's packages can be imported."""
+    settings = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)} | variables
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | settings
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a command and return what it printed.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    out, err = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{process.args} failed:\n{err[-3000:]}")
+    return out
+
+
+def parse(output: str) -> dict[str, Any]:
+    """The last line of JSON that was printed."""
+    line = next(line for line in reversed(output.splitlines()) if line.startswith("{"))
+    document: dict[str, Any] = json.loads(line)
+    return document
+
+
+@dataclasses.dataclass(frozen=True)
+class TandemRun:
+    """One `tandem run` of one experiment and what its records say."""
+
+    seconds: float
+    """From the command's start to its end."""
+    started_at: float
+    runs: list[dict[str, Any]]
+    """In order of training: id, epochs, attempts, result."""
+
+
+def tandem(experiment: dict[str, Any]) -> TandemRun:
+    """Run an experiment in a directory of its own."""
+    directory = Path(tempfile.mkdtemp())
+    file = directory / "experiment.yaml"
+    file.write_text(yaml.safe_dump({"name": "bench", "storage": str(directory)} | experiment))
+    command = [str(Path(PYTHON).with_name("tandem")), "run", str(file)]
+    started = time.time()
+    finish(start(command, threads=int(experiment["scale"]["cpus_per_worker"])))
+    seconds = time.time() - started
+    runs = [_read(run) for run in (directory / "bench" / "runs").iterdir()]
+    shutil.rmtree(directory)
+    return TandemRun(seconds, started, sorted(runs, key=lambda run: run["attempts"][0]["started_at"]))
+
+
+def _read(run: Path) -> dict[str, Any]:
+    def lines(name: str) -> list[Any]:
+        return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+    return {
+        "id": run.name,
+        "epochs": lines("epochs.jsonl"),
+        "attempts": lines("attempts.jsonl"),
+        "result": json.loads((run / "result.json").read_text()),
+    }
+
+
+def speeds(run: dict[str, Any]) -> list[float]:
+    """Images/s of each epoch of a run."""
+    return [epoch["images_per_second"] for epoch in run["epochs"]]
+
+
+def alternate(sides: dict[str, Callable[[], float]], pairs: int) -> dict[str, list[float]]:
+    """Measure every side in turn, `pairs` times."""
+    measured: dict[str, list[float]] = {name: [] for name in sides}
+    for pair in range(pairs):
+        for name, measure in sides.items():
+            measured[name].append(measure())
+            print(f"  pair {pair + 1}, {name}: {measured[name][-1]:,.2f}", flush=True)
+    return measured
+
+
+def row(what: str, ours: list[float], theirs: list[float], *, target: float, least: bool = True) -> list[str]:
+    """A table's row: medians, the median of the paired ratios with its range, target met or missed."""
+    ratios = sorted(mine / other for mine, other in zip(ours, theirs, strict=True))
+    ratio = statistics.median(ratios)
+    met = ratio >= target if least else ratio <= target
+    print(f"{what}: median ratio {ratio:.3f} ({'met' if met else 'missed'})", flush=True)
+    return [
+        what,
+        f"{statistics.median(ours):,.1f}",
+        f"{statistics.median(theirs):,.1f}",
+        f"**{ratio:.3f}** ({ratios[0]:.3f} to {ratios[-1]:.3f})",
+        f"{'≥' if least else '≤'} {target:g}: {'met' if met else 'missed'}",
+    ]
+
+
+def keep(name: str, title: str, text: str, header: list[str], rows: Iterable[list[str]]) -> None:
+    """Keep a benchmark's table and write RESULTS.md anew from all that are kept."""
+    RESULTS.mkdir(exist_ok=True)
+    document = {
+        "title": title,
+        "text": text,
+        "header": header,
+        "rows": list(rows),
+        "date": time.strftime("%Y-%m-%d"),
+        "environment": environment.describe(),
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    parts = ["# Benchmark results\n"]
+    for path in sorted(RESULTS.glob("*.json")):
+        kept = json.loads(path.read_text())
+        machine = kept["environment"]
+        packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number)
+        lines = [kept["header"], ["---"] * len(kept["header"]), *kept["rows"]]
+        parts += [
+            f"## {kept['title']}\n",
+            f"{kept['text']}\n",
+            "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n",
+            f"Measured {kept['date']} on {machine['cpu']}, {machine['cpus']} CPUs, "
+            f"{machine['memory_gib']} GiB, GPUs: {', '.join(machine['gpus']) or 'none'}; Python "
+            f"{machine['python']}, {packages}.\n",
+        ]
+    (ROOT / "benchmarks" / "RESULTS.md").write_text("\n".join(parts))

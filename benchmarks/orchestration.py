@@ -1,0 +1,50 @@
+"""What tandem costs: its steady images/s over the framework's own bare loop, in one process each.
+
+Same network, optimizer, batch, images and threads. The tutorials' own scripts are compared likewise.
+"""
+
+from __future__ import annotations
+
+from benchmarks import harness
+
+THREADS = 2
+CASES = [("tutorial_cnn", 128, 16384), ("resnet9", 128, 512)]
+HEADER = ["arm", "tandem", "bare", "ratio (lowest to highest pair)", "target"]
+
+
+def main(*, pairs: int) -> None:
+    """Measure both frameworks on both networks."""
+    rows = []
+    for model, batch_size, images in CASES:
+        path = harness.archive(images)
+        for framework in ("keras", "torch"):
+            arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
+
+            def ours(arm: dict[str, object] = arm, path: object = path) -> float:
+                done = harness.tandem(
+                    {
+                        "data": {"source": "npz", "path": str(path), "validation": 0},
+                        "arms": {"arm": arm | {"optimizer": "adam", "epochs": 4, "seeds": [0]}},
+                        "scale": {"cpus_per_worker": THREADS},
+                    }
+                )
+                return harness.steady(harness.speeds(done.runs[0]))
+
+            def bare(
+                framework: str = framework, arguments: tuple[object, ...] = (path, model, batch_size)
+            ) -> float:
+                measured = harness.script(f"bare_{framework}.py", *arguments, 4, THREADS, threads=THREADS)
+                return harness.steady(measured["images_per_second"])
+
+            what = f"{framework} {model}"
+            print(what)
+            measured = harness.alternate({"tandem": ours, "bare": bare}, pairs)
+            rows.append(harness.row(what, measured["tandem"], measured["bare"], target=0.98))
+    harness.keep(
+        "orchestration",
+        "Orchestration cost",
+        f"Images/s of one worker under tandem over the framework's bare loop in one process, {THREADS} "
+        f"threads on both sides, Adam, batch 128, median of {pairs} alternating pairs, first epoch left out.",
+        HEADER,
+        rows,
+    )

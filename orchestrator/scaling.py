@@ -1,0 +1,190 @@
+"""How an experiment's arms scale: the same training with 1, 2, … workers, measured and modelled.
+
+Strong scaling keeps the global batch, so each worker's share shrinks; weak scaling keeps the share.
+One step on n workers is modelled as
+
+    seconds = a * images per worker + b + c * (1 - 1 / n)
+
+where a is computation, b what a step costs whatever its size, and c the exchange of gradients: a
+ring all-reduce moves 2 * (1 - 1 / n) times the weights (Patarasuk and Yuan, 2009).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.optimize import nnls
+
+from orchestrator import driver
+from orchestrator.records import Record
+from orchestrator.spec import Experiment
+
+EPOCHS = 4
+STEPS = 12
+Mode = Literal["strong", "weak"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """One measurement: an epoch of one arm on so many workers."""
+
+    arm: str
+    mode: Mode
+    workers: int
+    batch_size: int
+    """Global."""
+    images_per_second: float
+
+    @property
+    def step_seconds(self) -> float:
+        """Time of one step."""
+        return self.batch_size / self.images_per_second
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingModel:
+    """Seconds of a step as a function of its images and the workers."""
+
+    per_image: float
+    per_step: float
+    exchange: float
+    error: float
+    """Typical relative error of a prediction for a scale that was left out of the fit."""
+
+    def step_seconds(self, batch_size: int, workers: int) -> float:
+        """Predict the time of one step on a global batch."""
+        return float(_row(batch_size, workers) @ [self.per_image, self.per_step, self.exchange])
+
+
+def _row(batch_size: int, workers: int) -> np.ndarray:
+    return np.array([batch_size / workers, 1.0, 1 - 1 / workers])
+
+
+def fit(points: Sequence[Point]) -> ScalingModel:
+    """Fit the model by non-negative least squares on relative errors (scipy.optimize.nnls).
+
+    The error comes from leaving out each measured (mode, workers) in turn and predicting it.
+    """
+
+    def solve(part: Sequence[Point]) -> np.ndarray:
+        rows = np.stack([_row(p.batch_size, p.workers) / p.step_seconds for p in part])
+        return np.asarray(nnls(rows, np.ones(len(part)))[0])
+
+    errors = []
+    for left_out in sorted({(p.mode, p.workers) for p in points}):
+        rest = [p for p in points if (p.mode, p.workers) != left_out]
+        if len({p.workers for p in rest}) < 2:
+            continue
+        solution = solve(rest)
+        errors += [
+            _row(p.batch_size, p.workers) @ solution / p.step_seconds - 1
+            for p in points
+            if (p.mode, p.workers) == left_out
+        ]
+    error = float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")
+    per_image, per_step, exchange = (float(value) for value in solve(points))
+    return ScalingModel(per_image, per_step, exchange, error)
+
+
+def efficiency(points: Iterable[Point], mode: Mode) -> dict[int, float]:
+    """Images per second on n workers over n times those on one, by n."""
+    by_workers: dict[int, list[float]] = {}
+    for point in points:
+        if point.mode == mode:
+            by_workers.setdefault(point.workers, []).append(point.images_per_second)
+    median = {workers: float(np.median(speeds)) for workers, speeds in sorted(by_workers.items())}
+    fewest = min(median)
+    return {n: speed / (median[fewest] * n / fewest) for n, speed in median.items()}
+
+
+def measure(experiment: Experiment, workers: Sequence[int], *, module_path: Path) -> list[Point]:
+    """Train a few steps of every arm at each scale on the Ray cluster that is connected.
+
+    Measurements that the records hold already are not made again.
+
+    Args:
+        experiment: whose arms are measured, with one seed.
+        workers: numbers of workers.
+        module_path: directory that users' own models are imported from.
+    """
+    points = []
+    for mode in ("strong", "weak"):
+        for count in workers:
+            variant = _variant(experiment, mode, count, fewest=min(workers))
+            prepared = driver.prepare(variant, driver.open_records(variant))
+            session = driver.begin(prepared, module_path=module_path)
+            driver.execute(prepared, session, module_path=module_path, watch=lambda: None)
+            points += [
+                Point(
+                    arm=run.arm,
+                    mode=mode,
+                    workers=count,
+                    batch_size=run.recipe.batch_size,
+                    images_per_second=epoch["images_per_second"],
+                )
+                for run in prepared.runs
+                for epoch in prepared.records.run(run.id).epochs()[1:]
+            ]
+    return points
+
+
+def _variant(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) -> Experiment:
+    """The experiment at one scale: a few epochs of a few steps, one run at a time."""
+    factor = 1 if mode == "strong" else workers // fewest
+    arms = {
+        name: arm.model_copy(update={"batch_size": arm.batch_size * factor, "epochs": EPOCHS, "seeds": [0]})
+        for name, arm in experiment.arms.items()
+    }
+    images = STEPS * max(arm.batch_size for arm in arms.values())
+    document = experiment.model_dump(mode="json") | {
+        "name": f"{mode}-{workers}",
+        "arms": {name: arm.model_dump(mode="json") for name, arm in arms.items()},
+        "storage": f"{experiment.storage}/{experiment.name}/scaling",
+    }
+    document["scale"] |= {"workers": workers, "concurrent_runs": 1}
+    document["data"] |= {"validation": 0, "limit": images}
+    return Experiment.model_validate(document)
+
+
+def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:
+    """Efficiencies, models and predictions of every arm, as plain JSON."""
+    arms: Record = {}
+    for arm in dict.fromkeys(point.arm for point in points):
+        own = [point for point in points if point.arm == arm]
+        model = fit(own)
+        fewest = min(own, key=lambda point: (point.workers, point.mode))
+        base = model.step_seconds(fewest.batch_size, fewest.workers) * fewest.workers
+        arms[arm] = {
+            "measured": [dataclasses.asdict(point) for point in own],
+            "efficiency": {mode: efficiency(own, mode) for mode in ("strong", "weak")},
+            "model": dataclasses.asdict(model),
+            "predicted_efficiency": {
+                "strong": {n: base / n / model.step_seconds(fewest.batch_size, n) for n in predict},
+                "weak": {
+                    n: base / fewest.workers / model.step_seconds(fewest.batch_size * n // fewest.workers, n)
+                    for n in predict
+                },
+            },
+        }
+    return arms
+
+
+def draw(scales: Record) -> Figure:
+    """Efficiency against workers: measured points, dashed the model's prediction."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    for axis, mode in zip(axes, ("strong", "weak"), strict=True):
+        for arm, scale in scales.items():
+            measured, predicted = scale["efficiency"][mode], scale["predicted_efficiency"][mode]
+            (line,) = axis.plot(list(measured), list(measured.values()), "o-", label=arm)
+            axis.plot(list(predicted), list(predicted.values()), "--", color=line.get_color(), linewidth=1)
+        axis.set(title=f"{mode} scaling", xlabel="workers", xscale="log", ylim=(0, None))
+        axis.set_xticks(list(predicted), [str(n) for n in predicted], minor=False)
+    axes[0].set_ylabel("efficiency")
+    axes[0].legend(frameon=False)
+    return figure
