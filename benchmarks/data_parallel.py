@@ -63,22 +63,20 @@ def main(*, pairs: int) -> None:
         rows,
     )
 
-    small = harness.archive(512)
+    small = harness.archive(256)
     rows = []
     for framework in ("keras", "torch"):
 
         def split(workers: int, framework: str = framework) -> float:
             threads = 2 // workers
-            return _tandem(
-                framework, small, model="resnet9", workers=workers, threads=threads, batch_size=128
-            )
+            return _tandem(framework, small, model="resnet9", workers=workers, threads=threads, batch_size=64)
 
         measured = harness.alternate({"two": lambda s=split: s(2), "one": lambda s=split: s(1)}, pairs)
         rows.append(harness.row(f"{framework} resnet9", measured["two"], measured["one"], target=0.95))
     harness.keep(
         "efficiency",
         "Two workers of one thread over one worker of two",
-        f"Images/s, resnet9 with batch normalisation over the global batch of 128, median of {pairs} "
+        f"Images/s, resnet9 with batch normalisation over the global batch of 64, median of {pairs} "
         "alternating pairs.",
         ["arm", "two workers", "one worker", "ratio (lowest to highest pair)", "target"],
         rows,

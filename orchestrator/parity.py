@@ -23,7 +23,7 @@ from trainers.parity import parity_recipe
 from trainers.recipes import BUILT_IN_MODELS, Recipe
 
 TOLERANCE = 1e-4
-_BATCH_SIZE = 32
+_BATCH_SIZE = 16
 _STATISTICS = (".mean", ".variance")
 _CONTROL_FACTOR = 10
 _RARE_TOLERANCE = 3e-2

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from trainers.initial import Weights
 
-PARITY_STEPS = 5
+PARITY_STEPS = 4
 _RAY_OUT_OF_MEMORY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
 _RESIZE_SECONDS = 10
 
@@ -255,8 +255,9 @@ class _Worker:
         import ray.train
 
         started = time.time()
+        scale = self.assignment.scale
         records = self.records.run(run.id)
-        watchdog = Watchdog(self.assignment.scale.hang_seconds, rank=self.rank, last_words=records.add_hang)
+        watchdog = Watchdog(scale.hang_seconds, rank=self.rank, last_words=records.add_hang)
         task = self.task(run.recipe, run.seed)
         position = records.position()
         try:
@@ -290,6 +291,7 @@ class _Worker:
                 engine,
                 first_epoch=position.epoch + 1,
                 first_step=position.step,
+                prefetch=scale.cpus_per_worker > 1 or scale.gpus_per_worker > 0,
                 hooks=recorder.hooks,
             )
             recorder.settle()

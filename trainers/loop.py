@@ -68,11 +68,21 @@ def train(
     *,
     first_epoch: int,
     first_step: int = 0,
+    prefetch: bool,
     hooks: Hooks,
 ) -> FinalTest:
     """Train from a step of `first_epoch` to the recipe's last epoch, then test.
 
     Every worker of a run calls this at the same time.
+
+    Args:
+        task: this worker's part of the run.
+        dataset: what to train and test on.
+        engine: the model, at `first_epoch` and `first_step`.
+        first_epoch: from 1.
+        first_step: of the first epoch, from 0.
+        prefetch: whether to make the next batches in a thread, which needs a CPU to spare.
+        hooks: called as the training goes.
 
     Raises:
         DivergedError: says at which step and learning rate.
@@ -84,26 +94,23 @@ def train(
     averaging = average_rates(recipe, steps * recipe.epochs)
     for epoch in range(first_epoch, recipe.epochs + 1):
         of_epoch = slice((epoch - 1) * steps, epoch * steps)
-        blocks = _Stopwatch(
-            prefetched(
-                epoch_steps(
-                    dataset.train_images,
-                    dataset.train_labels,
-                    augmentation=recipe.augmentation,
-                    batch_size=recipe.batch_size,
-                    learning_rates=rates[of_epoch],
-                    average_rates=averaging[of_epoch],
-                    seed=task.seed,
-                    epoch=epoch,
-                    rank=task.rank,
-                    world_size=task.world_size,
-                    first_step=first_step,
-                )
-            )
+        blocks = epoch_steps(
+            dataset.train_images,
+            dataset.train_labels,
+            augmentation=recipe.augmentation,
+            batch_size=recipe.batch_size,
+            learning_rates=rates[of_epoch],
+            average_rates=averaging[of_epoch],
+            seed=task.seed,
+            epoch=epoch,
+            rank=task.rank,
+            world_size=task.world_size,
+            first_step=first_step,
         )
+        timed = _Stopwatch(prefetched(blocks) if prefetch else blocks)
         start = time.perf_counter()
         loss_sum, correct, done = 0.0, 0, first_step
-        for block in blocks:
+        for block in timed:
             losses, right = engine.train_steps(block)
             _check_health(losses / block.labels.shape[1], block, epoch, (epoch - 1) * steps + done, task)
             done += len(block)
@@ -123,7 +130,7 @@ def train(
             )
         evaluation_seconds = time.perf_counter() - start
 
-        workers = gather(task, engine, [loss_sum, correct, blocks.seconds, train_seconds, evaluation_seconds])
+        workers = gather(task, engine, [loss_sum, correct, timed.seconds, train_seconds, evaluation_seconds])
         slowest = workers.max(axis=0)
         seen = examples - first_step * recipe.batch_size
         first_step = 0

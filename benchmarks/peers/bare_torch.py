@@ -45,4 +45,5 @@ for epoch in range(epochs):
 if rank == 0:
     print(json.dumps({"images_per_second": speeds}))
 if world_size > 1:
+    dist.barrier()
     dist.destroy_process_group()

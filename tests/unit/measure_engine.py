@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from trainers.contract import Engine, Steps, Task
+from trainers.contract import Engine, State, Steps, Task
+from trainers.data import Dataset
 from trainers.initial import initial_weights
 from trainers.inputs import InputTransform, whitening_kernel
+from trainers.loop import Hooks, train
 from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, Recipe, Whitening
 
 SHAPES = [(32, 32, 3), (8, 8, 1), (21, 33, 3)]
@@ -31,6 +33,19 @@ OPTIMIZERS: list[dict[str, Any]] = [
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (96, 32, 32, 3)).astype(np.uint8)
 LABELS = RNG.integers(0, 10, 96)
+DATASET = Dataset(
+    train_images=IMAGES,
+    train_labels=LABELS,
+    validation_images=IMAGES[:0],
+    validation_labels=LABELS[:0],
+    test_images=IMAGES[:8],
+    test_labels=LABELS[:8],
+    class_names=[str(label) for label in range(10)],
+    fingerprint="",
+    warnings=[],
+    channel_mean=np.zeros(3, np.float32),
+    channel_std=np.ones(3, np.float32),
+)
 
 
 def steps(learning_rate: float, first: int = 0, last: int = 6, size: int = 16) -> Steps:
@@ -65,7 +80,7 @@ class Side:
 
     def engine(self, *, seed: int = 0, **recipe: Any) -> Engine:
         described = Recipe.model_validate(recipe)
-        task = Task(
+        self.task = Task(
             recipe=described,
             seed=seed,
             rank=0,
@@ -74,7 +89,7 @@ class Side:
             num_classes=10,
             inputs=inputs(described.whitening),
         )
-        return self.runtime.engine(task)  # type: ignore[no-any-return]
+        return self.runtime.engine(self.task)  # type: ignore[no-any-return]
 
     def models_on_shared_weights(self) -> None:
         for name in BUILT_IN_MODELS:
@@ -130,6 +145,35 @@ class Side:
             )
             self.measured[f"resumed/{model}"] = np.array(same)
 
+    def resumption_within_an_epoch(self) -> None:
+        recipe = {
+            "optimizer": "adamw",
+            "augmentation": {"flip": True, "crop": 2},
+            "batch_size": 10,
+            "epochs": 2,
+        }
+        states: dict[tuple[int, int], State] = {}
+
+        def train_on(engine: Engine, *, first_step: int) -> State:
+            hooks = Hooks(
+                after_epoch=lambda _: None,
+                after_steps=lambda epoch, step: states.setdefault((epoch, step), engine.state()) and None,
+                heartbeat=lambda: None,
+            )
+            train(
+                self.task, DATASET, engine, first_epoch=1, first_step=first_step, prefetch=True, hooks=hooks
+            )
+            return engine.state()
+
+        expected = train_on(self.engine(**recipe), first_step=0)
+        ((_, step), halfway) = next(iter(states.items()))
+        assert 0 < step < 10
+        second = self.engine(**recipe)
+        second.load_state(halfway)
+        resumed = train_on(second, first_step=step)
+        same = all(np.array_equal(expected[name], resumed[name]) for name in expected)
+        self.measured["resumed/within an epoch"] = np.array(same)
+
     def fast_recipe(self) -> None:
         recipe = NAMED_RECIPES["fast"][self.framework]
         engine = self.engine(**recipe | {"precision": "float32", "weight_average": 0.9})
@@ -155,6 +199,7 @@ def main(framework: str, output: str) -> None:
     side.updates_step_by_step()
     side.batch_normalisation()
     side.resumption()
+    side.resumption_within_an_epoch()
     side.fast_recipe()
     side.precision_and_seeds()
     np.savez(output, **side.measured)  # type: ignore[arg-type]

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from trainers.initial import initial_weights
-from trainers.recipes import Adam, Cosine, OneCycle, Recipe, learning_rates
+from trainers.inputs import InputTransform, whitening_kernel
+from trainers.recipes import (
+    NAMED_RECIPES,
+    Adam,
+    Cosine,
+    OneCycle,
+    Recipe,
+    Whitening,
+    average_rates,
+    learning_rates,
+)
 
 
 def test_constant_rate() -> None:
@@ -61,3 +71,43 @@ def test_weights_depend_on_seed_and_name_alone() -> None:
     other = initial_weights(SHAPES, init="he_normal", seed=4)
     assert np.array_equal(alone["conv1.kernel"], among["conv1.kernel"])
     assert not np.array_equal(among["conv1.kernel"], other["conv1.kernel"])
+
+
+def test_averaged_weights_soon_forget_the_first_and_then_keep_the_decay() -> None:
+    rates = average_rates(Recipe(weight_average=0.99), 2000)
+    assert rates[0] == pytest.approx(0.9)
+    assert np.all(np.diff(rates) <= 0)
+    assert rates[-1] == pytest.approx(0.01)
+    assert np.all(average_rates(Recipe(weight_average=0.5), 100)[10:] == np.float32(0.5))
+
+
+@pytest.mark.parametrize("framework", ["keras", "torch"])
+@pytest.mark.parametrize("name", NAMED_RECIPES)
+def test_named_recipes_are_valid(name: str, framework: str) -> None:
+    Recipe.model_validate(NAMED_RECIPES[name][framework])
+
+
+def test_the_fast_recipe_is_one_description_for_both() -> None:
+    assert NAMED_RECIPES["fast"]["keras"] == NAMED_RECIPES["fast"]["torch"]
+    assert NAMED_RECIPES["tutorial"]["keras"] != NAMED_RECIPES["tutorial"]["torch"]
+
+
+def test_whitened_patches_are_uncorrelated_with_unit_variance_and_come_with_their_negatives() -> None:
+    rng = np.random.default_rng(0)
+    smooth = rng.normal(size=(400, 6, 6, 2)).cumsum(axis=1).cumsum(axis=2).astype(np.float32)
+    kernel = whitening_kernel(smooth, Whitening(patch=3, stride=2))
+    assert kernel.shape == (3, 3, 2, 36)
+    assert np.array_equal(kernel[..., :18], -kernel[..., 18:])
+    patches = np.concatenate([smooth[:, i : i + 3, j : j + 3] for i in (0, 3) for j in (0, 3)])
+    features = patches.reshape(-1, 18) @ kernel[..., :18].reshape(18, 18)
+    covariance = np.cov(features, rowvar=False)
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 0.01
+    assert np.diag(covariance)[-5:] == pytest.approx(np.ones(5), abs=0.05)
+
+
+def test_a_whitened_image_has_the_shape_that_the_convolution_gives() -> None:
+    kernel = np.zeros((3, 3, 3, 54), np.float32)
+    ones = np.ones(3, np.float32)
+    transform = InputTransform(scale=ones, offset=ones, kernel=kernel, stride=2)
+    assert transform.output_shape((32, 32, 3)) == (15, 15, 54)
+    assert InputTransform(scale=ones, offset=ones).output_shape((32, 30, 3)) == (32, 30, 3)

@@ -66,6 +66,32 @@ def test_a_checkpoint_whose_epoch_was_not_recorded_is_passed_over(tmp_path: Path
     assert records.run(run_id).position().epoch == 4
 
 
+def test_a_checkpoint_within_the_next_epoch_is_gone_on_from(tmp_path: Path) -> None:
+    records, run_id, directory = run_directory(tmp_path)
+    run = records.run(run_id)
+    run.keep_partial(6, 12, {"w": np.full(3, 6.5)})
+    position = run.position()
+    assert (position.epoch, position.step) == (5, 12)
+    assert position.state is not None
+    assert position.state["w"].tolist() == [6.5] * 3
+    run.keep_partial(5, 3, {"w": np.zeros(3)})
+    assert (run.position().epoch, run.position().step) == (5, 0), "its epoch is finished"
+    run.keep_partial(6, 20, {"w": np.zeros(3)})
+    (directory / "checkpoints" / "partial.npz").write_bytes(b"torn")
+    assert (run.position().epoch, run.position().step) == (5, 0)
+
+
+def test_what_a_hung_worker_left_is_read_once(tmp_path: Path) -> None:
+    records, run_id, _ = run_directory(tmp_path)
+    run = records.run(run_id)
+    assert run.take_hang() is None
+    run.add_hang({"rank": 1, "seconds": 8, "stack": "here"})
+    hang = run.take_hang()
+    assert hang is not None
+    assert hang["rank"] == 1
+    assert run.take_hang() is None
+
+
 def test_checkpoints_hold_arrays_and_nothing_that_could_run() -> None:
     content, sha256 = checkpoints.pack({"a": np.arange(3), "b": np.array(2.5)})
     state = checkpoints.unpack(content, sha256)

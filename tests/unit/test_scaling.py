@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from orchestrator import scaling
+from orchestrator.scaling import Point
+
+
+def planted(noise: float = 0.0) -> list[Point]:
+    """Points of 2 ms an image, 10 ms a step and 40 ms for an exchange among infinitely many."""
+    rng = np.random.default_rng(0)
+    points = []
+    for mode in ("strong", "weak"):
+        for workers in (1, 2, 4):
+            for _ in range(5):
+                batch = 64 * (workers if mode == "weak" else 1)
+                seconds = 0.002 * batch / workers + 0.010 + 0.040 * (1 - 1 / workers)
+                speed = batch / seconds * (1 + noise * rng.normal())
+                points.append(
+                    Point(arm="a", mode=mode, workers=workers, batch_size=batch, images_per_second=speed)
+                )
+    return points
+
+
+def test_the_model_finds_what_was_planted_and_predicts_larger_scales() -> None:
+    model = scaling.fit(planted())
+    assert (model.per_image, model.per_step, model.exchange) == pytest.approx((0.002, 0.010, 0.040))
+    assert model.error == pytest.approx(0, abs=1e-9)
+    assert model.step_seconds(640, 16) == pytest.approx(0.002 * 40 + 0.010 + 0.040 * 15 / 16)
+
+
+def test_the_stated_error_grows_with_the_noise() -> None:
+    assert scaling.fit(planted(noise=0.1)).error == pytest.approx(0.1, rel=0.5)
+
+
+def test_efficiency_compares_with_the_fewest_workers() -> None:
+    by_workers = scaling.efficiency(planted(), "weak")
+    assert list(by_workers) == [1, 2, 4]
+    assert by_workers[1] == 1
+    assert by_workers[2] == pytest.approx(0.138 / 0.158)
+    assert by_workers[4] < by_workers[2]
+
+
+def test_a_summary_predicts_what_was_not_measured_and_is_drawn() -> None:
+    scales = scaling.summary(planted(), predict=[4, 8])
+    predicted = scales["a"]["predicted_efficiency"]
+    assert predicted["weak"][8] == pytest.approx(0.138 / (0.138 + 0.040 * 7 / 8))
+    assert predicted["strong"][8] < predicted["weak"][8]
+    axes = scaling.draw(scales).axes
+    assert [axis.get_title() for axis in axes] == ["strong scaling", "weak scaling"]
