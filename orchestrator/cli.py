@@ -106,7 +106,7 @@ def parity(
             raise InputError(f"{file}: parity needs an arm of each framework, keras and torch")
         prepared = driver.prepare(experiment, driver.open_records(experiment))
         with local_ray():
-            compared = driver.lockstep(prepared, steps=steps)
+            compared = driver.check_parity(prepared, steps=steps)
         if not compared:
             raise InputError(f"{file}: parity needs a built-in model; your own has no twin to compare")
         if as_json:

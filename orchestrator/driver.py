@@ -8,15 +8,15 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from orchestrator import compare, environment, parity, plan, training
+from orchestrator import compare, environment, lockstep, parity, plan, training
 from orchestrator.parity import Parity
 from orchestrator.plan import Run, Session
 from orchestrator.records import ExperimentRecords, RunRecords, Storage, StorageError
 from orchestrator.spec import Arm, Experiment, Scale
+from orchestrator.worker import is_open
 from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
 from trainers.data import Dataset, open_dataset
 from trainers.errors import InputError
@@ -214,7 +214,7 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
 def open_runs(prepared: Prepared, driver_session: str) -> list[Run]:
     """The runs that still have something to train."""
     records = prepared.records
-    return [run for run in prepared.runs if training.is_open(records.run(run.id), driver_session)]
+    return [run for run in prepared.runs if is_open(records.run(run.id), driver_session)]
 
 
 def _assignment(
@@ -233,7 +233,7 @@ def _assignment(
     )
 
 
-def lockstep(prepared: Prepared, *, steps: int) -> list[tuple[Recipe, Parity]]:
+def check_parity(prepared: Prepared, *, steps: int) -> list[tuple[Recipe, Parity]]:
     """Train every recipe of the experiment in both frameworks side by side, and compare each step.
 
     Keras leads; PyTorch starts every step from Keras' weights and optimizer state. What the records
@@ -248,36 +248,22 @@ def lockstep(prepared: Prepared, *, steps: int) -> list[tuple[Recipe, Parity]]:
         key = parity.recipe_key(recipe, prepared.dataset.fingerprint)
         traces = prepared.records.parity(key, FRAMEWORKS, steps=steps)
         if traces is None:
-            traces = _lockstep_traces(prepared, recipe, steps)
+            traces = lockstep.traces(
+                recipe,
+                prepared.experiment.data,
+                threads=prepared.experiment.scale.cpus_per_worker,
+                steps=steps,
+            )
             for framework, trace in zip(FRAMEWORKS, traces, strict=True):
                 prepared.records.keep_parity(key, framework, steps, trace)
         compared.append((recipe, parity.compare(traces[0], traces[1], FRAMEWORKS)))
     return compared
 
 
-def _lockstep_traces(prepared: Prepared, recipe: Recipe, steps: int) -> list[dict[str, np.ndarray]]:
-    import ray
-
-    actor: Any = ray.remote(num_cpus=0)(training.LockstepSide)
-    threads = prepared.experiment.scale.cpus_per_worker
-    leader, follower = (
-        actor.remote(framework, recipe, prepared.experiment.data, threads=threads, steps=steps)
-        for framework in FRAMEWORKS
-    )
-    going = [True]
-    while all(going):
-        state = leader.state.remote()
-        going = ray.get([follower.step.remote(state), leader.step.remote(None)])
-    traces: list[dict[str, np.ndarray]] = ray.get([leader.trace.remote(), follower.trace.remote()])
-    for side in (leader, follower):
-        ray.kill(side)
-    return traces
-
-
 def _first_open(prepared: Prepared, session: Session, driver_session: str) -> RunRecords | None:
     """The run that the session's workers were training, or would train next."""
     records = (prepared.records.run(run.id) for run in session.runs)
-    return next((run for run in records if training.is_open(run, driver_session)), None)
+    return next((run for run in records if is_open(run, driver_session)), None)
 
 
 def _note_failure(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from trainers.contract import FRAMEWORKS
 from trainers.data.spec import DataSpec
@@ -73,12 +73,16 @@ class Elastic(Block):
         return self
 
 
+_Workers = Annotated[
+    Annotated[int, Field(gt=0), Tag("count")] | Annotated[Elastic, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, dict | Elastic) else "count"),
+]
+
+
 class Scale(Block):
     """How many workers share one run, and what each is given."""
 
-    workers: Annotated[int, Field(gt=0)] | Elastic = Field(
-        1, description="A number, or {min, max} to grow and shrink with the cluster."
-    )
+    workers: _Workers = Field(1, description="A number, or {min, max} to grow and shrink with the cluster.")
     cpus_per_worker: int = Field(1, gt=0, description="Also the number of intra-op threads.")
     gpus_per_worker: float = Field(0.0, ge=0, description="A share of a GPU, or whole GPUs.")
     concurrent_runs: int | None = Field(
@@ -387,7 +391,7 @@ def _validate(root: _Node, file: str) -> Experiment:
 
 
 def _sentence(root: _Node, file: str, problem: dict[str, Any]) -> str:
-    tags = {"sgd", "adam", "adamw", "constant", "cosine", "one_cycle"}
+    tags = {"sgd", "adam", "adamw", "constant", "cosine", "one_cycle", "count", "range"}
     path = [step for step in problem["loc"] if step not in tags]
     field = ".".join(str(step) for step in path)
     kind, given = problem["type"], problem.get("input")

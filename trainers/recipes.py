@@ -146,8 +146,10 @@ class Recipe(Block):
     )
     batch_size: int = Field(128, gt=0, description="Global batch size, divided over the workers.")
     epochs: int = Field(10, gt=0)
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16 computes in mixed precision and keeps float32 weights."
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16 computes in mixed precision and keeps float32 weights; tf32 rounds the "
+        "factors of products on GPUs that can, and is float32 elsewhere.",
     )
     weight_average: float = Field(
         0.0,

@@ -114,3 +114,17 @@ def test_check_says_what_would_run_and_runs_nothing(tmp_path: Path, experiment_f
 
 def test_schema_is_json() -> None:
     assert json.loads(tandem("schema").stdout)["properties"]["arms"]
+
+
+def test_an_image_too_small_for_the_network(tmp_path: Path, experiment_file: Write) -> None:
+    file = experiment_file(experiment(tmp_path, rest="data: {source: digits}\n"))
+    whitened = ("--set", "keras.model=resnet9", "--set", "keras.whitening.patch=3")
+    message = refusal(file, *whitened)
+    assert "arms.keras.model resnet9 needs at least 8x8 pixels but sees 3x3" in message
+    message = refusal(file, "--set", "keras.whitening.patch=9")
+    assert "arms.keras.whitening.patch 9 is larger than images of 8x8 pixels" in message
+
+
+def test_scaling_of_one_scale(tmp_path: Path, experiment_file: Write) -> None:
+    message = refusal("scaling", experiment_file(experiment(tmp_path)), "--workers", "2", command="bench")
+    assert "--workers '2': give at least two numbers" in message

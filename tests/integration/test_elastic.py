@@ -1,4 +1,4 @@
-"""Runs that grow and shrink with a cluster of several Ray nodes, and nodes that announce their end."""
+"""A cluster of several Ray nodes: runs that grow and shrink, nodes that announce their end, scaling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator import driver, spec
+from orchestrator import driver, scaling, spec
 from orchestrator.records import RunRecords
 from tests.conftest import tandem
 
@@ -118,6 +118,25 @@ def test_a_node_that_announces_its_end_is_drained_with_a_checkpoint(
     assert gone[0] - announced[0] < 30, "the checkpoint came well within the grace period"
     assert any(attempt["first_step"] > 0 for attempt in run.attempts()), "it went on within the epoch"
     assert [epoch["epoch"] for epoch in run.epochs()] == [1]
+
+
+def test_scaling_is_measured_over_several_nodes(
+    tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
+) -> None:
+    cluster.add_node(num_cpus=1)
+    text = ELASTIC.format(model="tutorial_cnn", epochs=1, batch_size=32, workers=1, storage=tmp_path)
+    experiment = spec.load(experiment_file(text))
+    points = scaling.measure(experiment, [1, 2], module_path=tmp_path)
+    measured = {(point.mode, point.workers, point.batch_size) for point in points}
+    assert measured == {("strong", 1, 32), ("strong", 2, 32), ("weak", 1, 32), ("weak", 2, 64)}
+    assert len(points) == 4 * (scaling.EPOCHS - 1)
+
+    scales = scaling.summary(points, predict=[2, 4])
+    only = scales["only"]
+    assert only["efficiency"]["weak"][1] == 1
+    assert 0 < only["efficiency"]["strong"][2] < 2
+    assert 0 < only["predicted_efficiency"]["weak"][4] <= 1
+    assert scaling.measure(experiment, [1, 2], module_path=tmp_path) == points, "nothing is trained again"
 
 
 def _drain(node_id: str, *, grace_seconds: float) -> None:

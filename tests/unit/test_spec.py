@@ -68,6 +68,51 @@ arms:
         assert (optimizer["name"], optimizer["momentum"], optimizer["learning_rate"]) == ("sgd", 0.9, rate)
 
 
+def test_a_named_recipe_is_the_framework_s_own_and_what_is_written_besides_it_wins(
+    experiment_file: Write,
+) -> None:
+    text = """\
+name: recipes
+defaults: {recipe: tutorial, seeds: 1}
+arms:
+  keras: {framework: keras}
+  torch: {framework: torch, epochs: 2}
+  longer: {extends: torch, epochs: 20}
+  fast: {framework: torch, recipe: fast, optimizer: {learning_rate: 0.1}}
+"""
+    arms = spec.load(experiment_file(text)).arms
+    assert (arms["keras"].model, arms["keras"].batch_size) == ("tutorial_cnn", 32)
+    assert (arms["torch"].model, arms["torch"].batch_size, arms["torch"].epochs) == ("lenet5", 4, 2)
+    assert (arms["longer"].model, arms["longer"].epochs) == ("lenet5", 20)
+    assert arms["fast"].model == "speednet"
+    assert arms["fast"].optimizer.learning_rate == 0.1
+    assert arms["fast"].optimizer.momentum == 0.9
+    misspelt = problem(experiment_file, text.replace("recipe: fast", "recipe: fats"))
+    assert misspelt.endswith(
+        "experiment.yaml:7: recipe: 'fats' is not one of tutorial, fast, did you mean 'fast'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "expected"),
+    [
+        ("0", "scale.workers: 0 is wrong; it should be greater than 0"),
+        ("{min: 3, max: 2}", "workers min 3 exceeds max 2"),
+        ("{min: 1}", "scale.workers.max: missing"),
+    ],
+)
+def test_bad_numbers_of_workers(experiment_file: Write, workers: str, expected: str) -> None:
+    assert expected in problem(experiment_file, MINIMAL + f"scale: {{workers: {workers}}}\n")
+
+
+def test_elastic_workers_need_not_divide_the_batch(experiment_file: Write) -> None:
+    experiment = spec.load(experiment_file(MINIMAL + "scale: {workers: {min: 1, max: 3}}\n"))
+    assert (experiment.scale.min_workers, experiment.scale.max_workers) == (1, 3)
+    assert plan.concurrent_runs(experiment.scale, cpus=2, gpus=0) == 1
+    assert plan.concurrent_runs(experiment.scale, cpus=7, gpus=0) == 2
+    assert plan.concurrent_runs(experiment.scale, cpus=0, gpus=0) == 0
+
+
 def test_overrides_reach_arms_by_name_and_by_star(experiment_file: Write) -> None:
     experiment = spec.load(
         experiment_file(MINIMAL),

@@ -51,6 +51,7 @@ class KerasEngine:
     def __init__(self, task: Task, strategy: tf.distribute.Strategy) -> None:
         keras.utils.set_random_seed(task.seed)
         recipe = task.recipe
+        tf.config.experimental.enable_tensor_float_32_execution(recipe.precision == "tf32")
         keras.config.set_dtype_policy("mixed_bfloat16" if recipe.precision == "bfloat16" else "float32")
         self._task = task
         self._strategy = strategy

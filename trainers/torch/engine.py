@@ -41,6 +41,8 @@ class TorchEngine:
     def __init__(self, task: Task, *, use_gpu: bool) -> None:
         torch.manual_seed(task.seed)
         recipe = task.recipe
+        torch.backends.cuda.matmul.allow_tf32 = recipe.precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
         self._task = task
         self._device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
         self._precision = (
@@ -75,6 +77,12 @@ class TorchEngine:
         """Trainable weights."""
         return sum(weight.numel() for weight in self._parameters)
 
+    def _on_device(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor
+
     def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
         x = torch.addcmul(self._offset, pixels.permute(0, 3, 1, 2).float(), self._scale)
         if self._kernel is not None:
@@ -95,8 +103,7 @@ class TorchEngine:
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and right answers."""
         self._model.train()
-        images = torch.from_numpy(steps.images).to(self._device, non_blocking=True)
-        labels = torch.from_numpy(steps.labels).to(self._device, non_blocking=True)
+        images, labels = self._on_device(steps.images), self._on_device(steps.labels)
         losses, answers = [], []
         for step in range(len(steps)):
             loss, logits = self._loss(images[step], labels[step])
@@ -118,8 +125,7 @@ class TorchEngine:
     def gradients(self, steps: Steps) -> Weights:
         """A built-in model's gradients of the first step's loss, over all workers."""
         self._model.train()
-        images, labels = torch.from_numpy(steps.images[0]), torch.from_numpy(steps.labels[0])
-        loss, _ = self._loss(images.to(self._device), labels.to(self._device))
+        loss, _ = self._loss(self._on_device(steps.images[0]), self._on_device(steps.labels[0]))
         self._backward(loss, steps.loss_scale)
         return get_gradients(self._module)
 
@@ -127,7 +133,7 @@ class TorchEngine:
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels]."""
         self._module.eval()
-        pixels = torch.from_numpy(images).to(self._device)
+        pixels = self._on_device(images)
         with self._averaged(), self._precision:
             return self._module(self._inputs(pixels)).float().cpu().numpy()
 
