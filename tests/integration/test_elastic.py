@@ -28,18 +28,23 @@ from torch import nn
 
 
 class Slow(nn.Module):
-    def __init__(self, image_shape, num_classes):
+    def __init__(self, image_shape, num_classes, seconds):
         super().__init__()
+        self.seconds = seconds
         self.dense = nn.Linear(image_shape[0] * image_shape[1] * image_shape[2], num_classes)
 
     def forward(self, x):
         if self.training:
-            time.sleep(0.25)
+            time.sleep(self.seconds)
         return self.dense(x.flatten(1))
 
 
 def slow(image_shape, num_classes):
-    return Slow(image_shape, num_classes)
+    return Slow(image_shape, num_classes, 0.1)
+
+
+def slower(image_shape, num_classes):
+    return Slow(image_shape, num_classes, 0.25)
 """
 
 
@@ -69,8 +74,9 @@ def execute(file: Path, watch: Callable[[RunRecords], None]) -> RunRecords:
 def test_a_run_grows_and_shrinks_with_the_cluster_and_keeps_its_result(
     tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
 ) -> None:
+    (tmp_path / "slow_models.py").write_text(SLOW_MODEL)
     text = ELASTIC.format(
-        model="tutorial_cnn", epochs=40, batch_size=32, workers="{min: 1, max: 2}", storage=tmp_path
+        model="slow_models:slow", epochs=14, batch_size=32, workers="{min: 1, max: 2}", storage=tmp_path
     )
     nodes = []
 
@@ -85,11 +91,11 @@ def test_a_run_grows_and_shrinks_with_the_cluster_and_keeps_its_result(
 
     run = execute(experiment_file(text), watch)
     assert [attempt["workers"] for attempt in run.attempts()][:3] == [1, 2, 1]
-    assert [epoch["epoch"] for epoch in run.epochs()] == list(range(1, 41))
+    assert [epoch["epoch"] for epoch in run.epochs()] == list(range(1, 15))
     assert run.result() is not None
 
     alone = text.replace("{min: 1, max: 2}", "1").replace("name: elastic", "name: alone")
-    assert tandem("run", experiment_file(alone.replace("epochs: 40", "epochs: 3"))).returncode == 0
+    assert tandem("run", experiment_file(alone.replace("epochs: 14", "epochs: 3"))).returncode == 0
     same = next((tmp_path / "alone" / "runs").iterdir()).name
     expected = RunRecords(driver.Storage(str(tmp_path / "alone")), same).epochs()
     for epoch, reference in zip(run.epochs(), expected, strict=False):
@@ -101,7 +107,7 @@ def test_a_node_that_announces_its_end_is_drained_with_a_checkpoint(
 ) -> None:
     (tmp_path / "slow_models.py").write_text(SLOW_MODEL)
     text = ELASTIC.format(
-        model="slow_models:slow", epochs=1, batch_size=12, workers="{min: 1, max: 2}", storage=tmp_path
+        model="slow_models:slower", epochs=1, batch_size=12, workers="{min: 1, max: 2}", storage=tmp_path
     )
     doomed = cluster.add_node(num_cpus=1)
     announced, gone = [], []

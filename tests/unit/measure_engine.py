@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from trainers import checkpoints
 from trainers.contract import Engine, State, Steps, Task
 from trainers.data import Dataset
 from trainers.initial import initial_weights
@@ -46,6 +47,13 @@ DATASET = Dataset(
     channel_mean=np.zeros(3, np.float32),
     channel_std=np.ones(3, np.float32),
 )
+
+
+def stored(state: State) -> State:
+    """A state as it comes back from storage."""
+    unpacked = checkpoints.unpack(*checkpoints.pack(state))
+    assert unpacked is not None
+    return unpacked
 
 
 def steps(learning_rate: float, first: int = 0, last: int = 6, size: int = 16) -> Steps:
@@ -135,7 +143,7 @@ class Side:
             whole.train_steps(steps(0.001, last=4))
             first = self.engine(**recipe)
             first.train_steps(steps(0.001, last=2))
-            halfway = first.state()
+            halfway = stored(first.state())
             second = self.engine(**recipe)
             second.load_state(halfway)
             second.train_steps(steps(0.001, first=2, last=4))
@@ -169,7 +177,7 @@ class Side:
         ((_, step), halfway) = next(iter(states.items()))
         assert 0 < step < 10
         second = self.engine(**recipe)
-        second.load_state(halfway)
+        second.load_state(stored(halfway))
         resumed = train_on(second, first_step=step)
         same = all(np.array_equal(expected[name], resumed[name]) for name in expected)
         self.measured["resumed/within an epoch"] = np.array(same)

@@ -188,10 +188,14 @@ class TorchEngine:
                 if name.startswith("model/")
             }
         )
+        weights = self._optimizer.param_groups[0]["params"]
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer/"):
                 _, index, slot = name.split("/")
+                weight = weights[int(index)]
+                if value.shape == weight.shape:  # fused kernels pair elements by their place in memory
+                    value = torch.empty_like(weight).copy_(value)
                 slots.setdefault(int(index), {})[slot] = value
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": slots})
         for index, value in enumerate(self._average):
