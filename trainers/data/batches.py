@@ -15,7 +15,7 @@ from trainers.contract import Steps
 from trainers.recipes import Augmentation
 
 _ORDER, _AUGMENT = 0, 1
-_BYTES_PER_GATHER = 6 << 20
+_BYTES_TOGETHER, _STEPS_TOGETHER = 2 << 20, 32
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -61,7 +61,8 @@ def epoch_steps(
     order = epoch_order(n, seed=seed, epoch=epoch)
     draws = _draw(augmentation, n, seed=seed, epoch=epoch)
     whole = n // batch_size
-    together = max(1, int(_BYTES_PER_GATHER / (images[0].nbytes * batch_size / world_size)))
+    in_memory = int(_BYTES_TOGETHER / (images[0].nbytes * batch_size / world_size))
+    together = min(max(1, in_memory), _STEPS_TOGETHER)
     firsts = [step for step in range(whole) if step % together == 0 or step == first_step]
     blocks = list(zip(firsts, [*firsts[1:], whole], strict=True)) if firsts else []
     if n % batch_size:
