@@ -76,7 +76,7 @@ def test_a_run_grows_and_shrinks_with_the_cluster_and_keeps_its_result(
 ) -> None:
     (tmp_path / "slow_models.py").write_text(SLOW_MODEL)
     text = ELASTIC.format(
-        model="slow_models:slow", epochs=14, batch_size=32, workers="{min: 1, max: 2}", storage=tmp_path
+        model="slow_models:slow", epochs=9, batch_size=32, workers="{min: 1, max: 2}", storage=tmp_path
     )
     nodes = []
 
@@ -91,11 +91,11 @@ def test_a_run_grows_and_shrinks_with_the_cluster_and_keeps_its_result(
 
     run = execute(experiment_file(text), watch)
     assert [attempt["workers"] for attempt in run.attempts()][:3] == [1, 2, 1]
-    assert [epoch["epoch"] for epoch in run.epochs()] == list(range(1, 15))
+    assert [epoch["epoch"] for epoch in run.epochs()] == list(range(1, 10))
     assert run.result() is not None
 
     alone = text.replace("{min: 1, max: 2}", "1").replace("name: elastic", "name: alone")
-    assert tandem("run", experiment_file(alone.replace("epochs: 14", "epochs: 3"))).returncode == 0
+    assert tandem("run", experiment_file(alone.replace("epochs: 9", "epochs: 2"))).returncode == 0
     same = next((tmp_path / "alone" / "runs").iterdir()).name
     expected = RunRecords(driver.Storage(str(tmp_path / "alone")), same).epochs()
     for epoch, reference in zip(run.epochs(), expected, strict=False):
@@ -126,6 +126,7 @@ def test_a_node_that_announces_its_end_is_drained_with_a_checkpoint(
     assert [epoch["epoch"] for epoch in run.epochs()] == [1]
 
 
+@pytest.mark.slow
 def test_scaling_is_measured_over_several_nodes(
     tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
 ) -> None:

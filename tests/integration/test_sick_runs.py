@@ -151,6 +151,7 @@ def test_a_hung_worker_is_replaced(tmp_path: Path, sick: Callable[..., Path]) ->
     assert [epoch["epoch"] for epoch in run.epochs()] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_stopped_process_is_replaced(tmp_path: Path, sick: Callable[..., Path]) -> None:
     process = start_tandem("run", sick("batch_size: 2", hang_seconds=8))
     wait_for(lambda: (tmp_path / "sick").is_dir() and bool(only_run(tmp_path).epochs()), process)
