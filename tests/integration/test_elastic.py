@@ -71,6 +71,7 @@ def execute(file: Path, watch: Callable[[RunRecords], None]) -> RunRecords:
     return run
 
 
+@pytest.mark.slow
 def test_a_run_grows_and_shrinks_with_the_cluster_and_keeps_its_result(
     tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
 ) -> None:
