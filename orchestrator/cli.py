@@ -17,7 +17,7 @@ from trainers.errors import InputError, TandemError
 
 if TYPE_CHECKING:
     from orchestrator.records import ExperimentRecords
-    from orchestrator.spec import Experiment
+    from orchestrator.spec import Experiment, Scale
 
 app = typer.Typer(
     name="tandem",
@@ -70,11 +70,10 @@ def resume(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = 
 def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) -> None:
     """Check an experiment, its data, its storage and this machine's capacity; train nothing."""
     with _errors(debug):
-        from orchestrator import driver, environment, spec
+        from orchestrator import driver, spec
 
         experiment = spec.load(file, set_ or [])
-        gpus = len(environment.gpus())
-        fit = driver.check_capacity(experiment.scale, cpus=environment.available_cpus(), gpus=gpus)
+        fit = _local_capacity(experiment.scale)
         prepared = driver.prepare(experiment, driver.open_records(experiment))
         data = prepared.dataset
         height, width, channels = data.image_shape
@@ -133,7 +132,7 @@ def scaling(
 ) -> None:
     """Measure every arm on 1, 2, … workers, and predict larger scales with a stated error."""
     with _errors(debug):
-        from orchestrator import driver, environment, scaling, spec
+        from orchestrator import driver, scaling, spec
         from orchestrator.clusters.local import local_ray
         from orchestrator.report import figures
 
@@ -142,7 +141,7 @@ def scaling(
         if len(counts) < 2 or counts[0] < 1:
             raise InputError(f"--workers {workers!r}: give at least two numbers, such as 1,2,4")
         scale = experiment.scale.model_copy(update={"workers": counts[-1]})
-        driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
+        _local_capacity(scale)
         with local_ray():
             points = scaling.measure(experiment, counts, module_path=file.resolve().parent)
         scales = scaling.summary(points, predict=[counts[-1] * 2**power for power in range(4)])
@@ -180,12 +179,19 @@ def schema() -> None:
     typer.echo(json.dumps(spec.json_schema(), indent=2))
 
 
+def _local_capacity(scale: Scale) -> int:
+    """How many runs this machine holds at once, or the sentence that says what would fit."""
+    from orchestrator import driver, environment
+
+    return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
+
+
 def _train_and_report(
     experiment: Experiment, records: ExperimentRecords, module_path: Path, as_json: bool
 ) -> None:
     from rich.console import Console
 
-    from orchestrator import driver, environment
+    from orchestrator import driver
     from orchestrator.clusters.local import local_ray
     from orchestrator.progress import Progress
 
@@ -193,11 +199,7 @@ def _train_and_report(
     directory = records.storage.url
     try:
         with _termination_as_interrupt():
-            driver.check_capacity(
-                experiment.scale,
-                cpus=environment.available_cpus(),
-                gpus=len(environment.gpus()),
-            )
+            _local_capacity(experiment.scale)
             with console.status("reading the data"):
                 prepared = driver.prepare(experiment, records)
             for warning in prepared.dataset.warnings:

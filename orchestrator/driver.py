@@ -20,7 +20,6 @@ from orchestrator.worker import is_open
 from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
 from trainers.data import Dataset, open_dataset
 from trainers.errors import InputError
-from trainers.inputs import input_transform
 from trainers.recipes import Recipe
 
 _PROBE_BYTES = 1 << 20
@@ -79,7 +78,7 @@ def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:
             f"arms.{name}.whitening.patch {arm.whitening.patch} is larger than images of "
             f"{width}x{height} pixels; choose a smaller one"
         )
-    seen = input_transform(dataset, arm).output_shape(dataset.image_shape)
+    seen = arm.model_shape(dataset.image_shape)
     smallest = SMALLEST_IMAGE.get(arm.model, 1)
     if min(seen[:2]) < smallest:
         raise InputError(

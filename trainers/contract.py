@@ -41,7 +41,7 @@ class Task:
     @property
     def model_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of what the model sees."""
-        return self.inputs.output_shape(self.image_shape)
+        return self.recipe.model_shape(self.image_shape)
 
 
 @dataclasses.dataclass(frozen=True)

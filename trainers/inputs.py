@@ -30,14 +30,6 @@ class InputTransform:
     stride: int = 1
     """Of the convolution, which pads nothing."""
 
-    def output_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Height, width and channels that the model sees of an image."""
-        if self.kernel is None:
-            return image_shape
-        patch, features = self.kernel.shape[0], self.kernel.shape[-1]
-        height, width = ((side - patch) // self.stride + 1 for side in image_shape[:2])
-        return height, width, features
-
 
 def input_transform(dataset: Dataset, recipe: Recipe) -> InputTransform:
     """The transform that a recipe asks for on a data set."""

@@ -23,10 +23,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError")
-        or any(
-            words in str(error).lower()
-            for words in ("not enough memory", "out of memory", "can't allocate memory")
-        )
+        or any(words in str(error).lower() for words in _WORDS)
     )
 
 

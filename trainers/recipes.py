@@ -161,6 +161,14 @@ class Recipe(Block):
         False, description="Evaluate the mean of each image's logits and its mirror image's."
     )
 
+    def model_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Height, width and channels that the model sees of an image."""
+        if self.whitening is None:
+            return image_shape
+        patch, stride = self.whitening.patch, self.whitening.stride
+        height, width = ((side - patch) // stride + 1 for side in image_shape[:2])
+        return height, width, 2 * patch**2 * image_shape[2]
+
 
 NAMED_RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "tutorial": {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainers.initial import initial_weights
-from trainers.inputs import InputTransform, whitening_kernel
+from trainers.inputs import whitening_kernel
 from trainers.recipes import (
     NAMED_RECIPES,
     Adam,
@@ -106,8 +106,6 @@ def test_whitened_patches_are_uncorrelated_with_unit_variance_and_come_with_thei
 
 
 def test_a_whitened_image_has_the_shape_that_the_convolution_gives() -> None:
-    kernel = np.zeros((3, 3, 3, 54), np.float32)
-    ones = np.ones(3, np.float32)
-    transform = InputTransform(scale=ones, offset=ones, kernel=kernel, stride=2)
-    assert transform.output_shape((32, 32, 3)) == (15, 15, 54)
-    assert InputTransform(scale=ones, offset=ones).output_shape((32, 30, 3)) == (32, 30, 3)
+    recipe = Recipe(whitening=Whitening(patch=3, stride=2))
+    assert recipe.model_shape((32, 32, 3)) == (15, 15, 54)
+    assert Recipe().model_shape((32, 30, 3)) == (32, 30, 3)
