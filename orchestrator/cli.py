@@ -16,6 +16,9 @@ import typer
 from trainers.errors import InputError, TandemError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.driver import Prepared
     from orchestrator.records import ExperimentRecords
     from orchestrator.spec import Experiment, Scale
 
@@ -54,6 +57,21 @@ def run(file: ExperimentFile, set_: Overrides = None, as_json: AsJson = False, d
 
 
 @app.command()
+def sweep(
+    file: ExperimentFile, set_: Overrides = None, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Search each arm's hyperparameters under an equal budget, then compare the winners."""
+    with _errors(debug):
+        from orchestrator import driver, spec
+
+        experiment = spec.load(file, set_ or [])
+        if experiment.sweep is None:
+            raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
+        records = driver.open_records(experiment)
+        _train_and_report(experiment, records, file.resolve().parent, as_json, searches=True)
+
+
+@app.command()
 def resume(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = False) -> None:
     """Go on with an experiment that was interrupted or failed; what is done stays done."""
     with _errors(debug):
@@ -62,8 +80,10 @@ def resume(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = 
 
         records = ExperimentRecords(Storage(directory))
         document = records.document()
-        experiment = spec.from_json(document["experiment"])
-        _train_and_report(experiment, records, Path(document["module_path"]), as_json)
+        sweep = document.get("sweep")
+        experiment = spec.from_json((sweep or document)["experiment"])
+        module_path = Path(document["module_path"])
+        _train_and_report(experiment, records, module_path, as_json, searches=sweep is not None)
 
 
 @app.command()
@@ -187,13 +207,17 @@ def _local_capacity(scale: Scale) -> int:
 
 
 def _train_and_report(
-    experiment: Experiment, records: ExperimentRecords, module_path: Path, as_json: bool
+    experiment: Experiment,
+    records: ExperimentRecords,
+    module_path: Path,
+    as_json: bool,
+    *,
+    searches: bool = False,
 ) -> None:
     from rich.console import Console
 
     from orchestrator import driver
     from orchestrator.clusters.local import local_ray
-    from orchestrator.progress import Progress
 
     console = Console(stderr=True)
     directory = records.storage.url
@@ -204,16 +228,40 @@ def _train_and_report(
                 prepared = driver.prepare(experiment, records)
             for warning in prepared.dataset.warnings:
                 console.print(f"note: {warning}")
-            driver_session = driver.begin(prepared, module_path=module_path)
-            if driver.open_runs(prepared, driver_session):
-                progress = Progress(prepared, console)
-                with local_ray(), progress.shown():
-                    driver.execute(prepared, driver_session, module_path=module_path, watch=progress.refresh)
+            if searches:
+                _search_and_train(prepared, module_path, console)
+            else:
+                driver_session = driver.begin(prepared, module_path=module_path)
+                if driver.open_runs(prepared, driver_session):
+                    with local_ray():
+                        _train(prepared, driver_session, module_path, console)
     except KeyboardInterrupt:
         console.print(f"interrupted; go on with: tandem resume {directory}", soft_wrap=True)
         raise typer.Exit(130) from None
     if _report(records, as_json):
         raise typer.Exit(1)
+
+
+def _search_and_train(prepared: Prepared, module_path: Path, console: Console) -> None:
+    from orchestrator.clusters.local import local_ray
+    from orchestrator.progress import SweepProgress
+    from orchestrator.sweep import sweep
+
+    driver_session = sweep.begin(prepared, module_path=module_path)
+    with local_ray():
+        progress = SweepProgress(prepared, console)
+        with progress.shown():
+            won = sweep.search(prepared, driver_session, module_path=module_path, watch=progress.refresh)
+        _train(won, driver_session, module_path, console)
+
+
+def _train(prepared: Prepared, driver_session: str, module_path: Path, console: Console) -> None:
+    from orchestrator import driver
+    from orchestrator.progress import Progress
+
+    progress = Progress(prepared, console)
+    with progress.shown():
+        driver.execute(prepared, driver_session, module_path=module_path, watch=progress.refresh)
 
 
 def _report(records: ExperimentRecords, as_json: bool) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from orchestrator import compare, environment, lockstep, parity, plan, training
 from orchestrator.parity import Parity
 from orchestrator.plan import Run, Session
-from orchestrator.records import ExperimentRecords, RunRecords, Storage, StorageError
+from orchestrator.records import ExperimentRecords, Record, RunRecords, Storage, StorageError
 from orchestrator.spec import Arm, Experiment, Scale
 from orchestrator.worker import is_open
 from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
@@ -120,14 +120,35 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     )
 
 
-def begin(prepared: Prepared, *, module_path: Path) -> str:
+def begin(prepared: Prepared, *, module_path: Path, sweep: Record | None = None) -> str:
     """Write what the experiment is and that a driver starts; returns the name of this start."""
     driver_session = uuid.uuid4().hex[:8]
+    describe(prepared, module_path=module_path, sweep=sweep)
+    prepared.records.add_session(
+        {
+            "driver_session": driver_session,
+            "started_at": time.time(),
+            "command": ["tandem", *sys.argv[1:]],
+            "environment": environment.describe(),
+        }
+    )
+    return driver_session
+
+
+def describe(prepared: Prepared, *, module_path: Path, sweep: Record | None = None) -> None:
+    """Write what the experiment is.
+
+    Args:
+        prepared: from `prepare`.
+        module_path: directory that users' own models are imported from.
+        sweep: where the arms' recipes come from, if they were searched for.
+    """
     experiment, dataset = prepared.experiment, prepared.dataset
     prepared.records.begin(
         {
             "experiment": experiment.model_dump(mode="json"),
             "module_path": str(module_path),
+            "sweep": sweep,
             "runs": [
                 {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed}
                 for run in prepared.runs
@@ -143,14 +164,6 @@ def begin(prepared: Prepared, *, module_path: Path) -> str:
             },
         }
     )
-    prepared.records.add_session(
-        {
-            "driver_session": driver_session,
-            "started_at": time.time(),
-            "command": ["tandem", *sys.argv[1:]],
-            "environment": environment.describe(),
-        }
-    )
     for run in prepared.runs:
         prepared.records.run(run.id).describe(
             {
@@ -162,7 +175,6 @@ def begin(prepared: Prepared, *, module_path: Path) -> str:
                 "scale": experiment.scale.model_dump(mode="json"),
             }
         )
-    return driver_session
 
 
 def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch: Callable[[], None]) -> None:
@@ -183,10 +195,7 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
     """
     import ray
 
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    lanes = check_capacity(
-        prepared.experiment.scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0)
-    )
+    lanes = cluster_capacity(prepared.experiment.scale)
     waiting = plan.sessions(open_runs(prepared, driver_session), lanes=lanes)
     fit = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(training.fit)
     training_now: dict[ray.ObjectRef[training.Failure | None], Session] = {}
@@ -208,6 +217,18 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
                 if _first_open(prepared, session, driver_session) is not None:
                     waiting.insert(0, session)
     _keep_disagreements(prepared)
+
+
+def cluster_capacity(scale: Scale) -> int:
+    """How many runs the Ray cluster that this process is connected to holds at once.
+
+    Raises:
+        InputError: not even one.
+    """
+    import ray
+
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return check_capacity(scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
 
 
 def open_runs(prepared: Prepared, driver_session: str) -> list[Run]:
@@ -291,7 +312,7 @@ def _note_failure(
             "failed_at": time.time(),
             "cause": cause,
             "detail": detail,
-            "given_up": failure.kind == "error" or out_of_retries,
+            "given_up": failure.kind != "lost" or out_of_retries,
         }
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -13,16 +15,19 @@ from rich.table import Table
 from orchestrator.driver import Prepared
 from orchestrator.plan import Run
 from orchestrator.records import Record, RunRecords
+from orchestrator.sweep.records import TrialRecord, best_trial
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.searcher import ArmSearcher
+
+_REDRAW_SECONDS = 0.5
 
 
-class Progress:
-    """Reads the records of runs that are not done and redraws the table."""
+class _Live:
+    """A table on a terminal, plain lines on a pipe."""
 
-    def __init__(self, prepared: Prepared, console: Console) -> None:
-        self._prepared = prepared
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._done: dict[str, Record] = {}
-        self._announced: dict[str, int] = {}
         self._live: Live | None = None
 
     @contextmanager
@@ -34,6 +39,25 @@ class Progress:
         with Live(console=self._console, auto_refresh=False) as self._live:
             yield
 
+    def _say(self, line: str) -> None:
+        """Without a terminal, print a line."""
+        if self._live is None:
+            self._console.print(line, soft_wrap=True)
+
+    def _redraw(self, table: Table) -> None:
+        if self._live is not None:
+            self._live.update(table, refresh=True)
+
+
+class Progress(_Live):
+    """Reads the records of runs that are not done and redraws the table."""
+
+    def __init__(self, prepared: Prepared, console: Console) -> None:
+        super().__init__(console)
+        self._prepared = prepared
+        self._done: dict[str, Record] = {}
+        self._announced: dict[str, int] = {}
+
     def refresh(self) -> None:
         """Read what is new and show it."""
         table = Table("run", "epoch", "validation", "train", "images/s", "left", box=None)
@@ -44,8 +68,7 @@ class Progress:
             epochs = records.epochs() if self._is_moving(run) else []
             self._announce(run, epochs)
             table.add_row(*self._row(run, records, epochs))
-        if self._live is not None:
-            self._live.update(table, refresh=True)
+        self._redraw(table)
 
     def _is_moving(self, run: Run) -> bool:
         return run.id not in self._done or self._announced.get(run.id, 0) < run.recipe.epochs
@@ -53,11 +76,10 @@ class Progress:
     def _announce(self, run: Run, epochs: list[Record]) -> None:
         """Without a terminal, say each epoch once."""
         for record in epochs[self._announced.get(run.id, 0) :]:
-            if self._live is None:
-                self._console.print(
-                    f"{run.arm} seed {run.seed}: epoch {record['epoch']}/{run.recipe.epochs}, "
-                    f"{_accuracy(record)}, {record['images_per_second']:,.0f} images/s"
-                )
+            self._say(
+                f"{run.arm} seed {run.seed}: epoch {record['epoch']}/{run.recipe.epochs}, "
+                f"{_accuracy(record)}, {record['images_per_second']:,.0f} images/s"
+            )
         self._announced[run.id] = max(self._announced.get(run.id, 0), len(epochs))
 
     def _row(self, run: Run, records: RunRecords, epochs: list[Record]) -> list[str]:
@@ -82,6 +104,65 @@ class Progress:
             f"{last['images_per_second']:,.0f}",
             f"{left // 60:.0f}:{left % 60:02.0f}",
         ]
+
+
+class SweepProgress(_Live):
+    """Each arm's search: best so far, how many trials run, ended, were stopped early or failed."""
+
+    def __init__(self, prepared: Prepared, console: Console) -> None:
+        super().__init__(console)
+        assert prepared.experiment.sweep is not None
+        self._sweep = prepared.experiment.sweep
+        self._arms = list(prepared.experiment.arms)
+        self._rows: dict[str, list[str]] = {}
+        self._refreshed_at = 0.0
+
+    def refresh(self, arm: str, searcher: ArmSearcher) -> None:
+        """Show what one arm's search has come to."""
+        for trial in searcher.take_ended():
+            self._say(f"{arm} trial {trial.number}: {self._ending(trial)}; {_params(trial)}")
+        if self._live is None or time.monotonic() - self._refreshed_at < _REDRAW_SECONDS:
+            return
+        self._refreshed_at = time.monotonic()
+        self._rows[arm] = self._row(arm, searcher)
+        goal = self._sweep.objective[0].replace("_", " ")
+        table = Table("arm", f"best {goal}", "running", "done", "stopped", "failed", "left", box=None)
+        for name in self._arms:
+            table.add_row(*self._rows.get(name, [name, "", "", "", "", "", "waiting"]))
+        self._redraw(table)
+
+    def _row(self, arm: str, searcher: ArmSearcher) -> list[str]:
+        trials = list(searcher.trials.values())
+        states = Counter(trial.state for trial in trials)
+        best = best_trial(trials, self._sweep)
+        left = searcher.spending.seconds_left
+        return [
+            arm,
+            "" if best is None else f"{best.value(self._sweep.objective[0]):.4g} ({_params(best)})",
+            str(states[None]),
+            str(states["done"]),
+            str(states["stopped"]),
+            str(states["failed"] + states["diverged"]),
+            "" if left is None else f"{left // 60:.0f}:{left % 60:02.0f}",
+        ]
+
+    def _ending(self, trial: TrialRecord) -> str:
+        if trial.state in ("failed", "diverged"):
+            return f"{trial.state}, {trial.cause}"
+        values = [
+            f"{goal.replace('_', ' ')} {value:.4g}"
+            for goal in self._sweep.objective
+            if (value := trial.value(goal)) is not None
+        ]
+        epochs = f"{len(trial.epochs)} epoch{'s' if len(trial.epochs) != 1 else ''}"
+        return f"{trial.state} after {epochs}, {', '.join(values) or 'nothing measured'}"
+
+
+def _params(trial: TrialRecord) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in trial.params.items()
+    )
 
 
 def _accuracy(record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -34,6 +35,7 @@ class Recorder:
         world_size: int,
         started: float,
         expects_preemption: bool,
+        goes_on: Callable[[EpochMetrics], bool],
     ) -> None:
         self._records = records
         self._engine = engine
@@ -41,6 +43,7 @@ class Recorder:
         self._writes = rank == 0
         self._started = started
         self._expects_preemption = expects_preemption
+        self._goes_on = goes_on
         self._saved_for_preemption = False
         self._asked_at = self._kept_at = time.monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="records")
@@ -51,9 +54,12 @@ class Recorder:
             heartbeat=watchdog.heartbeat,
         )
 
-    def _after_epoch(self, metrics: EpochMetrics) -> None:
-        if not self._writes:
-            return
+    def _after_epoch(self, metrics: EpochMetrics) -> bool:
+        if self._writes:
+            self._keep_epoch(metrics)
+        return self._goes_on(metrics)
+
+    def _keep_epoch(self, metrics: EpochMetrics) -> None:
         start = time.perf_counter()
         self.settle()
         state = self._healthy_state(f"epoch {metrics.epoch}")

@@ -125,6 +125,11 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self._files.delete_file(self._path(name))
 
+    def delete_directory(self, name: str) -> None:
+        """Remove a directory with all that is in it, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files.delete_dir(self._path(name))
+
     def read_json(self, name: str) -> Record | None:
         """A JSON file's contents, or None where there is none or it is damaged."""
         content = self.read(name)
@@ -188,6 +193,16 @@ class Position:
     state: State | None
 
 
+@dataclasses.dataclass(frozen=True)
+class PackedState:
+    """A checkpoint of a finished epoch as it is stored."""
+
+    content: bytes
+    sha256: str
+    epochs: list[Record]
+    """Metrics of the epochs up to it."""
+
+
 class RunRecords:
     """One run's directory."""
 
@@ -223,6 +238,27 @@ class RunRecords:
         for old in self._checkpoint_epochs()[:-_CHECKPOINTS_KEPT]:
             self._files.delete(f"checkpoints/{old:05d}.json")
             self._files.delete(f"checkpoints/{old:05d}.npz")
+
+    def packed_state(self, epoch: int) -> PackedState | None:
+        """The checkpoint of an epoch as it is stored, or None while it is not there in full."""
+        header = self._files.read_json(f"checkpoints/{epoch:05d}.json")
+        content = self._files.read(f"checkpoints/{epoch:05d}.npz")
+        epochs = [record for record in self.epochs() if record["epoch"] <= epoch]
+        if header is None or content is None or not epochs or epochs[-1]["epoch"] != epoch:
+            return None
+        return PackedState(content, header["sha256"], epochs)
+
+    def adopt(self, content: bytes, sha256: str, epochs: list[Record]) -> None:
+        """Begin with what another run's `packed_state` gave."""
+        epoch = epochs[-1]["epoch"]
+        self._files.write(f"checkpoints/{epoch:05d}.npz", content)
+        self._files.write_json(f"checkpoints/{epoch:05d}.json", {"epoch": epoch, "sha256": sha256})
+        lines = "".join(json.dumps(record) + "\n" for record in epochs)
+        self._files.write("epochs.jsonl", lines.encode())
+
+    def drop_states(self) -> None:
+        """Delete all checkpoints; nothing goes on from here."""
+        self._files.delete_directory("checkpoints")
 
     def keep_partial(self, epoch: int, step: int, state: State) -> None:
         """Keep the state after so many steps of an unfinished epoch."""

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
+from orchestrator.sweep.spec import Sweep
 from trainers.contract import FRAMEWORKS
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
@@ -92,6 +93,7 @@ class Scale(Block):
     hang_seconds: float = Field(
         600, gt=0, description="Workers that do nothing for so long are ended and started again."
     )
+    price_per_worker_hour: float | None = Field(None, ge=0, description="What a worker costs, in your money.")
 
     @property
     def min_workers(self) -> int:
@@ -111,6 +113,7 @@ class Experiment(Block):
     data: DataSpec = DataSpec()
     arms: dict[str, Arm] = Field(min_length=1)
     scale: Scale = Scale()
+    sweep: Sweep | None = Field(None, description="What `tandem sweep` searches.")
     storage: str = Field(
         "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."
     )
@@ -132,7 +135,29 @@ class Experiment(Block):
                     f"{self.scale.workers} workers; {_divisible(arm.batch_size, self.scale.workers)}"
                     f" do, and so do {_divisors(arm.batch_size)} workers"
                 )
+        if self.sweep is not None:
+            _check_sweep(self, self.sweep)
         return self
+
+
+def _check_sweep(experiment: Experiment, sweep: Sweep) -> None:
+    from orchestrator.sweep import space
+
+    for name in sweep.arms:
+        if name not in experiment.arms:
+            hint = _nearest(name, experiment.arms)
+            raise ValueError(f"sweep.arms.{name}: no arm is called {name!r}{hint}")
+    if experiment.data.validation == 0:
+        raise ValueError("sweep: trials are judged on the validation split; set data.validation above 0")
+    workers = experiment.scale.workers
+    for name, arm in experiment.arms.items():
+        for recipe in space.check(name, arm.recipe(), sweep):
+            if isinstance(workers, int) and recipe.batch_size % workers:
+                raise ValueError(
+                    f"sweep.space.batch_size: {recipe.batch_size} does not divide over {workers} workers"
+                )
+        if sweep.budget_of(name).cost is not None and not experiment.scale.price_per_worker_hour:
+            raise ValueError("sweep.budget.cost: needs a price; set scale.price_per_worker_hour")
 
 
 def _divisible(size: int, workers: int) -> str:
@@ -263,9 +288,10 @@ def _scalar(node: yaml.Node) -> Any:
 def _absolute_paths(document: dict[str, _Node], base: Path) -> None:
     if "storage" in document:
         document["storage"] = _absolute(document["storage"], base)
-    data = document.get("data")
-    if data is not None and isinstance(data.value, dict) and "path" in data.value:
-        data.value["path"] = _absolute(data.value["path"], base)
+    for block, field in (("data", "path"), ("sweep", "start_from")):
+        node = document.get(block)
+        if node is not None and isinstance(node.value, dict) and field in node.value:
+            node.value[field] = _absolute(node.value[field], base)
 
 
 def _absolute(node: _Node, base: Path) -> _Node:
@@ -276,24 +302,32 @@ def _absolute(node: _Node, base: Path) -> _Node:
 
 def _override(root: _Node, override: str) -> _Node:
     target, equals, text = override.partition("=")
-    path = target.strip().split(".")
+    path = _field_path(target.strip())
     if not equals or not all(path):
         raise InputError(f"--set {override!r}: write it as field.path=value, such as scale.workers=2")
     value = _parse(text, "--set") if text.strip() else _Node("", "--set")
     place = f"--set {target.strip()}"
     arms = root.value["arms"].value if "arms" in root.value else {}
-    if path[0] not in {"name", "data", "defaults", "arms", "scale", "storage"}:
+    if path[0] not in {*Experiment.model_fields, "defaults"}:
         if path[0] not in arms:
             hint = _nearest(path[0], [*arms, *Experiment.model_fields])
             raise InputError(f"{place}: {path[0]!r} is neither a field nor an arm{hint}")
         path = ["arms", *path]
-    if path in (["data", "path"], ["storage"]):
+    if path in (["data", "path"], ["storage"], ["sweep", "start_from"]):
         value = _absolute(value, Path.cwd())
     if path[:2] == ["arms", "*"]:
         for name in arms:
             root = _replaced(root, ["arms", name, *path[2:]], value, place)
         return root
     return _replaced(root, path, value, place)
+
+
+def _field_path(target: str) -> list[str]:
+    """The steps of a dotted path; the name of a sweep's parameter is one step, dots and all."""
+    before, space, parameter = target.partition(".space.")
+    if target.startswith("sweep.") and space:
+        return [*before.split("."), "space", parameter]
+    return target.split(".")
 
 
 def _replaced(node: _Node, path: list[str], value: _Node, place: str) -> _Node:
@@ -390,15 +424,18 @@ def _validate(root: _Node, file: str) -> Experiment:
         raise InputError("\n".join(dict.fromkeys(problems))) from error
 
 
+_TAGS = {"sgd", "adam", "adamw", "constant", "cosine", "one_cycle", "count", "range"}
+_TAGS |= {"none", "asha", "hyperband", "median", "pbt"}
+
+
 def _sentence(root: _Node, file: str, problem: dict[str, Any]) -> str:
-    tags = {"sgd", "adam", "adamw", "constant", "cosine", "one_cycle", "count", "range"}
-    path = [step for step in problem["loc"] if step not in tags]
+    path = [step for step in problem["loc"] if step not in _TAGS]
     field = ".".join(str(step) for step in path)
     kind, given = problem["type"], problem.get("input")
     if kind == "value_error":
         message = str(problem["ctx"]["error"])
-        mentioned = re.match(r"(arms\.[\w.-]+|name) ", message)
-        place = root.place_of(mentioned[1].split(".") if mentioned else path)
+        mentioned = re.match(r"(arms\.[\w.-]+|name|sweep[\w.-]*)[ :]", message)
+        place = root.place_of(_field_path(mentioned[1]) if mentioned else path)
         if path and path[-1] not in message:
             message = f"{field}: {message}"
         return f"{place}: {message}"

@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import os
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.plan import Session
 from orchestrator.records import Storage, StorageError
@@ -18,6 +18,7 @@ from orchestrator.spec import Scale
 from orchestrator.worker import work
 from trainers.data import DataSpec
 from trainers.errors import TandemError
+from trainers.loop import DivergedError
 from trainers.recipes import Recipe
 
 _RAY_OUT_OF_MEMORY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
@@ -41,14 +42,18 @@ class Assignment:
     """Directory that users' own models are imported from."""
     parity_recipes: tuple[Recipe, ...] = ()
     """What to trace before training, for the comparison with the other framework."""
+    desk: Any = None
+    """In a sweep, the actor to ask for runs; see `orchestrator/sweep/desk.py`."""
+    lane: str = ""
+    """In a sweep, the name of this group of workers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
     """Why the workers of a session stopped before they were done."""
 
-    kind: Literal["lost", "error", "storage"]
-    """A worker died, the code raised an error, or the storage could not be written."""
+    kind: Literal["lost", "error", "diverged", "storage"]
+    """A worker died, the code raised an error, the loss exploded, or the storage failed."""
     cause: str
     """One sentence."""
     detail: str = ""
@@ -68,6 +73,7 @@ def fit(assignment: Assignment) -> Failure | None:
     framework = assignment.session.framework
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(scale.hang_seconds)
     trainer_class = importlib.import_module(f"trainers.{framework}.trainer").Trainer
+    work_name = assignment.lane or assignment.session.runs[0].id
     resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:
         resources["GPU"] = scale.gpus_per_worker
@@ -81,7 +87,7 @@ def fit(assignment: Assignment) -> Failure | None:
             resources_per_worker=resources,
         ),
         run_config=RunConfig(
-            name=f"{framework}-{assignment.driver_session}-{assignment.session.runs[0].id}",
+            name=f"{framework}-{assignment.driver_session}-{work_name}",
             storage_path=Storage(assignment.storage_url).at("ray").url,
             failure_config=FailureConfig(max_failures=0),
             logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
@@ -113,7 +119,7 @@ def diagnose(error: Exception) -> Failure:
             return Failure("storage", str(failure))
     for failure in failures.values():
         if isinstance(failure, TandemError):
-            return Failure("error", str(failure))
+            return Failure("diverged" if isinstance(failure, DivergedError) else "error", str(failure))
     dead = sorted(rank for rank, failure in failures.items() if _is_death(failure))
     if dead:
         ranks = ", ".join(str(rank) for rank in dead)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import environment
@@ -19,12 +21,13 @@ from orchestrator.parity import recipe_key
 from orchestrator.plan import Run
 from orchestrator.recorder import Recorder
 from orchestrator.records import ExperimentRecords, Record, RunRecords, Storage
+from orchestrator.sweep.lane import Lane
 from orchestrator.watchdog import Watchdog
-from trainers.contract import Task
+from trainers.contract import EpochMetrics, State, Task
 from trainers.data import Dataset, open_dataset
 from trainers.errors import InputError
 from trainers.inputs import input_transform
-from trainers.loop import DivergedError, train
+from trainers.loop import DivergedError, final_test, train
 from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
 from trainers.parity import trace
 from trainers.recipes import Recipe
@@ -33,12 +36,12 @@ if TYPE_CHECKING:
     from orchestrator.training import Assignment
 
 PARITY_STEPS = 4
+_ENGINES_KEPT = 4
 
 
 def work(config: dict[str, Any]) -> None:
     """What every worker of a session does."""
     import ray.train
-    from ray.train.collective import broadcast_from_rank_zero
 
     entered = time.time()
     assignment: Assignment = config["assignment"]
@@ -64,14 +67,13 @@ def work(config: dict[str, Any]) -> None:
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         environment=environment.describe(),
+        lane=Lane(assignment.desk, assignment.lane, rank=context.get_world_rank())
+        if assignment.desk
+        else None,
     )
     worker.trace_parity()
-    while True:
-        todo = next((run.id for run in worker.open_runs()), None) if worker.rank == 0 else None
-        run_id = broadcast_from_rank_zero(todo)
-        if run_id is None:
-            return
-        worker.train(next(run for run in assignment.session.runs if run.id == run_id), startup)
+    while (run := worker.next_run()) is not None:
+        worker.take(run, startup)
         startup = dict.fromkeys(startup, 0.0)
 
 
@@ -86,6 +88,15 @@ def make_task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_s
         num_classes=len(dataset.class_names),
         inputs=input_transform(dataset, recipe),
     )
+
+
+def _compiled_for(task: Task) -> str:
+    """What an engine is built for; the rest of a recipe reaches it with each step."""
+    recipe = task.recipe.model_dump(mode="json")
+    for field in ("schedule", "augmentation", "batch_size", "epochs", "flip_averaging"):
+        del recipe[field]
+    del recipe["optimizer"]["learning_rate"]
+    return json.dumps([recipe, task.seed], sort_keys=True)
 
 
 def is_open(records: RunRecords, driver_session: str) -> bool:
@@ -106,12 +117,31 @@ class _Worker:
     rank: int
     world_size: int
     environment: Record
+    lane: Lane | None
+    """In a sweep, where runs come from and epochs are reported to."""
+    engines: dict[str, tuple[Any, State]] = dataclasses.field(default_factory=dict)
+    """In a sweep, engines to use again, each with the state that it began with."""
 
-    def open_runs(self) -> Iterator[Run]:
-        """The session's runs that still have something to train."""
-        for run in self.assignment.session.runs:
-            if is_open(self.records.run(run.id), self.assignment.driver_session):
-                yield run
+    def next_run(self) -> Run | None:
+        """What to train next, the same on every worker."""
+        from ray.train.collective import broadcast_from_rank_zero
+
+        if self.lane is not None:
+            return self.lane.next_run()
+        runs, session = self.assignment.session.runs, self.assignment.driver_session
+        open_runs = (run.id for run in runs if is_open(self.records.run(run.id), session))
+        run_id = broadcast_from_rank_zero(next(open_runs, None) if self.rank == 0 else None)
+        return next((run for run in runs if run.id == run_id), None)
+
+    def take(self, run: Run, startup: dict[str, float]) -> None:
+        """Train a run and test it; in a sweep, train it for as long as its trial wants."""
+        if self.lane is None:
+            self.train(run, startup, goes_on=lambda metrics: True)
+            return
+        records = self.records.run(run.id)
+        with self.lane.on(run, records, alone=self.world_size == 1):
+            if self.lane.is_wanted(run, records):
+                self.train(run, startup, goes_on=partial(self.lane.goes_on, run))
 
     def task(self, recipe: Recipe, seed: int) -> Task:
         """This worker's part of a run."""
@@ -132,8 +162,23 @@ class _Worker:
             if self.rank == 0:
                 self.records.keep_parity(key, framework, PARITY_STEPS, traced)
 
-    def train(self, run: Run, startup: dict[str, float]) -> None:
-        """Train a run from where its records say it stands.
+    def engine(self, task: Task) -> Any:
+        """A model to train. In a sweep, one that was compiled for an earlier trial, where it fits."""
+        if self.lane is None:
+            return self.runtime.engine(task)
+        key = _compiled_for(task)
+        if key not in self.engines:
+            if len(self.engines) == _ENGINES_KEPT:
+                del self.engines[next(iter(self.engines))]
+            engine = self.runtime.engine(task)
+            self.engines[key] = engine, engine.state()
+            return engine
+        engine, initial = self.engines[key]
+        engine.load_state(initial)
+        return engine
+
+    def train(self, run: Run, startup: dict[str, float], *, goes_on: Callable[[EpochMetrics], bool]) -> None:
+        """Train a run from where its records say it stands; outside a sweep, test it.
 
         Raises:
             DivergedError: names the last healthy checkpoint.
@@ -148,7 +193,7 @@ class _Worker:
         task = self.task(run.recipe, run.seed)
         position = records.position()
         try:
-            engine = self.runtime.engine(task)
+            engine = self.engine(task)
             if position.state is not None:
                 engine.load_state(position.state)
             recorder = Recorder(
@@ -159,6 +204,7 @@ class _Worker:
                 world_size=self.world_size,
                 started=started,
                 expects_preemption=os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0",
+                goes_on=goes_on,
             )
             if self.rank == 0:
                 records.add_attempt(
@@ -172,7 +218,7 @@ class _Worker:
                         "startup": startup | {"build_seconds": time.time() - started},
                     }
                 )
-            final = train(
+            train(
                 task,
                 self.dataset,
                 engine,
@@ -182,6 +228,9 @@ class _Worker:
                 hooks=recorder.hooks,
             )
             recorder.settle()
+            if self.lane is not None:
+                return
+            final = final_test(task, self.dataset, engine, watchdog.heartbeat)
         except DivergedError as error:
             recorder.settle()
             healthy = records.position().epoch

@@ -49,8 +49,8 @@ class FinalTest:
 class Hooks:
     """What the loop calls as it goes, on every worker."""
 
-    after_epoch: Callable[[EpochMetrics], None]
-    """Given the same numbers on each worker."""
+    after_epoch: Callable[[EpochMetrics], bool]
+    """Given the same numbers on each worker; says, the same on each, whether to go on."""
     after_steps: Callable[[int, int], None]
     """Given the epoch and how many of its steps are done, every few steps but the epoch's last."""
     heartbeat: Callable[[], None]
@@ -70,8 +70,8 @@ def train(
     first_step: int = 0,
     prefetch: bool,
     hooks: Hooks,
-) -> FinalTest:
-    """Train from a step of `first_epoch` to the recipe's last epoch, then test.
+) -> None:
+    """Train from a step of `first_epoch` to the recipe's last epoch, or until a hook ends it.
 
     Every worker of a run calls this at the same time.
 
@@ -134,7 +134,7 @@ def train(
         slowest = workers.max(axis=0)
         seen = examples - first_step * recipe.batch_size
         first_step = 0
-        hooks.after_epoch(
+        goes_on = hooks.after_epoch(
             EpochMetrics(
                 epoch=epoch,
                 step=epoch * steps,
@@ -149,9 +149,15 @@ def train(
                 evaluation_seconds=float(slowest[4]),
             )
         )
+        if not goes_on:
+            return
+
+
+def final_test(task: Task, dataset: Dataset, engine: Engine, heartbeat: Callable[[], None]) -> FinalTest:
+    """The trained model on the test split, shared out over the workers."""
     start = time.perf_counter()
     evaluation, answers, confidences = evaluate(
-        task, engine, dataset.test_images, dataset.test_labels, hooks.heartbeat
+        task, engine, dataset.test_images, dataset.test_labels, heartbeat
     )
     return FinalTest(
         evaluation=evaluation,

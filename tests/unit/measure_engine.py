@@ -164,7 +164,7 @@ class Side:
 
         def train_on(engine: Engine, *, first_step: int) -> State:
             hooks = Hooks(
-                after_epoch=lambda _: None,
+                after_epoch=lambda _: True,
                 after_steps=lambda epoch, step: states.setdefault((epoch, step), engine.state()) and None,
                 heartbeat=lambda: None,
             )
