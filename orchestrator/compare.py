@@ -19,6 +19,7 @@ from scipy import stats
 from orchestrator import parity, spec
 from orchestrator.parity import Parity
 from orchestrator.records import ExperimentRecords, Record, RunRecords
+from orchestrator.sweep.analysis import SweepSummary, summarise
 from trainers.contract import FRAMEWORKS
 
 CONFIDENCE = 0.95
@@ -137,6 +138,8 @@ class Comparison:
     pairs: list[PairComparison]
     answer: str
     notes: list[str]
+    sweep: SweepSummary | None
+    """How the arms' recipes were found, where they were searched for."""
 
     @property
     def failed_runs(self) -> list[RunSummary]:
@@ -183,6 +186,7 @@ class Comparison:
                 for arm in self.arms
             ],
             "pairs": [dataclasses.asdict(pair) | {"conclusive": pair.conclusive} for pair in self.pairs],
+            "sweep": self.sweep and [search.to_json() for search in self.sweep.arms],
             "data": self.document["data"],
             "environment": self.sessions[-1]["environment"] if self.sessions else None,
         }
@@ -216,6 +220,7 @@ def analyse(records: ExperimentRecords) -> Comparison:
         for name, arm in specification["arms"].items()
     ]
     pairs = [compare_pair(first, second) for first, second in itertools.combinations(arms, 2)]
+    sweep = summarise(records, document)
     return Comparison(
         name=specification["name"],
         document=document,
@@ -223,7 +228,8 @@ def analyse(records: ExperimentRecords) -> Comparison:
         arms=arms,
         pairs=pairs,
         answer=answer(arms, pairs),
-        notes=_notes(document, arms, pairs),
+        notes=(sweep.notes if sweep else []) + _notes(document, arms, pairs),
+        sweep=sweep,
     )
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from orchestrator.compare import ArmSummary, Comparison
 
 # Okabe and Ito's palette, told apart under every common colour blindness.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLE: Any = {
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,14 +36,14 @@ def save(figure: Figure, kind: str) -> bytes:
     """The figure as `png` or `svg`, the same bytes every time."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()
 
 
 def _colour(comparison: Comparison, arm: str) -> str:
     names = [entry.name for entry in comparison.arms]
-    return _COLOURS[names.index(arm) % len(_COLOURS)]
+    return COLOURS[names.index(arm) % len(COLOURS)]
 
 
 def learning_curve(comparison: Comparison, measure: str) -> Figure | None:
@@ -54,7 +54,7 @@ def learning_curve(comparison: Comparison, measure: str) -> Figure | None:
     validated = frame["validation_accuracy"].notna().any()
     split = "validation" if validated else "train"
     column = f"{split}_{measure}"
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 3.6))
         for arm, rows in frame.groupby("arm", sort=False):
             colour = _colour(comparison, str(arm))
@@ -83,7 +83,7 @@ def accuracy_over_time(comparison: Comparison) -> Figure | None:
     column = "validation_accuracy" if validated else "train_accuracy"
     parts = ["data_seconds", "step_seconds", "evaluation_seconds", "checkpoint_seconds"]
     frame["seconds"] = frame[parts].sum(axis=1).groupby(frame["run"]).cumsum()
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 3.6))
         for arm, rows in frame.groupby("arm", sort=False):
             for index, (_, run) in enumerate(rows.groupby("run", sort=False)):
@@ -107,7 +107,7 @@ def throughput(comparison: Comparison) -> Figure | None:
     arms = [arm for arm in comparison.arms if arm.images_per_second is not None]
     if not arms:
         return None
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 1.2 + 0.8 * len(arms)))
         for row, arm in enumerate(arms):
             speed = arm.images_per_second
@@ -130,7 +130,7 @@ def confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figure | None:
         return None
     names = comparison.document["data"]["class_names"]
     share = arm.confusion / np.maximum(arm.confusion.sum(axis=1, keepdims=True), 1)
-    with plt.rc_context(_STYLE | {"axes.grid": False, "font.size": 8}):
+    with plt.rc_context(STYLE | {"axes.grid": False, "font.size": 8}):
         figure, axis = plt.subplots(figsize=(4.6, 4.4))
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axis.set_title(arm.name)
@@ -155,7 +155,7 @@ def class_accuracy(comparison: Comparison) -> Figure | None:
     if not arms or len(names) > 60:
         return None
     frame = pd.DataFrame({arm.name: arm.class_accuracy for arm in arms}, index=names)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(9, 3.2))
         width = 0.8 / len(arms)
         for index, arm in enumerate(arms):
@@ -190,7 +190,7 @@ def disagreements(
     columns = 6
     rows = -(-count // columns)
     size = (1.55 * columns, (1.7 + 0.14 * len(answers)) * rows)
-    with plt.rc_context(_STYLE | {"axes.grid": False}):
+    with plt.rc_context(STYLE | {"axes.grid": False}):
         figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
         for axis in axes.flat:
             axis.axis("off")

@@ -13,12 +13,19 @@ import numpy as np
 from orchestrator import compare
 from orchestrator.compare import Comparison, Interval
 from orchestrator.records import ExperimentRecords
-from orchestrator.report import figures
+from orchestrator.report import figures, sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from orchestrator.report.sweep import SweepPictures
+    from orchestrator.sweep.analysis import ArmSearch, SweepSummary
+
 _SECTIONS = {
+    "sweep": (
+        "Search",
+        "The best validation result so far, by the number of trials; dots: the trials.",
+    ),
     "learning": (
         "Learning curves",
         "Mean over seeds; the band runs from the lowest to the highest seed. Dotted: training.",
@@ -48,6 +55,7 @@ def write(records: ExperimentRecords) -> Comparison:
     """
     comparison = compare.analyse(records)
     pictures = _draw(comparison, records)
+    searched = sweep.draw(comparison.sweep) if comparison.sweep else None
     storage = records.storage.at("report")
     drawings = {
         name: figures.save(figure, "svg") for group in pictures.values() for name, figure in group.items()
@@ -61,13 +69,15 @@ def write(records: ExperimentRecords) -> Comparison:
     storage.write("results.csv", _runs_csv(comparison).encode())
     storage.write("epochs.csv", comparison.epochs_frame().to_csv(index=False).encode())
     storage.write("report.md", _markdown(comparison, pictures).encode())
-    storage.write("report.html", _html(comparison, pictures, drawings).encode())
+    storage.write("report.html", _html(comparison, pictures, drawings, searched).encode())
     return comparison
 
 
 def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
     kept, answers = records.disagreements(), _answers(comparison, records)
-    drawn = {
+    searched = sweep.best_so_far(comparison.sweep) if comparison.sweep else None
+    drawn: dict[str, dict[str, Figure | None]] = {
+        "sweep": {"best-by-trials": searched},
         "learning": {
             "accuracy-by-epoch": figures.learning_curve(comparison, "accuracy"),
             "loss-by-epoch": figures.learning_curve(comparison, "loss"),
@@ -170,6 +180,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "scale": comparison.document["experiment"]["scale"],
         "workers": _workers(comparison.document["experiment"]["scale"]["workers"]),
         "parities": _parities(comparison),
+        "searches": _searches(comparison),
         "percent": percent,
         "whole": whole,
         "duration": duration,
@@ -179,10 +190,17 @@ def _context(comparison: Comparison) -> dict[str, Any]:
 def _reproduce(comparison: Comparison) -> str | None:
     """The last command that trained from an experiment file."""
     commands = [session["command"] for session in comparison.sessions]
-    return next((shlex.join(command) for command in reversed(commands) if "run" in command[:2]), None)
+    return next(
+        (shlex.join(command) for command in reversed(commands) if {"run", "sweep"} & {*command[:2]}), None
+    )
 
 
-def _html(comparison: Comparison, pictures: Pictures, drawings: dict[str, bytes]) -> str:
+def _html(
+    comparison: Comparison,
+    pictures: Pictures,
+    drawings: dict[str, bytes],
+    searched: SweepPictures | None,
+) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     sections = [
@@ -205,7 +223,9 @@ def _html(comparison: Comparison, pictures: Pictures, drawings: dict[str, bytes]
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(_context(comparison), sections=sections)
+    return environment.get_template("page.html").render(
+        _context(comparison), sections=sections, searched=searched
+    )
 
 
 def _workers(workers: Any) -> str:
@@ -221,6 +241,38 @@ def _parities(comparison: Comparison) -> dict[str, list[str]]:
         if arm.parity is not None:
             sentences.setdefault(arm.parity.sentence(), []).append(arm.name)
     return sentences
+
+
+def _searches(comparison: Comparison) -> list[dict[str, str]]:
+    """What each arm's search spent and found, a table's row each."""
+    if comparison.sweep is None:
+        return []
+    return [
+        {
+            "arm": search.arm,
+            "trials": str(len(search.history.trials)),
+            "ended": ", ".join(f"{count} {state}" for state, count in sorted(search.states.items())),
+            "epochs": f"{search.history.epochs:,}",
+            "workers' time": duration(search.busy_seconds),
+            "wall time": duration(search.history.seconds),
+            "cost": "–" if search.cost is None else f"{search.cost:.2f}",
+            "best": _best(search, comparison.sweep),
+        }
+        for search in comparison.sweep.arms
+    ]
+
+
+def _best(search: ArmSearch, summary: SweepSummary) -> str:
+    if search.winner is None:
+        return "–"
+    goal = summary.sweep.objective[0]
+    params = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {compare.describe_value(value)}"
+        for name, value in search.winner.params.items()
+    )
+    return (
+        f"{goal.replace('_', ' ')} {search.winner.value(goal):.4g} in trial {search.winner.number}: {params}"
+    )
 
 
 def _markdown(comparison: Comparison, pictures: Pictures) -> str:
@@ -246,7 +298,11 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
         )
         for arm in comparison.arms
     ]
-    lines += ["", "Means over seeds with 95 % intervals.", "", "## Configuration", ""]
+    lines += ["", "Means over seeds with 95 % intervals.", ""]
+    if searches := _searches(comparison):
+        lines += ["## What the search spent", "", row(list(searches[0])), row(["---"] * len(searches[0]))]
+        lines += [row(list(search.values())) for search in searches] + [""]
+    lines += ["## Configuration", ""]
     lines += [row(["", *(arm.name for arm in comparison.arms)])]
     lines += [row(["---"] * (1 + len(comparison.arms)))]
     lines += [

@@ -7,13 +7,11 @@ starts again leaves the sampler and the scheduler where the one before left them
 from __future__ import annotations
 
 import itertools
-import math
-import re
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -21,78 +19,16 @@ from ray.tune.search import Searcher
 
 from orchestrator.records import Record
 from orchestrator.sweep import space as spaces
+from orchestrator.sweep.analysis import cause_kind
 from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord
-from orchestrator.sweep.space import allows, label, propose, recipe_with
-from orchestrator.sweep.spec import OBJECTIVES, Budget, Params, Space, Sweep
+from orchestrator.sweep.space import allows, propose, recipe_with
+from orchestrator.sweep.spec import Budget, Params, Space, Sweep
+from orchestrator.sweep.studies import fixed, make_sampler, make_study, tell
 from orchestrator.sweep.trial import Search
-
-if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 _REJECTIONS = 200
 _SAME_FAILURES = 3
-_STARTUP_TRIALS = 10
-_WORST = {"max": 0.0, "min": 1e9}
 _KEEP_STATES_SECONDS = 5
-
-
-def make_sampler(search: str, seed: int) -> BaseSampler:
-    """Optuna's sampler of a name."""
-    samplers = optuna.samplers
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match search:
-            case "grid" | "random":
-                return samplers.RandomSampler(seed=seed)
-            case "cmaes":
-                return samplers.CmaEsSampler(seed=seed, n_startup_trials=_STARTUP_TRIALS)
-            case "nsga2":
-                return samplers.NSGAIISampler(seed=seed)
-        return samplers.TPESampler(
-            seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, group=True, constant_liar=True
-        )
-
-
-def make_study(sweep: Sweep, name: str, storage: Any = None) -> optuna.Study:
-    """An empty Optuna study of a sweep's objectives."""
-    return optuna.create_study(
-        study_name=name,
-        storage=storage,
-        directions=["maximize" if OBJECTIVES[goal] == "max" else "minimize" for goal in sweep.objective],
-    )
-
-
-def values_of(trial: TrialRecord, sweep: Sweep) -> list[float] | None:
-    """A trial's objectives; a diverged trial has the worst there are, a failed one none."""
-    if trial.state == "diverged":
-        return [_WORST[OBJECTIVES[goal]] for goal in sweep.objective]
-    values = [trial.value(goal) for goal in sweep.objective]
-    if trial.state == "failed" or any(value is None for value in values):
-        return None
-    return [
-        _WORST[OBJECTIVES[goal]] if value is None or not math.isfinite(value) else value
-        for goal, value in zip(sweep.objective, values, strict=True)
-    ]
-
-
-def tell(study: optuna.Study, told: optuna.Trial, trial: TrialRecord, sweep: Sweep) -> None:
-    """Tell a study how a trial ended."""
-    values = values_of(trial, sweep)
-    if values is None:
-        study.tell(told, state=TrialState.FAIL)
-    elif trial.state == "stopped" and len(sweep.objective) == 1:
-        for epoch in trial.epochs:
-            told.report(float(epoch.get(sweep.objective[0], values[0])), epoch["epoch"])
-        study.tell(told, state=TrialState.PRUNED)
-    else:
-        study.tell(told, values)
-
-
-def fixed(params: Params) -> dict[str, Any]:
-    """Parameters as Optuna is told them."""
-    return {name: label(value) for name, value in params.items()}
 
 
 class Spending:
@@ -366,11 +302,6 @@ _METRICS = (
     "evaluation_seconds",
     "lane",
 )
-
-
-def cause_kind(cause: str) -> str:
-    """A failure's cause without its numbers, so that failures of one kind are counted together."""
-    return re.sub(r"\d[\d.e+-]*", "N", cause)
 
 
 def _mixed(seed: int, number: int) -> int:

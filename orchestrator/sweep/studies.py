@@ -1,0 +1,131 @@
+"""Everything that is Optuna's: samplers by name, studies, and trials in its terms."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.sweep.records import TrialRecord
+from orchestrator.sweep.space import label
+from orchestrator.sweep.spec import OBJECTIVES, Parameter, Params, Space, Sweep
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+_STARTUP_TRIALS = 10
+_WORST = {"max": 0.0, "min": 1e9}
+
+
+def make_sampler(search: str, seed: int) -> BaseSampler:
+    """Optuna's sampler of a name."""
+    samplers = optuna.samplers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match search:
+            case "grid" | "random":
+                return samplers.RandomSampler(seed=seed)
+            case "cmaes":
+                return samplers.CmaEsSampler(seed=seed, n_startup_trials=_STARTUP_TRIALS)
+            case "nsga2":
+                return samplers.NSGAIISampler(seed=seed)
+        return samplers.TPESampler(
+            seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, group=True, constant_liar=True
+        )
+
+
+def make_study(sweep: Sweep, name: str, storage: Any = None) -> optuna.Study:
+    """An empty Optuna study of a sweep's objectives."""
+    return optuna.create_study(
+        study_name=name,
+        storage=storage,
+        directions=["maximize" if OBJECTIVES[goal] == "max" else "minimize" for goal in sweep.objective],
+    )
+
+
+def values_of(trial: TrialRecord, sweep: Sweep) -> list[float] | None:
+    """A trial's objectives; a diverged trial has the worst there are, a failed one none."""
+    if trial.state == "diverged":
+        return [_WORST[OBJECTIVES[goal]] for goal in sweep.objective]
+    values = [trial.value(goal) for goal in sweep.objective]
+    if trial.state == "failed" or any(value is None for value in values):
+        return None
+    return [
+        _WORST[OBJECTIVES[goal]] if value is None or not math.isfinite(value) else value
+        for goal, value in zip(sweep.objective, values, strict=True)
+    ]
+
+
+def tell(study: optuna.Study, told: optuna.Trial, trial: TrialRecord, sweep: Sweep) -> None:
+    """Tell a study how a trial ended."""
+    values = values_of(trial, sweep)
+    if values is None:
+        study.tell(told, state=TrialState.FAIL)
+    elif trial.state == "stopped" and len(sweep.objective) == 1:
+        for epoch in trial.epochs:
+            told.report(float(epoch.get(sweep.objective[0], values[0])), epoch["epoch"])
+        study.tell(told, state=TrialState.PRUNED)
+    else:
+        study.tell(told, values)
+
+
+def fixed(params: Params) -> dict[str, Any]:
+    """Parameters as Optuna is told them."""
+    return {name: label(value) for name, value in params.items()}
+
+
+def study_of(trials: list[TrialRecord], sweep: Sweep, arm: str, *, storage: Any = None) -> optuna.Study:
+    """A study that holds one arm's trials as they ended.
+
+    Args:
+        trials: those without an end are left out.
+        sweep: from the experiment.
+        arm: whose space it was; also the study's name.
+        storage: Optuna's storage or its URL, as its dashboard opens; None keeps the study in memory.
+    """
+    study = make_study(sweep, arm, storage)
+    space = sweep.space_of(arm)
+    study.add_trials([_frozen(trial, sweep, space) for trial in trials if trial.state is not None])
+    return study
+
+
+def _frozen(trial: TrialRecord, sweep: Sweep, space: Space) -> FrozenTrial:
+    params = {name: value for name, value in trial.params.items() if name in space}
+    times = [datetime.datetime.fromtimestamp(epoch["time"]) for epoch in trial.epochs]
+    values = values_of(trial, sweep)
+    state = TrialState.COMPLETE if values is not None else TrialState.FAIL
+    if trial.state == "stopped" and values is not None and len(sweep.objective) == 1:
+        state = TrialState.PRUNED
+    goal = sweep.objective[0]
+    frozen = optuna.trial.create_trial(
+        state=state,
+        values=values,
+        params=fixed(params),
+        distributions={name: _distribution(space[name]) for name in params},
+        intermediate_values={epoch["epoch"]: epoch[goal] for epoch in trial.epochs if goal in epoch},
+        user_attrs={"run": trial.run, "number": trial.number},
+    )
+    if times:
+        frozen.datetime_start, frozen.datetime_complete = times[0], times[-1]
+    return frozen
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if parameter.choice is not None:
+        return CategoricalDistribution([label(value) for value in parameter.choice])
+    low, high = parameter.bounds
+    if parameter.integer is not None:
+        return IntDistribution(int(low), int(high), log=parameter.log, step=int(parameter.step or 1))
+    return FloatDistribution(low, high, log=parameter.loguniform is not None, step=parameter.step)
