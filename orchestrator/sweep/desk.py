@@ -101,17 +101,21 @@ class Desk:
                 job.results[metrics["epoch"]] = metrics | {"lane": job.lane}
             self._changed.notify_all()
 
-    async def goes_on(self, run_id: str, epoch: int) -> bool:
-        """For each worker of a lane, after an epoch: wait to hear whether to train the next one."""
+    async def wants(self, run_id: str, epoch: int) -> bool:
+        """For each worker of a lane: wait to hear whether more than so many epochs are wanted."""
         async with self._changed:
             job = self._jobs[run_id]
             await self._changed.wait_for(
                 lambda: job.wanted > epoch or job.released or self._closed or epoch >= job.run.recipe.epochs
             )
-            stays = job.wanted > epoch and not job.released and not self._closed
-            if stays and self._slice_epochs and epoch % self._slice_epochs == 0 and self._waiting:
-                return False
-            return stays
+            return job.wanted > epoch and not job.released and not self._closed
+
+    async def goes_on(self, run_id: str, epoch: int) -> bool:
+        """For each worker of a lane, after an epoch: as `wants`, but a lane's time may be over."""
+        if not await self.wants(run_id, epoch):
+            return False
+        its_turn_is_over = self._slice_epochs and epoch % self._slice_epochs == 0
+        return not (its_turn_is_over and self._waiting)
 
     async def leave(self, run_id: str, failure: Record | None) -> None:
         """For a lane: it is no longer on the run, which failed if there is a failure."""

@@ -42,7 +42,7 @@ class Lane:
         if self._leads and epochs:
             ray.get(self._desk.report.remote(run.id, epochs))
         done = records.position().epoch
-        return not done or bool(ray.get(self._desk.goes_on.remote(run.id, done)))
+        return not done or bool(ray.get(self._desk.wants.remote(run.id, done)))
 
     def goes_on(self, run: Run, metrics: EpochMetrics) -> bool:
         """Report an epoch and wait to hear whether another is wanted."""

@@ -7,6 +7,7 @@ starts again leaves the sampler and the scheduler where the one before left them
 from __future__ import annotations
 
 import itertools
+import json
 import time
 import warnings
 from collections import deque
@@ -205,10 +206,10 @@ class ArmSearcher(Searcher):
             name: value for name, value in result.items() if name in _METRICS and value is not None
         } | {"epoch": result["epoch"]}
         if result["run"] != trial.run:
-            trial.run, trial.params = result["run"], result["config"]["params"]
-            del trial.epochs[result["epoch"] - 1 :]
-            donor = result.get("donor") or {"run": "", "epoch": 0}
-            self._records.change(trial.number, trial.run, trial.params, donor["run"], donor["epoch"])
+            change = json.loads(result["change"])
+            trial.run, trial.params = result["run"], change["params"]
+            del trial.epochs[change["epoch"] :]
+            self._records.change(trial.number, trial.run, **change)
         is_new = not self._is_replayed(trial, result)
         trial.epochs.append(metrics | {"time": time.time()})
         self.spending.count(metrics)

@@ -64,19 +64,10 @@ def grid(recipe: Recipe, space: Space) -> Iterator[Params]:
         if parameter.when is not None and not Expression(parameter.when)(flatten(document)):
             yield from below(rest, params)
             return
-        for value in _values(parameter):
+        for value in parameter.values:
             yield from below(rest, params | {name: value})
 
     return below(list(space), {})
-
-
-def _values(parameter: Parameter) -> list[Any]:
-    if parameter.choice is not None:
-        return parameter.choice
-    low, high = parameter.bounds
-    step = parameter.step or 1
-    values = [low + place * step for place in range(int((high - low) / step + 1e-9) + 1)]
-    return [int(value) for value in values] if parameter.integer is not None else values
 
 
 def label(value: Any) -> Any:

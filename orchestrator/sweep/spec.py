@@ -95,6 +95,16 @@ class Parameter(Block):
         """Whether a grid can list its values."""
         return self.choice is not None or self.integer is not None or self.step is not None
 
+    @property
+    def values(self) -> list[Any]:
+        """Every value of a finite parameter, in order."""
+        if self.choice is not None:
+            return self.choice
+        low, high = self.bounds
+        step = self.step or 1
+        values = [low + place * step for place in range(int((high - low) / step + 1e-9) + 1)]
+        return [int(value) for value in values] if self.integer is not None else values
+
 
 def _as_parameter(value: Any) -> Any:
     return {"choice": value} if isinstance(value, list) else value

@@ -76,7 +76,8 @@ class Trial(tune.Trainable):
         self._number: int = config["number"]
         self._run = self._search.run(self._number, config["params"])
         self._epoch = 0
-        self._donor: Record | None = None
+        self._params: Params = config["params"]
+        self._change: str | None = None
 
     def reset_config(self, new_config: Record) -> bool:
         """Become another trial, or the same one with other parameters."""
@@ -104,7 +105,7 @@ class Trial(tune.Trainable):
             state = "diverged" if outcome["diverged"] else "failed"
             return {"run": self._run.id, "done": True, "end": state, "cause": outcome["failure"]}
         self._epoch += 1
-        result: Record = {"run": self._run.id, "donor": self._donor}
+        result: Record = {"run": self._run.id, "change": self._change}
         if self._epoch >= self._run.recipe.epochs:
             result |= {"done": True, "end": "done"}
         return result | outcome
@@ -128,7 +129,9 @@ class Trial(tune.Trainable):
         header = json.loads((directory / "state.json").read_text())
         self._epoch = header["epoch"]
         if header["run"] != self._run.id:
-            self._donor = {"run": header["run"], "epoch": header["epoch"]}
+            self._change = json.dumps(
+                {"params": self._params, "donor": header["run"], "epoch": header["epoch"]}
+            )
             self._search.records(self._run.id).adopt(
                 (directory / "state.npz").read_bytes(), header["sha256"], header["epochs"]
             )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -36,14 +39,7 @@ def make_scheduler(sweep: Sweep, recipe: Recipe, space: Space) -> schedulers.Tri
                 **common, grace_period=median.grace_epochs, min_samples_required=median.min_trials
             )
         case Pbt() as pbt:
-            return schedulers.PopulationBasedTraining(
-                **common,
-                perturbation_interval=pbt.interval,
-                quantile_fraction=pbt.quantile,
-                hyperparam_mutations={
-                    "params": {name: _mutation(parameter) for name, parameter in space.items()}
-                },
-            )
+            return Population(space, seed=sweep.seed, interval=pbt.interval, quantile=pbt.quantile, **common)
     return schedulers.FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
@@ -55,13 +51,49 @@ def longest_trial(recipe: Recipe, space: Space) -> int:
     return max(int(value) for value in (epochs.choice or epochs.bounds))
 
 
-def _mutation(parameter: Parameter) -> Any:
-    if parameter.choice is not None:
-        return list(parameter.choice)
-    low, high = parameter.bounds
-    if parameter.integer is not None:
-        return tune.randint(int(low), int(high) + 1)
-    return tune.loguniform(low, high) if parameter.loguniform is not None else tune.uniform(low, high)
+class Population(schedulers.PopulationBasedTraining):
+    """Ray Tune's population based training, with perturbations that stay within the space."""
+
+    _FACTORS = (0.8, 1.2)
+    _RESAMPLED = 0.25
+
+    def __init__(self, space: Space, *, seed: int, interval: int, quantile: float, **common: Any) -> None:
+        super().__init__(
+            **common,
+            perturbation_interval=interval,
+            synch=True,
+            quantile_fraction=quantile,
+            hyperparam_mutations={"params": {name: lambda: None for name in space}},
+        )
+        self._space = space
+        self._rng = random.Random(seed)
+        random.seed(seed)  # Ray Tune draws the donor from the global generator
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Take in a trial. Ray Tune refuses a searcher here, which would not hear of the changes."""
+        super().on_trial_add(types.SimpleNamespace(search_alg=None), trial)  # type: ignore[arg-type]
+
+    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[Record, Record]:
+        params = {
+            name: self._explored(self._space[name], value)
+            for name, value in trial_to_clone.config["params"].items()
+        }
+        return trial.config | {"params": params}, {}
+
+    def _explored(self, parameter: Parameter, value: Any) -> Any:
+        """A value near a good one, or now and then any other."""
+        anew = self._rng.random() < self._RESAMPLED
+        if parameter.is_finite:
+            values = parameter.values
+            shift = self._rng.choice((-1, 1))
+            place = min(range(len(values)), key=lambda index: (values[index] != value, index))
+            return self._rng.choice(values) if anew else values[min(max(place + shift, 0), len(values) - 1)]
+        low, high = parameter.bounds
+        if not anew:
+            return min(max(value * self._rng.choice(self._FACTORS), low), high)
+        if parameter.loguniform is not None:
+            return math.exp(self._rng.uniform(math.log(low), math.log(high)))
+        return self._rng.uniform(low, high)
 
 
 class _LeftOutOfTunesState:
