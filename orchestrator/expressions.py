@@ -30,7 +30,7 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.In: lambda value, choices: value in choices,
     ast.NotIn: lambda value, choices: value not in choices,
 }
-_LONGEST = 1000
+_LONGEST = 500
 
 
 class Expression:

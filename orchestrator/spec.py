@@ -436,7 +436,7 @@ def _sentence(root: _Node, file: str, problem: dict[str, Any]) -> str:
         message = str(problem["ctx"]["error"])
         mentioned = re.match(r"(arms\.[\w.-]+|name|sweep[\w.-]*)[ :]", message)
         place = root.place_of(_field_path(mentioned[1]) if mentioned else path)
-        if path and path[-1] not in message:
+        if path and field not in message and not mentioned:
             message = f"{field}: {message}"
         return f"{place}: {message}"
     place = root.place_of(path)

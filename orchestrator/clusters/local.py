@@ -21,6 +21,8 @@ _ENVIRONMENT = {
     "RAY_task_events_report_interval_ms": "0",
     "RAY_event_stats": "0",
     "RAY_raylet_report_resources_period_milliseconds": "1000",
+    # A sweep has many small processes; Ray warns on standard output above a multiple of this.
+    "RAY_worker_maximum_startup_concurrency": "16",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }

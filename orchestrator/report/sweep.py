@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
-_DRAWN = 2000
+_DRAWN = 1000
 _CONTOUR = 200
 _IMPORTANCE_TREES_UP_TO = 500
 _STATE_COLOURS = {"done": "#0072B2", "stopped": "#E69F00", "diverged": "#CC79A7", "failed": "#D55E00"}

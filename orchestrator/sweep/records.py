@@ -87,6 +87,7 @@ class SearchRecords:
         self.storage = storage
         self._file = len(storage.names("log"))
         self._events: list[str] = []
+        self._unwritten = False
         self._flushed_at = 0.0
 
     def begin(self, price: float | None) -> None:
@@ -118,15 +119,21 @@ class SearchRecords:
 
     def _add(self, event: Record) -> None:
         self._events.append(json.dumps(event | {"time": round(time.time(), 3)}))
+        self._unwritten = True
+        self.flush_sometimes()
+
+    def flush_sometimes(self) -> None:
+        """Write what is not written yet, at most twice a second."""
         if time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Write what is not written yet."""
-        if not self._events:
+        if not self._unwritten:
             return
         self.storage.write(f"log/{self._file:05d}.jsonl", "\n".join(self._events).encode() + b"\n")
         self._flushed_at = time.monotonic()
+        self._unwritten = False
         if len(self._events) >= _EVENTS_IN_A_FILE:
             self._file += 1
             self._events = []

@@ -158,9 +158,10 @@ def search_arm(
                 name="search",
                 storage_path=scratch,
                 verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=experiment.scale.retries),
                 stop=StopWhen(lambda: group.failure is not None or searcher.is_over),
-                callbacks=[EveryStep(group.tend, lambda: watch(searcher))],
+                callbacks=[EveryStep(group.tend, records.flush_sometimes, lambda: watch(searcher))],
             ),
         )
         try:

@@ -1,0 +1,164 @@
+"""What a report says of a sweep, from records that were never trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator import report
+from orchestrator.records import ExperimentRecords
+from orchestrator.sweep.analysis import pareto_front
+from orchestrator.sweep.records import SearchRecords, TrialRecord
+from orchestrator.sweep.spec import Sweep
+from tests.unit.synthetic import make_records
+
+EVIL = "</script><script>alert(1)</script>"
+SWEEP: dict[str, Any] = {
+    "space": {
+        "optimizer.learning_rate": {"loguniform": [1e-4, 1e-1]},
+        "optimizer.momentum": {"uniform": [0, 0.9], "when": "optimizer.name == 'sgd'"},
+        "optimizer.name": {"choice": ["sgd", "adam", EVIL]},
+        "batch_size": {"integer": [16, 256]},
+    },
+    "budget": {"trials": 8},
+}
+
+
+def add_sweep(records: ExperimentRecords, trials: dict[str, int], *, epochs: int = 3, **sweep: Any) -> None:
+    """Give the experiment a sweep of so many made-up trials for each arm."""
+    document = records.document()
+    original = document["experiment"] | {"sweep": SWEEP | sweep}
+    original["scale"]["price_per_worker_hour"] = 2.0
+    searches = {arm: f"{arm}-0" for arm in trials}
+    document["sweep"] = {"experiment": original, "searches": searches, "winners": {arm: {} for arm in trials}}
+    records.begin(document)
+    for arm, count in trials.items():
+        search = SearchRecords(records.storage.at("sweep", searches[arm]))
+        search.begin(2.0)
+        rng = np.random.default_rng(0)
+        for number in range(count):
+            _trial(search, number, rng, epochs)
+        search.flush()
+
+
+def _trial(search: SearchRecords, number: int, rng: np.random.Generator, epochs: int) -> None:
+    params: dict[str, Any] = {
+        "optimizer.learning_rate": float(10 ** rng.uniform(-4, -1)),
+        "optimizer.name": ["sgd", "adam", EVIL][number % 3],
+        "batch_size": int(rng.integers(16, 257)),
+    }
+    if number % 3 == 0:
+        params["optimizer.momentum"] = float(rng.uniform(0, 0.9))
+    run = f"{number:05d}-x"
+    search.start(number, run, params)
+    if number % 7 == 5:
+        search.end(number, "failed", f"ValueError: {EVIL} {number}")
+        return
+    stopped = number % 2 and epochs > 1
+    quality = 0.9 - abs(np.log10(params["optimizer.learning_rate"]) + 2) / 4
+    for epoch in range(1, (epochs // 2 if stopped else epochs) + 1):
+        accuracy = float(quality * (1 - 0.5**epoch))
+        search.epoch(
+            number,
+            run,
+            {
+                "epoch": epoch,
+                "train_loss": 1 - accuracy,
+                "train_accuracy": accuracy,
+                "validation_loss": 1 - accuracy,
+                "validation_accuracy": accuracy,
+                "images_per_second": 1000.0,
+                "data_seconds": 0.25,
+                "step_seconds": 1.5,
+                "evaluation_seconds": 0.25,
+                "lane": f"{number % 2}-abc",
+            },
+        )
+    search.end(number, "stopped" if stopped else "done", None)
+
+
+def test_the_report_shows_what_was_spent_and_found(tmp_path: Path) -> None:
+    records = make_records(tmp_path / "swept", {"keras": [0.8, 0.81], "torch": [0.7, 0.71]})
+    add_sweep(records, {"keras": 8, "torch": 20})
+    comparison = report.write(records)
+    page = (tmp_path / "swept/report/report.html").read_text()
+    for title in (
+        "What the search spent",
+        "Optimisation history",
+        "Importance of the parameters",
+        "Parallel coordinates",
+        "Slices",
+        "The two that matter most",
+        "Time line by worker",
+    ):
+        assert title in page
+    assert EVIL not in page, "text from the file never becomes markup"
+    assert 'src="http' not in page and "cdn.plot.ly" not in page.split("plotly.js v")[0]
+    (keras, torch) = comparison.to_json()["sweep"]
+    assert (keras["trials"], keras["states"]) == (8, {"done": 4, "failed": 1, "stopped": 3})
+    assert keras["epochs"] == 4 * 3 + 3 * 1
+    assert keras["busy_seconds"] == pytest.approx(keras["epochs"] * 2.0)
+    assert keras["cost"] == pytest.approx(keras["epochs"] * 2.0 / 3600 * 2.0)
+    assert torch["failures"][0]["trials"] == 3
+    assert any("same number of trials: keras 8, torch 20" in note for note in comparison.notes)
+    markdown = (tmp_path / "swept/report/report.md").read_text()
+    assert "What the search spent" in markdown and "figures/best-by-trials.svg" in markdown
+    assert json.loads((tmp_path / "swept/report/results.json").read_text())["sweep"][0]["arm"] == "keras"
+
+
+def test_an_unfinished_sweep_has_a_report_too(tmp_path: Path) -> None:
+    records = make_records(tmp_path / "swept", {"keras": [0.5]})
+    add_sweep(records, {"keras": 1})
+    document = records.document()
+    document["sweep"]["winners"] = {}
+    records.begin(document | {"runs": []})
+    comparison = report.write(records)
+    assert "The sweep is not finished" in comparison.notes[0]
+
+
+def trial(number: int, accuracy: float, seconds: float) -> TrialRecord:
+    epoch = {"epoch": 1, "validation_accuracy": accuracy, "data_seconds": 0, "step_seconds": seconds}
+    return TrialRecord(number=number, params={}, run=str(number), epochs=[epoch], state="done")
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    sweep = Sweep.model_validate({"objective": ["validation_accuracy", "train_seconds"]})
+    trials = [
+        trial(0, 0.9, 10),
+        trial(1, 0.8, 5),
+        trial(2, 0.85, 12),
+        trial(3, 0.7, 5),
+        trial(4, 0.5, 1),
+        trial(5, 0.9, 11),
+    ]
+    assert [found.number for found in pareto_front(trials, sweep)] == [0, 1, 4]
+
+
+SCRIPT = """
+import resource, sys, time
+from pathlib import Path
+from orchestrator.records import ExperimentRecords, Storage
+start = time.perf_counter()
+from orchestrator import report
+report.write(ExperimentRecords(Storage(sys.argv[1])))
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_ten_thousand_trials_make_a_report_in_time_and_memory(tmp_path: Path) -> None:
+    records = make_records(tmp_path / "large", {"keras": [0.8, 0.81], "torch": [0.7, 0.71]})
+    add_sweep(records, {"keras": 5000, "torch": 5000}, epochs=20)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "large")], capture_output=True, text=True, check=True
+    )
+    seconds, kibibytes = map(float, done.stdout.split())
+    print(f"{seconds:.1f} s, {kibibytes / 1024:.0f} MiB")
+    assert seconds < 10
+    assert kibibytes < 1e9 / 1024
+    assert (tmp_path / "large/report/report.html").stat().st_size < 10e6
