@@ -16,11 +16,8 @@ import typer
 from trainers.errors import InputError, TandemError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from orchestrator.driver import Prepared
     from orchestrator.records import ExperimentRecords
-    from orchestrator.spec import Experiment, Scale
+    from orchestrator.spec import Experiment
 
 app = typer.Typer(
     name="tandem",
@@ -90,10 +87,10 @@ def resume(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = 
 def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) -> None:
     """Check an experiment, its data, its storage and this machine's capacity; train nothing."""
     with _errors(debug):
-        from orchestrator import driver, spec
+        from orchestrator import commands, driver, spec
 
         experiment = spec.load(file, set_ or [])
-        fit = _local_capacity(experiment.scale)
+        fit = commands.local_capacity(experiment.scale)
         prepared = driver.prepare(experiment, driver.open_records(experiment))
         data = prepared.dataset
         height, width, channels = data.image_shape
@@ -103,6 +100,11 @@ def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) ->
             f"{len(data.test_labels)} test images of {width}x{height}x{channels} in "
             f"{len(data.class_names)} classes"
         )
+        if experiment.sweep is not None:
+            for name in experiment.arms:
+                limits = experiment.sweep.budget_of(name).model_dump(exclude_none=True)
+                listed = ", ".join(f"{value:g} {limit}" for limit, value in limits.items())
+                typer.echo(f"sweep of {name}: {len(experiment.sweep.space_of(name))} parameters, {listed}")
         for warning in data.warnings:
             typer.echo(f"note: {warning}")
 
@@ -152,7 +154,7 @@ def scaling(
 ) -> None:
     """Measure every arm on 1, 2, … workers, and predict larger scales with a stated error."""
     with _errors(debug):
-        from orchestrator import driver, scaling, spec
+        from orchestrator import commands, driver, scaling, spec
         from orchestrator.clusters.local import local_ray
         from orchestrator.report import figures
 
@@ -161,7 +163,7 @@ def scaling(
         if len(counts) < 2 or counts[0] < 1:
             raise InputError(f"--workers {workers!r}: give at least two numbers, such as 1,2,4")
         scale = experiment.scale.model_copy(update={"workers": counts[-1]})
-        _local_capacity(scale)
+        commands.local_capacity(scale)
         with local_ray():
             points = scaling.measure(experiment, counts, module_path=file.resolve().parent)
         scales = scaling.summary(points, predict=[counts[-1] * 2**power for power in range(4)])
@@ -192,18 +194,26 @@ def report(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = 
 
 
 @app.command()
+def export(
+    directory: ResultsDirectory,
+    to: Annotated[str, typer.Option(metavar="URL", help="An Optuna storage, such as sqlite:///study.db.")],
+    debug: Debug = False,
+) -> None:
+    """Write a sweep's trials into an Optuna storage, for its dashboard; a study for each arm."""
+    with _errors(debug):
+        from orchestrator.records import ExperimentRecords, Storage
+        from orchestrator.sweep import studies
+
+        for name in studies.export(ExperimentRecords(Storage(directory)), to):
+            typer.echo(f"study {name}: optuna-dashboard {to}")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of experiment files, for editors."""
     from orchestrator import spec
 
     typer.echo(json.dumps(spec.json_schema(), indent=2))
-
-
-def _local_capacity(scale: Scale) -> int:
-    """How many runs this machine holds at once, or the sentence that says what would fit."""
-    from orchestrator import driver, environment
-
-    return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
 
 
 def _train_and_report(
@@ -216,52 +226,17 @@ def _train_and_report(
 ) -> None:
     from rich.console import Console
 
-    from orchestrator import driver
-    from orchestrator.clusters.local import local_ray
+    from orchestrator import commands
 
     console = Console(stderr=True)
-    directory = records.storage.url
     try:
         with _termination_as_interrupt():
-            _local_capacity(experiment.scale)
-            with console.status("reading the data"):
-                prepared = driver.prepare(experiment, records)
-            for warning in prepared.dataset.warnings:
-                console.print(f"note: {warning}")
-            if searches:
-                _search_and_train(prepared, module_path, console)
-            else:
-                driver_session = driver.begin(prepared, module_path=module_path)
-                if driver.open_runs(prepared, driver_session):
-                    with local_ray():
-                        _train(prepared, driver_session, module_path, console)
+            commands.train(experiment, records, module_path, console, searches=searches)
     except KeyboardInterrupt:
-        console.print(f"interrupted; go on with: tandem resume {directory}", soft_wrap=True)
+        console.print(f"interrupted; go on with: tandem resume {records.storage.url}", soft_wrap=True)
         raise typer.Exit(130) from None
     if _report(records, as_json):
         raise typer.Exit(1)
-
-
-def _search_and_train(prepared: Prepared, module_path: Path, console: Console) -> None:
-    from orchestrator.clusters.local import local_ray
-    from orchestrator.progress import SweepProgress
-    from orchestrator.sweep import sweep
-
-    driver_session = sweep.begin(prepared, module_path=module_path)
-    with local_ray():
-        progress = SweepProgress(prepared, console)
-        with progress.shown():
-            won = sweep.search(prepared, driver_session, module_path=module_path, watch=progress.refresh)
-        _train(won, driver_session, module_path, console)
-
-
-def _train(prepared: Prepared, driver_session: str, module_path: Path, console: Console) -> None:
-    from orchestrator import driver
-    from orchestrator.progress import Progress
-
-    progress = Progress(prepared, console)
-    with progress.shown():
-        driver.execute(prepared, driver_session, module_path=module_path, watch=progress.refresh)
 
 
 def _report(records: ExperimentRecords, as_json: bool) -> bool:

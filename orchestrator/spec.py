@@ -213,13 +213,26 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Experiment:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"experiment file {path}: {reason}") from error
-    root = _parse(text, str(path))
+    return _read(_parse(text, str(path)), str(path), path.resolve().parent, overrides)
+
+
+def load_mapping(document: Mapping[str, Any], overrides: Iterable[str] = ()) -> Experiment:
+    """The experiment that a mapping holds, written as a file would be; paths are relative to here.
+
+    Raises:
+        InputError: every problem found, one sentence each.
+    """
+    text = yaml.safe_dump(dict(document), sort_keys=False)
+    return _read(_parse(text, "experiment"), "experiment", Path.cwd(), overrides)
+
+
+def _read(root: _Node, path: str, base: Path, overrides: Iterable[str]) -> Experiment:
     if not isinstance(root.value, dict):
         raise InputError(f"{path}: an experiment is a mapping with name: and arms:")
-    _absolute_paths(root.value, path.resolve().parent)
+    _absolute_paths(root.value, base)
     for override in overrides:
         root = _override(root, override)
-    return _validate(_merge_arms(root), str(path))
+    return _validate(_merge_arms(root), path)
 
 
 def from_json(document: Mapping[str, Any]) -> Experiment:

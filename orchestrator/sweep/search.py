@@ -103,7 +103,7 @@ def search_arm(
         os.environ.setdefault(name, value)
     from orchestrator.sweep.searcher import ArmSearcher, Spending
     from orchestrator.sweep.trial import Search, Trial
-    from orchestrator.sweep.tune import EveryStep, StopWhen, make_scheduler
+    from orchestrator.sweep.tune import EveryStep, StopWhen, make_loggers, make_scheduler
 
     sweep, experiment = _sweep(prepared), prepared.experiment
     records = records_of(prepared, arm)
@@ -155,13 +155,16 @@ def search_arm(
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name="search",
-                storage_path=scratch,
+                name=driver_session,
+                storage_path=records.storage.at("logs").url if sweep.log_to else scratch,
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=experiment.scale.retries),
                 stop=StopWhen(lambda: group.failure is not None or searcher.is_over),
-                callbacks=[EveryStep(group.tend, records.flush_sometimes, lambda: watch(searcher))],
+                callbacks=[
+                    EveryStep(group.tend, records.flush_sometimes, lambda: watch(searcher)),
+                    *make_loggers(sweep, f"{experiment.name}-{arm}"),
+                ],
             ),
         )
         try:

@@ -210,6 +210,8 @@ class ArmSearcher(Searcher):
             trial.run, trial.params = result["run"], change["params"]
             del trial.epochs[change["epoch"] :]
             self._records.change(trial.number, trial.run, **change)
+        if result["epoch"] <= len(trial.epochs):
+            return  # told again by a trial whose process was lost
         is_new = not self._is_replayed(trial, result)
         trial.epochs.append(metrics | {"time": time.time()})
         self.spending.count(metrics)
@@ -225,8 +227,7 @@ class ArmSearcher(Searcher):
         trial, asked = self.trials[trial_id], self._asked.pop(trial_id)
         self._paused.discard(trial_id)
         result = result or {}
-        if "epoch" in result and len(trial.epochs) < result["epoch"]:
-            self.on_trial_result(trial_id, result)
+        self.on_trial_result(trial_id, result)
         trial.state = "failed" if error else result.get("end", "stopped")
         trial.cause = result.get("cause") or ("Ray Tune could not run the trial's process" if error else None)
         old = self._old.get(trial.number)

@@ -16,9 +16,12 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.records import ExperimentRecords
+from orchestrator.sweep.analysis import summarise
 from orchestrator.sweep.records import TrialRecord
 from orchestrator.sweep.space import label
 from orchestrator.sweep.spec import OBJECTIVES, Parameter, Params, Space, Sweep
+from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -86,19 +89,46 @@ def fixed(params: Params) -> dict[str, Any]:
     return {name: label(value) for name, value in params.items()}
 
 
-def study_of(trials: list[TrialRecord], sweep: Sweep, arm: str, *, storage: Any = None) -> optuna.Study:
+def study_of(
+    trials: list[TrialRecord], sweep: Sweep, arm: str, *, storage: Any = None, name: str | None = None
+) -> optuna.Study:
     """A study that holds one arm's trials as they ended.
 
     Args:
         trials: those without an end are left out.
         sweep: from the experiment.
-        arm: whose space it was; also the study's name.
+        arm: whose space it was.
         storage: Optuna's storage or its URL, as its dashboard opens; None keeps the study in memory.
+        name: of the study, the arm's unless given.
     """
-    study = make_study(sweep, arm, storage)
+    study = make_study(sweep, name or arm, storage)
     space = sweep.space_of(arm)
     study.add_trials([_frozen(trial, sweep, space) for trial in trials if trial.state is not None])
     return study
+
+
+def export(records: ExperimentRecords, url: str) -> list[str]:
+    """Write each arm's trials into an Optuna storage; returns the names of the studies.
+
+    Raises:
+        InputError: there is no sweep, the storage cannot be opened or has such a study already.
+    """
+    document = records.document()
+    summary = summarise(records, document)
+    if summary is None:
+        raise InputError(f"{records.storage.url} holds no sweep; it was made by tandem run")
+    names = []
+    for search in summary.arms:
+        name = f"{document['experiment']['name']}-{search.arm}"
+        try:
+            study_of(search.history.trials, summary.sweep, search.arm, storage=url, name=name)
+        except optuna.exceptions.DuplicatedStudyError:
+            raise InputError(f"{url} has a study called {name} already; give another storage") from None
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{url!r} cannot be opened as an Optuna storage: {reason}") from error
+        names.append(name)
+    return names
 
 
 def _frozen(trial: TrialRecord, sweep: Sweep, space: Space) -> FrozenTrial:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ def search(
     """
     sweep = prepared.experiment.sweep
     assert sweep is not None
+    if "mlflow" in sweep.log_to and find_spec("mlflow") is None:
+        raise InputError("sweep.log_to: mlflow is not installed here; pip install mlflow")
     lanes = driver.cluster_capacity(prepared.experiment.scale)
     known = {arm: _known_trials(sweep, arm) for arm in prepared.experiment.arms}
     for arm in prepared.experiment.arms:

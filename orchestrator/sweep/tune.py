@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ray import tune
-from ray.tune import schedulers
+from ray.tune import logger, schedulers
 
 from orchestrator.records import Record
 from orchestrator.sweep.spec import OBJECTIVES, Asha, Hyperband, Median, Parameter, Pbt, Space, Sweep
@@ -49,6 +49,23 @@ def longest_trial(recipe: Recipe, space: Space) -> int:
     if epochs is None:
         return recipe.epochs
     return max(int(value) for value in (epochs.choice or epochs.bounds))
+
+
+def make_loggers(sweep: Sweep, name: str) -> list[tune.Callback]:
+    """Ray Tune's own loggers, by the names of the experiment file.
+
+    Args:
+        sweep: from the experiment.
+        name: of MLflow's experiment.
+    """
+    loggers: list[tune.Callback] = []
+    if "tensorboard" in sweep.log_to:
+        loggers.append(logger.TBXLoggerCallback())  # type: ignore[no-untyped-call]
+    if "mlflow" in sweep.log_to:
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        loggers.append(MLflowLoggerCallback(experiment_name=name))
+    return loggers
 
 
 class Population(schedulers.PopulationBasedTraining):

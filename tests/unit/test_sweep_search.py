@@ -206,6 +206,20 @@ def test_an_earlier_search_is_known_but_not_counted(tmp_path: Path) -> None:
     assert sum(errors) < sum(cold), "it begins where the earlier one ended"
 
 
+def test_what_a_restarted_trial_tells_again_counts_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    trial_id, config = bench.ask()
+    run = bench.searcher.trials[trial_id].run
+    for epoch in (1, 1, 2):
+        result = {"run": run, "epoch": epoch} | measured(config["params"], epoch)
+        if epoch < EPOCHS:
+            bench.searcher.on_trial_result(trial_id, result)
+    bench.searcher.on_trial_complete(trial_id, result | {"end": "done"})
+    bench.searcher.close()
+    assert [epoch["epoch"] for epoch in bench.records.history().trials[0].epochs] == [1, 2]
+    assert bench.spending.epochs == 2
+
+
 def test_a_torn_log_loses_only_what_is_torn(tmp_path: Path) -> None:
     Bench(tmp_path).all()
     log = tmp_path / "log" / "00000.jsonl"

@@ -1,0 +1,66 @@
+"""What the commands that train do, for the command line and for Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator import driver, environment
+from orchestrator.clusters.local import local_ray
+from orchestrator.driver import Prepared
+from orchestrator.progress import Progress, SweepProgress
+from orchestrator.records import ExperimentRecords
+from orchestrator.spec import Experiment, Scale
+from orchestrator.sweep import sweep
+
+
+def local_capacity(scale: Scale) -> int:
+    """How many runs this machine holds at once.
+
+    Raises:
+        InputError: not even one; says what would fit.
+    """
+    return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
+
+
+def train(
+    experiment: Experiment,
+    records: ExperimentRecords,
+    module_path: Path,
+    console: Console,
+    *,
+    searches: bool,
+) -> None:
+    """Train what is open of an experiment on this machine, after searching its arms if they are swept.
+
+    Args:
+        experiment: as it was read.
+        records: where it is kept.
+        module_path: directory that users' own models are imported from.
+        console: where progress is shown.
+        searches: whether to search the arms first.
+    """
+    local_capacity(experiment.scale)
+    with console.status("reading the data"):
+        prepared = driver.prepare(experiment, records)
+    for warning in prepared.dataset.warnings:
+        console.print(f"note: {warning}")
+    if searches:
+        driver_session = sweep.begin(prepared, module_path=module_path)
+        progress = SweepProgress(prepared, console)
+        with local_ray():
+            with progress.shown():
+                won = sweep.search(prepared, driver_session, module_path=module_path, watch=progress.refresh)
+            _train(won, driver_session, module_path, console)
+        return
+    driver_session = driver.begin(prepared, module_path=module_path)
+    if driver.open_runs(prepared, driver_session):
+        with local_ray():
+            _train(prepared, driver_session, module_path, console)
+
+
+def _train(prepared: Prepared, driver_session: str, module_path: Path, console: Console) -> None:
+    progress = Progress(prepared, console)
+    with progress.shown():
+        driver.execute(prepared, driver_session, module_path=module_path, watch=progress.refresh)

@@ -1,0 +1,66 @@
+"""tandem from Python: the same experiments, as files or as mappings.
+
+import tandem
+
+comparison = tandem.sweep("experiment.yaml", overrides=["sweep.budget.trials=8"])
+print(comparison.answer)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers.errors import InputError, TandemError
+
+if TYPE_CHECKING:
+    from orchestrator.compare import Comparison
+
+__all__ = ["InputError", "TandemError", "run", "sweep"]
+
+
+def run(experiment: str | Path | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> Comparison:
+    """Train every arm of an experiment on this machine and write the report, as `tandem run` does.
+
+    Args:
+        experiment: a file, or what would stand in one.
+        overrides: `field=value`, as `--set` takes.
+
+    Raises:
+        InputError: one sentence for each problem.
+    """
+    return _do(experiment, overrides, searches=False)
+
+
+def sweep(experiment: str | Path | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> Comparison:
+    """Search each arm's hyperparameters, then train and compare the winners, as `tandem sweep` does.
+
+    Args:
+        experiment: a file with a `sweep:` block, or what would stand in one.
+        overrides: `field=value`, as `--set` takes.
+
+    Raises:
+        InputError: one sentence for each problem.
+        SweepError: the trials all fail.
+    """
+    return _do(experiment, overrides, searches=True)
+
+
+def _do(
+    experiment: str | Path | Mapping[str, Any], overrides: Iterable[str], *, searches: bool
+) -> Comparison:
+    from rich.console import Console
+
+    from orchestrator import commands, driver, report, spec
+
+    if isinstance(experiment, Mapping):
+        read, module_path = spec.load_mapping(experiment, overrides), Path.cwd()
+    else:
+        path = Path(experiment)
+        read, module_path = spec.load(path, overrides), path.resolve().parent
+    if searches and read.sweep is None:
+        raise InputError("the experiment has no sweep: block; give one with a space and a budget")
+    records = driver.open_records(read)
+    commands.train(read, records, module_path, Console(stderr=True), searches=searches)
+    return report.write(records)
