@@ -11,6 +11,8 @@ NAMES = (
     "startup",
     "time_to_accuracy",
     "best_accuracy",
+    "sweep_overhead",
+    "sweep_peers",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,12 +21,15 @@ import numpy as np
 import yaml
 
 from orchestrator import environment
+from orchestrator.records import Storage
+from orchestrator.sweep.records import SearchHistory, SearchRecords
 from trainers.data import DataSpec, open_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
 RESULTS = ROOT / "benchmarks" / "results"
 PYTHON = sys.executable
+_TRIES = 3
 DATA = Path(os.environ.get("TANDEM_BENCH_DATA", ROOT.parent / "shared" / "data" / "cifar10"))
 
 
@@ -55,6 +59,9 @@ def script(name: str, *arguments: object, processes: int = 1, threads: int = 1) 
         launcher = [PYTHON, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
         launcher += ["--master_port", str(free_port())]
     command = [*launcher, str(PEERS / name), *map(str, arguments)]
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(RuntimeError):  # a peer that crashes now and then is measured again
+            return parse(finish(start(command, threads=threads)))
     return parse(finish(start(command, threads=threads)))
 
 
@@ -102,6 +109,36 @@ def parse(output: str) -> dict[str, Any]:
     line = next(line for line in reversed(output.splitlines()) if line.startswith("{"))
     document: dict[str, Any] = json.loads(line)
     return document
+
+
+@dataclasses.dataclass(frozen=True)
+class TandemSweep:
+    """The search of the only arm of one `tandem sweep`, as its log tells it."""
+
+    history: SearchHistory
+    seconds: float
+    """From asking for workers to the last trial's end."""
+    steady_seconds: float
+    """From when workers took up the first trial to the last trial's end."""
+
+
+def tandem_sweep(experiment: dict[str, Any], *, modules: dict[str, str] | None = None) -> TandemSweep:
+    """Sweep an experiment of one arm in a directory of its own, with a user's modules beside it."""
+    directory = Path(tempfile.mkdtemp())
+    for name, text in (modules or {}).items():
+        (directory / name).write_text(text)
+    file = directory / "experiment.yaml"
+    file.write_text(yaml.safe_dump({"name": "bench", "storage": str(directory)} | experiment))
+    finish(start([str(Path(PYTHON).with_name("tandem")), "sweep", str(file)], threads=1))
+    (search,) = (directory / "bench" / "sweep").iterdir()
+    history = SearchRecords(Storage(str(search))).history()
+    first = [
+        json.loads((run / "attempts.jsonl").read_text().splitlines()[0])["started_at"]
+        for run in (search / "runs").iterdir()
+    ]
+    ended = max(trial.epochs[-1]["time"] for trial in history.trials)
+    shutil.rmtree(directory)
+    return TandemSweep(history, history.seconds, ended - min(first))
 
 
 @dataclasses.dataclass(frozen=True)
