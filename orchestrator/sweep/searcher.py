@@ -103,7 +103,6 @@ class ArmSearcher(Searcher):
         history: SearchHistory,
         known: list[TrialRecord],
         spending: Spending,
-        at_once: int,
         release: Callable[[str], None],
     ) -> None:
         """Set up.
@@ -116,7 +115,6 @@ class ArmSearcher(Searcher):
             history: what earlier starts of the driver logged.
             known: finished trials of an earlier sweep, for the sampler only.
             spending: kept up to date.
-            at_once: trials that may be under way at a time.
             release: called with the run of a trial that pauses or ends.
         """
         super().__init__()
@@ -124,7 +122,8 @@ class ArmSearcher(Searcher):
         self._search = search
         self._space = space
         self._records = records
-        self._at_once = at_once
+        self.at_once = 1
+        """Trials that may be under way at a time."""
         self._release = release
         self.spending = spending
         self._old = {trial.number: trial for trial in history.trials}
@@ -156,7 +155,7 @@ class ArmSearcher(Searcher):
         """The next trial's config, None while enough are under way, FINISHED at the end."""
         if self.same_failure or not self.spending.allows_another_trial:
             return Searcher.FINISHED
-        if len(self._asked) - len(self._paused) >= self._at_once:
+        if len(self._asked) - len(self._paused) >= self.at_once:
             return None
         number = self._next_number
         recorded = self._replay.popleft() if self._replay else None

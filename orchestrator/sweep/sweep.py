@@ -52,7 +52,7 @@ def search(
     assert sweep is not None
     if "mlflow" in sweep.log_to and find_spec("mlflow") is None:
         raise InputError("sweep.log_to: mlflow is not installed here; pip install mlflow")
-    lanes = driver.cluster_capacity(prepared.experiment.scale)
+    driver.cluster_capacity(prepared.experiment.scale)
     known = {arm: _known_trials(sweep, arm) for arm in prepared.experiment.arms}
     for arm in prepared.experiment.arms:
         if records_of(prepared, arm).history().finished == sweep.budget_of(arm).model_dump():
@@ -62,7 +62,6 @@ def search(
             arm,
             driver_session=driver_session,
             module_path=str(module_path),
-            lanes=lanes,
             known=known[arm],
             watch=lambda searcher, arm=arm: watch(arm, searcher),  # type: ignore[misc]
         )

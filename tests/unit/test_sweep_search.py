@@ -51,9 +51,9 @@ class Bench:
             history=history,
             known=known or [],
             spending=self.spending,
-            at_once=at_once,
             release=self.released.append,
         )
+        self.searcher.at_once = at_once
         self.suggested: list[Params] = []
         self.asked = 0
 

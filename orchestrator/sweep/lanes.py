@@ -1,0 +1,138 @@
+"""The driver's side of the lanes: warm groups of workers, as many as the cluster holds."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import plan, training
+from orchestrator.driver import Prepared
+from orchestrator.plan import Session
+from orchestrator.records import StorageError
+from trainers.errors import TandemError
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.trial import Search
+
+_LOSSES_IN_A_ROW = 3
+_WATCH_SECONDS = 0.5
+_GROW_SECONDS = 5
+_CLOSE_SECONDS = 20
+
+
+class SweepError(TandemError):
+    """A sweep that cannot go on."""
+
+
+class Lanes:
+    """Groups of workers that train what the desk hands them, started again when they are lost."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        desk: Any,
+        search: Search,
+        driver_session: str,
+        module_path: str,
+        *,
+        at_most: int | None,
+    ) -> None:
+        self._prepared = prepared
+        self._desk = desk
+        self._search = search
+        self._driver_session = driver_session
+        self._module_path = module_path
+        self._at_most = at_most
+        self._lanes: dict[Any, str] = {}
+        self._tended_at = self._grown_at = -math.inf
+        self._idle_losses = 0
+        self.failure: TandemError | None = None
+        """Why the search cannot go on."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._lanes)
+
+    def _grow(self) -> None:
+        """Ask an autoscaling cluster for what the sweep can use, and Ray for workers where there is room."""
+        import ray
+        from ray.autoscaler.sdk import request_resources
+
+        scale = self._prepared.experiment.scale
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        fit = plan.concurrent_runs(scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+        usable = scale.concurrent_runs or self._at_most or fit
+        bundle = {"CPU": float(scale.cpus_per_worker), "GPU": float(scale.gpus_per_worker)}
+        request_resources(bundles=[bundle] * usable * scale.min_workers)
+        for place in range(self.count, min(fit, usable)):
+            self._launch(str(place))
+
+    def _launch(self, place: str) -> None:
+        import ray
+
+        fit = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(training.fit)
+        name = f"{place}-{uuid.uuid4().hex[:6]}"
+        assignment = training.Assignment(
+            session=Session(framework=self._search.framework, runs=()),
+            scale=self._prepared.experiment.scale,
+            data=self._prepared.experiment.data,
+            data_fingerprint=self._prepared.dataset.fingerprint,
+            storage_url=self._search.storage_url,
+            driver_session=self._driver_session,
+            launched_at=time.time(),
+            module_path=self._module_path,
+            desk=self._desk,
+            lane=name,
+        )
+        self._lanes[fit.remote(assignment)] = name
+
+    def tend(self) -> None:
+        """Start again what was lost, a run of theirs being tried again or given up."""
+        import ray
+
+        if time.monotonic() - self._tended_at < _WATCH_SECONDS or self.failure is not None:
+            return
+        self._tended_at = time.monotonic()
+        if self._tended_at - self._grown_at > _GROW_SECONDS:
+            self._grown_at = self._tended_at
+            self._grow()
+        ended, _ = ray.wait(list(self._lanes), num_returns=len(self._lanes), timeout=0)
+        for reference in ended:
+            name = self._lanes.pop(reference)
+            try:
+                failure = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                failure = training.Failure("lost", "the process leading the workers died", str(error))
+            if failure is None:
+                failure = training.Failure("lost", "the workers ended without being told to")
+            self._replace(name, failure)
+
+    def _replace(self, name: str, failure: training.Failure) -> None:
+        import ray
+
+        if failure.kind == "storage":
+            self.failure = StorageError(failure.cause)
+            return
+        retries = self._prepared.experiment.scale.retries if failure.kind == "lost" else None
+        told = {"failure": failure.cause, "diverged": failure.kind == "diverged"}
+        had_run = ray.get(self._desk.lose.remote(name, told, retries=retries))
+        self._idle_losses = 0 if had_run else self._idle_losses + 1
+        if self._idle_losses >= _LOSSES_IN_A_ROW:
+            self.failure = SweepError(f"sweep: workers cannot be started: {failure.cause}")
+            return
+        self._launch(name.partition("-")[0])
+
+    def close(self) -> None:
+        """Send the workers home, and end those that do not go."""
+        import ray
+        from ray.autoscaler.sdk import request_resources
+
+        request_resources(bundles=[])
+        self._desk.close.remote()
+        _, staying = ray.wait(list(self._lanes), num_returns=len(self._lanes), timeout=_CLOSE_SECONDS)
+        for reference in staying:
+            ray.cancel(reference, force=True)
+        ray.kill(self._desk)

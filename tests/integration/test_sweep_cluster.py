@@ -1,0 +1,94 @@
+"""Sweeps on a cluster of several Ray nodes: nodes that join, that are killed, that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import AutoscalingCluster, Cluster
+
+from orchestrator import driver, spec
+from orchestrator.sweep import search, sweep
+from orchestrator.sweep.records import TrialRecord
+from orchestrator.sweep.searcher import ArmSearcher
+
+SWEEP = """\
+name: swept
+data: {{source: digits, image_size: 24}}
+arms:
+  torch: {{framework: torch, epochs: {epochs}, seeds: [0], batch_size: 16}}
+scale: {{retries: 3{concurrent}}}
+sweep:
+  space: {{optimizer.learning_rate: {{loguniform: [1.0e-4, 1.0e-2]}}}}
+  budget: {{trials: {trials}}}
+storage: {storage}
+"""
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head that trains nothing and a node with one CPU."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def run_sweep(file: Path, watch: Callable[[ArmSearcher], None]) -> list[TrialRecord]:
+    """Search and train the winner on the cluster that is connected."""
+    experiment = spec.load(file)
+    prepared = driver.prepare(experiment, driver.open_records(experiment))
+    session = sweep.begin(prepared, module_path=file.parent)
+    won = sweep.search(
+        prepared, session, module_path=file.parent, watch=lambda arm, searcher: watch(searcher)
+    )
+    driver.execute(won, session, module_path=file.parent, watch=lambda: None)
+    assert won.records.run(won.runs[0].id).result() is not None
+    return search.records_of(prepared, "torch").history().trials
+
+
+@pytest.mark.slow
+def test_a_sweep_uses_a_node_that_joins_and_outlives_one_that_is_killed(
+    tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
+) -> None:
+    nodes = []
+
+    def watch(searcher: ArmSearcher) -> None:
+        lanes = {
+            epoch["lane"].partition("-")[0] for trial in searcher.trials.values() for epoch in trial.epochs
+        }
+        if not nodes and lanes:
+            assert searcher.at_once == 1
+            nodes.append(cluster.add_node(num_cpus=1))
+        if len(nodes) == 1 and len(lanes) == 2:
+            cluster.remove_node(nodes[0], allow_graceful=False)
+            nodes.append(None)
+
+    text = SWEEP.format(epochs=10, trials=10, concurrent="", storage=tmp_path)
+    trials = run_sweep(experiment_file(text), watch)
+    assert len(nodes) == 2, "a second lane was opened on the new node, which was then killed"
+    assert [trial.state for trial in trials] == ["done"] * 10
+    assert all([epoch["epoch"] for epoch in trial.epochs] == list(range(1, 11)) for trial in trials)
+
+
+@pytest.mark.slow
+def test_an_autoscaling_cluster_is_asked_for_nodes(
+    tmp_path: Path, experiment_file: Callable[[str], Path]
+) -> None:
+    worker = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
+    cluster = AutoscalingCluster(head_resources={"CPU": 1}, worker_node_types={"cpu": worker})
+    cluster.start()
+    try:
+        ray.init("auto", log_to_driver=False)
+        text = SWEEP.format(epochs=15, trials=8, concurrent=", concurrent_runs: 2", storage=tmp_path)
+        most = []
+        trials = run_sweep(experiment_file(text), lambda searcher: most.append(searcher.at_once))
+        assert max(most) == 2, "a node was added for the second lane"
+        assert len({trial.epochs[-1]["lane"].partition("-")[0] for trial in trials}) == 2
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
