@@ -1,13 +1,14 @@
-"""Sweeps on a cluster of several Ray nodes: nodes that join, that are killed, that are asked for."""
+"""Sweeps on a cluster of several Ray nodes: nodes that are asked for, that join, that are killed."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import ray
-from ray.cluster_utils import AutoscalingCluster, Cluster
+from ray.cluster_utils import Cluster
 
 from orchestrator import driver, spec
 from orchestrator.sweep import search, sweep
@@ -19,7 +20,7 @@ name: swept
 data: {{source: digits, image_size: 24}}
 arms:
   torch: {{framework: torch, epochs: {epochs}, seeds: [0], batch_size: 16}}
-scale: {{retries: 3{concurrent}}}
+scale: {{retries: 3}}
 sweep:
   space: {{optimizer.learning_rate: {{loguniform: [1.0e-4, 1.0e-2]}}}}
   budget: {{trials: {trials}}}
@@ -63,32 +64,24 @@ def test_a_sweep_uses_a_node_that_joins_and_outlives_one_that_is_killed(
         }
         if not nodes and lanes:
             assert searcher.at_once == 1
+            assert sum(bundle["CPU"] for bundle in asked_for()) == 10, "a CPU for each trial"
             nodes.append(cluster.add_node(num_cpus=1))
         if len(nodes) == 1 and len(lanes) == 2:
             cluster.remove_node(nodes[0], allow_graceful=False)
             nodes.append(None)
 
-    text = SWEEP.format(epochs=10, trials=10, concurrent="", storage=tmp_path)
+    text = SWEEP.format(epochs=10, trials=10, storage=tmp_path)
     trials = run_sweep(experiment_file(text), watch)
     assert len(nodes) == 2, "a second lane was opened on the new node, which was then killed"
+    assert asked_for() == []
     assert [trial.state for trial in trials] == ["done"] * 10
     assert all([epoch["epoch"] for epoch in trial.epochs] == list(range(1, 11)) for trial in trials)
 
 
-@pytest.mark.slow
-def test_an_autoscaling_cluster_is_asked_for_nodes(
-    tmp_path: Path, experiment_file: Callable[[str], Path]
-) -> None:
-    worker = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
-    cluster = AutoscalingCluster(head_resources={"CPU": 1}, worker_node_types={"cpu": worker})
-    cluster.start()
-    try:
-        ray.init("auto", log_to_driver=False)
-        text = SWEEP.format(epochs=15, trials=8, concurrent=", concurrent_runs: 2", storage=tmp_path)
-        most = []
-        trials = run_sweep(experiment_file(text), lambda searcher: most.append(searcher.at_once))
-        assert max(most) == 2, "a node was added for the second lane"
-        assert len({trial.epochs[-1]["lane"].partition("-")[0] for trial in trials}) == 2
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+def asked_for() -> list[dict[str, float]]:
+    """The bundles that an autoscaler is asked to make room for."""
+    from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    told = _internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL)
+    return json.loads(told) if told else []
