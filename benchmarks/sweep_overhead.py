@@ -36,8 +36,8 @@ def main(*, pairs: int) -> None:
     """Measure once; three hundred trials are their own repetition, so `pairs` is not used."""
     done = harness.tandem_sweep(
         {
-            "data": {"source": "digits", "limit": 64},
-            "defaults": {"model": "one_second:build", "batch_size": 64, "epochs": 1, "seeds": 1},
+            "data": {"source": "digits", "limit": 80, "validation": 0.1},
+            "defaults": {"model": "one_second:build", "batch_size": 72, "epochs": 1, "seeds": 1},
             "arms": {"torch": {"framework": "torch"}},
             "scale": {"concurrent_runs": AT_ONCE},
             "sweep": {

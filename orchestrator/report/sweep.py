@@ -77,7 +77,7 @@ def _figures(
     sweep = summary.sweep
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        study = study_of(trials, sweep, search.arm)
+        study = study_of(trials, sweep, search.arm, complete_stopped=True)
         goal = sweep.objective[0]
         target: dict[str, Any] = {"target_name": goal.replace("_", " ")}
         if len(sweep.objective) > 1:
@@ -91,7 +91,7 @@ def _figures(
         if importance:
             figures.insert(1, ("Importance of the parameters", _bars(importance)))
         if len(importance) > 1:
-            few = study_of(_thinned(search, summary, _CONTOUR), sweep, search.arm)
+            few = study_of(_thinned(search, summary, _CONTOUR), sweep, search.arm, complete_stopped=True)
             figures.append(
                 ("The two that matter most", show.plot_contour(few, list(importance)[:2], **target))
             )
@@ -156,8 +156,12 @@ def _started(trial: TrialRecord) -> float:
 
 
 def _html(figure: go.Figure) -> str:
-    figure.update_layout(title=None, margin={"t": 30}, template="plotly_white")
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}))
+    figure.update_layout(title=None, margin={"t": 30}, template="plotly_white", width=None, autosize=True)
+    return str(
+        figure.to_html(
+            full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+        )
+    )
 
 
 def best_so_far(summary: SweepSummary) -> Figure | None:

@@ -90,7 +90,13 @@ def fixed(params: Params) -> dict[str, Any]:
 
 
 def study_of(
-    trials: list[TrialRecord], sweep: Sweep, arm: str, *, storage: Any = None, name: str | None = None
+    trials: list[TrialRecord],
+    sweep: Sweep,
+    arm: str,
+    *,
+    storage: Any = None,
+    name: str | None = None,
+    complete_stopped: bool = False,
 ) -> optuna.Study:
     """A study that holds one arm's trials as they ended.
 
@@ -100,10 +106,15 @@ def study_of(
         arm: whose space it was.
         storage: Optuna's storage or its URL, as its dashboard opens; None keeps the study in memory.
         name: of the study, the arm's unless given.
+        complete_stopped: call stopped trials complete, with their last values, as pictures need.
     """
     study = make_study(sweep, name or arm, storage)
     space = sweep.space_of(arm)
-    study.add_trials([_frozen(trial, sweep, space) for trial in trials if trial.state is not None])
+    frozen = [_frozen(trial, sweep, space) for trial in trials if trial.state is not None]
+    if complete_stopped:
+        for trial in frozen:
+            trial.state = TrialState.COMPLETE if trial.state == TrialState.PRUNED else trial.state
+    study.add_trials(frozen)
     return study
 
 

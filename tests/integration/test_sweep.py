@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,8 +170,13 @@ def test_trials_that_diverge_count_as_bad_and_the_sweep_goes_on(
         "  budget: {trials: 3}\n  search: random"
     )
     text = SWEEP.format(arms=TORCH, epochs=2, at_once=1, sweep=sweep, storage=tmp_path)
-    done = tandem("sweep", experiment_file(text.replace("3.0e-1", "1.0e+7")))
+    script = "import sys, tandem, yaml; print(tandem.sweep(yaml.safe_load(open(sys.argv[1]))).answer)"
+    file = experiment_file(text.replace("3.0e-1", "1.0e+7"))
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(file)], capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr
+    assert "torch scored" in done.stdout
     history = history_of(tmp_path)
     assert history.trials[0].state == "diverged"
     assert "the loss became" in (history.trials[0].cause or "")
