@@ -85,10 +85,14 @@ def search_with_tune() -> tuple[float, float]:
         with open(file) as read:
             tune.report({"accuracy": float(read.read())})
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        address="local", num_cpus=2, resources={"launcher": 2}, include_dashboard=False, log_to_driver=False
+    )
     inside = mode == "train"
     tuner = tune.Tuner(
-        tune.with_resources(launching if inside else trainable, {"cpu": 0 if inside else 1}),
+        tune.with_resources(
+            launching if inside else trainable, {"cpu": 0, "launcher": 1} if inside else {"cpu": 1}
+        ),
         param_space={"rate": tune.loguniform(lowest, highest)},
         tune_config=tune.TuneConfig(
             metric="accuracy",
