@@ -16,6 +16,8 @@ import typer
 from trainers.errors import InputError, TandemError
 
 if TYPE_CHECKING:
+    from orchestrator.clusters.base import Job
+    from orchestrator.clusters.package import Package
     from orchestrator.records import ExperimentRecords
     from orchestrator.spec import Experiment
 
@@ -39,23 +41,44 @@ Overrides = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as keras.epochs=2."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+On = Annotated[
+    str | None,
+    typer.Option("--on", metavar="ADDRESS", help="A Ray cluster's dashboard, such as http://head:8265."),
+]
+Address = Annotated[
+    str, typer.Option("--on", metavar="ADDRESS", help="A Ray cluster's dashboard, such as http://head:8265.")
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as tandem submit prints it.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command()
-def run(file: ExperimentFile, set_: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Train every arm of an experiment on this machine, then write the report."""
+def run(
+    file: ExperimentFile,
+    on: On = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train every arm of an experiment, here or on a cluster, then write the report."""
     with _errors(debug):
         from orchestrator import driver, spec
 
         experiment = spec.load(file, set_ or [])
+        if on is not None:
+            _run_on(on, experiment, file, as_json, searches=False)
+            return
         records = driver.open_records(experiment)
         _train_and_report(experiment, records, file.resolve().parent, as_json)
 
 
 @app.command()
 def sweep(
-    file: ExperimentFile, set_: Overrides = None, as_json: AsJson = False, debug: Debug = False
+    file: ExperimentFile,
+    on: On = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """Search each arm's hyperparameters under an equal budget, then compare the winners."""
     with _errors(debug):
@@ -64,6 +87,9 @@ def sweep(
         experiment = spec.load(file, set_ or [])
         if experiment.sweep is None:
             raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
+        if on is not None:
+            _run_on(on, experiment, file, as_json, searches=True)
+            return
         records = driver.open_records(experiment)
         _train_and_report(experiment, records, file.resolve().parent, as_json, searches=True)
 
@@ -194,6 +220,66 @@ def report(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = 
 
 
 @app.command()
+def submit(
+    file: ExperimentFile,
+    on: Address,
+    search: Annotated[bool, typer.Option("--sweep", help="Search the arms first, as tandem sweep.")] = False,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Start an experiment on a cluster and leave it to itself; prints the job's id."""
+    with _errors(debug):
+        from orchestrator import spec
+        from orchestrator.clusters.base import open_cluster
+
+        job = open_cluster(on).submit(_package(spec.load(file, set_ or []), file, searches=search))
+        _show([job], as_json)
+
+
+@app.command()
+def status(job: JobId, on: Address, as_json: AsJson = False, debug: Debug = False) -> None:
+    """How a submitted job stands."""
+    with _errors(debug):
+        from orchestrator.clusters.base import open_cluster
+
+        _show([open_cluster(on).job(job)], as_json)
+
+
+@app.command("list")
+def list_(on: Address, as_json: AsJson = False, debug: Debug = False) -> None:
+    """The jobs that were submitted to a cluster, newest first."""
+    with _errors(debug):
+        from orchestrator.clusters.base import open_cluster
+
+        _show(open_cluster(on).jobs(), as_json)
+
+
+@app.command()
+def logs(
+    job: JobId,
+    on: Address,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    debug: Debug = False,
+) -> None:
+    """What a job's driver printed."""
+    with _errors(debug):
+        from orchestrator.clusters.base import open_cluster
+
+        for line in open_cluster(on).log(job, follow=follow):
+            typer.echo(line)
+
+
+@app.command()
+def cancel(job: JobId, on: Address, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Stop a job; what it recorded stays, and submitting it again goes on from there."""
+    with _errors(debug):
+        from orchestrator.clusters.base import open_cluster
+
+        _show([open_cluster(on).cancel(job)], as_json)
+
+
+@app.command()
 def export(
     directory: ResultsDirectory,
     to: Annotated[str, typer.Option(metavar="URL", help="An Optuna storage, such as sqlite:///study.db.")],
@@ -237,6 +323,46 @@ def _train_and_report(
         raise typer.Exit(130) from None
     if _report(records, as_json):
         raise typer.Exit(1)
+
+
+def _package(experiment: Experiment, file: Path, *, searches: bool) -> Package:
+    from orchestrator.clusters.package import Package
+
+    return Package(experiment=experiment, searches=searches, module_path=file.resolve().parent)
+
+
+def _run_on(address: str, experiment: Experiment, file: Path, as_json: bool, *, searches: bool) -> None:
+    """Submit, follow the log to the end, and tell the outcome; Ctrl-C leaves the job running."""
+    from orchestrator.clusters.base import JobState, open_cluster
+    from orchestrator.records import ExperimentRecords, Storage
+
+    cluster = open_cluster(address)
+    job = cluster.submit(_package(experiment, file, searches=searches))
+    typer.echo(f"job {job.id} on {address}", err=True)
+    try:
+        for line in cluster.log(job.id, follow=True):
+            typer.echo(line, err=True)
+    except KeyboardInterrupt:
+        typer.echo(f"the job goes on; tandem logs {job.id} -f --on {address}, or tandem cancel", err=True)
+        raise typer.Exit(130) from None
+    job = cluster.job(job.id)
+    if job.state is JobState.STOPPED:
+        raise TandemError(f"job {job.id} was stopped; submitting it again goes on from its records")
+    records = ExperimentRecords(Storage(job.results))
+    if records.storage.read("report/results.json") is None:
+        raise TandemError(f"job {job.id} {job.state}: {job.message}")
+    if as_json:
+        typer.echo((records.storage.read("report/results.json") or b"").decode())
+    if job.state is JobState.FAILED:
+        raise typer.Exit(1)
+
+
+def _show(jobs: list[Job], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(job) for job in jobs], indent=1))
+        return
+    for job in jobs:
+        typer.echo(f"{job.id}  {job.state}  {job.results}")
 
 
 def _report(records: ExperimentRecords, as_json: bool) -> bool:

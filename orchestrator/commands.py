@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
@@ -31,8 +33,9 @@ def train(
     console: Console,
     *,
     searches: bool,
+    connect: Callable[[], AbstractContextManager[None]] = local_ray,
 ) -> None:
-    """Train what is open of an experiment on this machine, after searching its arms if they are swept.
+    """Train what is open of an experiment, after searching its arms if they are swept.
 
     Args:
         experiment: as it was read.
@@ -40,8 +43,10 @@ def train(
         module_path: directory that users' own models are imported from.
         console: where progress is shown.
         searches: whether to search the arms first.
+        connect: starts Ray on this machine, or joins a cluster.
     """
-    local_capacity(experiment.scale)
+    if connect is local_ray:
+        local_capacity(experiment.scale)
     with console.status("reading the data"):
         prepared = driver.prepare(experiment, records)
     for warning in prepared.dataset.warnings:
@@ -49,14 +54,14 @@ def train(
     if searches:
         driver_session = sweep.begin(prepared, module_path=module_path)
         progress = SweepProgress(prepared, console)
-        with local_ray():
+        with connect():
             with progress.shown():
                 won = sweep.search(prepared, driver_session, module_path=module_path, watch=progress.refresh)
             _train(won, driver_session, module_path, console)
         return
     driver_session = driver.begin(prepared, module_path=module_path)
     if driver.open_runs(prepared, driver_session):
-        with local_ray():
+        with connect():
             _train(prepared, driver_session, module_path, console)
 
 

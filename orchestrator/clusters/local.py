@@ -1,4 +1,4 @@
-"""Ray on this machine, started for one command and gone after it."""
+"""Ray for a driver: started on this machine for one command, or joined where it runs already."""
 
 from __future__ import annotations
 
@@ -42,6 +42,18 @@ def local_ray() -> Iterator[None]:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def joined_ray() -> Iterator[None]:
+    """Join the Ray cluster that this process runs on, as a submitted driver does."""
+    import ray
+
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:

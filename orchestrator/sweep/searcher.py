@@ -128,7 +128,7 @@ class ArmSearcher(Searcher):
         self.spending = spending
         self._old = {trial.number: trial for trial in history.trials}
         self._replay = deque(history.trials)
-        grid = spaces.grid(search.recipe, space) if sweep.search == "grid" else ()
+        grid = filter(self._fits, spaces.grid(search.recipe, space)) if sweep.search == "grid" else ()
         self._given = itertools.chain(sweep.points, grid)
         self._study = make_study(sweep, search.arm)
         for trial in known:
@@ -140,6 +140,7 @@ class ArmSearcher(Searcher):
         self._next_number = 0
         self._ended: deque[tuple[float, str]] = deque()
         self._untold: list[TrialRecord] = []
+        self._first_failures: list[str] | None = []
         self.same_failure: str | None = None
         """Why the sweep was given up: its first trials all failed in this way."""
 
@@ -189,12 +190,18 @@ class ArmSearcher(Searcher):
                 params = propose(asked, self._search.recipe, self._space)
             if recorded is not None:
                 return asked, recorded.params
-            if allows(self._sweep.constraints, recipe_with(self._search.recipe, params)):
+            if self._fits(params):
                 return asked, params
             self._study.tell(asked, state=TrialState.FAIL)
             if attempt == _REJECTIONS // 2:
                 self._study.sampler = make_sampler("random", seed)
         return None, None
+
+    def _fits(self, params: Params) -> bool:
+        try:
+            return allows(self._sweep.constraints, recipe_with(self._search.recipe, params))
+        except ValueError:
+            return False
 
     def on_trial_result(self, trial_id: str, result: Record) -> None:
         """Log an epoch."""
@@ -236,7 +243,7 @@ class ArmSearcher(Searcher):
         tell(self._study, asked, trial, self._sweep)
         self._release(trial.run)
         self._drop_states(trial)
-        self._give_up_if_all_fail()
+        self._give_up_if_all_fail(trial)
 
     def take_ended(self) -> list[TrialRecord]:
         """The trials that ended since the last time this was asked."""
@@ -249,15 +256,17 @@ class ArmSearcher(Searcher):
         while self._ended and time.monotonic() - self._ended[0][0] > _KEEP_STATES_SECONDS:
             self._search.records(self._ended.popleft()[1]).drop_states()
 
-    def _give_up_if_all_fail(self) -> None:
-        ended = [trial for trial in self.trials.values() if trial.state is not None]
-        kinds = {cause_kind(trial.cause or "") for trial in ended}
-        if (
-            len(ended) >= _SAME_FAILURES
-            and all(trial.state == "failed" for trial in ended)
-            and len(kinds) == 1
-        ):
-            self.same_failure = ended[0].cause
+    def _give_up_if_all_fail(self, trial: TrialRecord) -> None:
+        """Count the first trials' failures for as long as all of them fail, and in the same way."""
+        if self._first_failures is None:
+            return
+        if trial.state == "failed" and trial.cause is not None:
+            self._first_failures.append(trial.cause)
+        kinds = {cause_kind(cause) for cause in self._first_failures}
+        if trial.state != "failed" or len(kinds) > 1:
+            self._first_failures = None
+        elif len(self._first_failures) >= _SAME_FAILURES:
+            self.same_failure = self._first_failures[0]
 
     @property
     def is_over(self) -> bool:

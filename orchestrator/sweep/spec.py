@@ -245,6 +245,11 @@ class Sweep(Block):
             raise ValueError(
                 f"scheduler {scheduler} needs a single objective; leave it out to trade several off"
             )
+        if self.objective == ["train_seconds"] and scheduler != "none":
+            raise ValueError(
+                f"scheduler {scheduler} judges trials after each epoch, when all have trained as long; "
+                "leave it out to search for short training"
+            )
         if self.search == "cmaes" and len(self.objective) > 1:
             raise ValueError("search cmaes needs a single objective; nsga2 and tpe trade several off")
         if scheduler == "pbt" and self.search not in ("random", "tpe"):

@@ -118,6 +118,7 @@ def test_an_arm_has_its_own_space_and_budget(tmp_path: Path) -> None:
         ({"scheduler": "pbt"}, "cannot change within a run"),
         ({"search": "bohb", "scheduler": "asha"}, "search bohb goes with hyperband"),
         ({"objective": ["validation_accuracy", "train_seconds"], "scheduler": "asha"}, "a single objective"),
+        ({"objective": "train_seconds", "scheduler": "asha"}, "judges trials after each epoch"),
         ({"objective": "accuracy"}, "did you mean 'validation_accuracy'?"),
         ({"points": [{"epochs": 3}]}, "is not in the space"),
         ({"arms": {"keres": {}}}, "did you mean 'keras'?"),

@@ -1,0 +1,85 @@
+"""What is shipped to a cluster: tandem's code, the user's modules and the experiment, in one directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.records import Storage
+from orchestrator.spec import Experiment
+from trainers.errors import InputError
+
+EXPERIMENT_FILE = "tandem-job.json"
+ENTRYPOINT = "python -m orchestrator.remote"
+_PACKAGES = ("orchestrator", "trainers")
+_CODE = Path(__file__).resolve().parents[2]
+_SUFFIXES = {".py", ".html"}
+_LARGEST_BYTES = 20 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Package:
+    """An experiment on its way to a cluster."""
+
+    experiment: Experiment
+    searches: bool
+    """Whether its arms are searched first."""
+    module_path: Path
+    """Directory that holds the user's own modules, of which every .py file goes along."""
+
+    @property
+    def job_id(self) -> str:
+        """The same for the same work, so that a second submission finds the first."""
+        digest = hashlib.sha256(json.dumps(self._document(), sort_keys=True).encode()).hexdigest()[:8]
+        return f"tandem-{self.experiment.name}-{digest}"
+
+    @property
+    def results(self) -> str:
+        """Where the records and the report will be kept."""
+        return Storage(self.experiment.storage).at(self.experiment.name).url
+
+    def _document(self) -> dict[str, object]:
+        return {"experiment": self.experiment.model_dump(mode="json"), "searches": self.searches}
+
+    @contextlib.contextmanager
+    def directory(self) -> Iterator[Path]:
+        """The files in a directory of their own, for as long as the block lasts.
+
+        Raises:
+            InputError: the user's modules are too large to be code.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            root = Path(scratch)
+            for name in _PACKAGES:
+                shutil.copytree(_CODE / name, root / name, ignore=_only_code)
+            for module in self._modules():
+                shutil.copy(module, root / module.name)
+            (root / EXPERIMENT_FILE).write_text(json.dumps(self._document(), sort_keys=True))
+            yield root
+
+    def _modules(self) -> list[Path]:
+        if not any(":" in arm.model for arm in self.experiment.arms.values()):
+            return []
+        modules = sorted(self.module_path.glob("*.py"))
+        size = sum(module.stat().st_size for module in modules)
+        if size > _LARGEST_BYTES:
+            raise InputError(
+                f"{self.module_path}: its .py files have {size >> 20} MiB, which is too much to ship; "
+                "keep the experiment file beside its own modules only"
+            )
+        return modules
+
+
+def _only_code(directory: str, names: list[str]) -> list[str]:
+    return [
+        name
+        for name in names
+        if name == "__pycache__"
+        or ((Path(directory) / name).is_file() and Path(name).suffix not in _SUFFIXES)
+    ]
