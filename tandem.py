@@ -30,7 +30,7 @@ def run(experiment: str | Path | Mapping[str, Any], *, overrides: Iterable[str] 
     Raises:
         InputError: one sentence for each problem.
     """
-    return _do(experiment, overrides, searches=False)
+    return _do("run", experiment, overrides)
 
 
 def sweep(experiment: str | Path | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> Comparison:
@@ -44,23 +44,31 @@ def sweep(experiment: str | Path | Mapping[str, Any], *, overrides: Iterable[str
         InputError: one sentence for each problem.
         SweepError: the trials all fail.
     """
-    return _do(experiment, overrides, searches=True)
+    return _do("sweep", experiment, overrides)
 
 
-def _do(
-    experiment: str | Path | Mapping[str, Any], overrides: Iterable[str], *, searches: bool
-) -> Comparison:
+def _do(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Iterable[str]) -> Comparison:
     from rich.console import Console
 
     from orchestrator import commands, driver, report, spec
 
+    changes = list(overrides)
+    command = [verb, "experiment.yaml", *(f"--set={change}" for change in changes)]
     if isinstance(experiment, Mapping):
-        read, module_path = spec.load_mapping(experiment, overrides), Path.cwd()
+        read, module_path = spec.load_mapping(experiment, changes), Path.cwd()
     else:
         path = Path(experiment)
-        read, module_path = spec.load(path, overrides), path.resolve().parent
-    if searches and read.sweep is None:
+        read, module_path = spec.load(path, changes), path.resolve().parent
+        command[1] = str(path)
+    if verb == "sweep" and read.sweep is None:
         raise InputError("the experiment has no sweep: block; give one with a space and a budget")
     records = driver.open_records(read)
-    commands.train(read, records, module_path, Console(stderr=True), searches=searches)
+    commands.train(
+        read,
+        records,
+        module_path,
+        Console(stderr=True),
+        searches=verb == "sweep",
+        command=command,
+    )
     return report.write(records)

@@ -317,7 +317,7 @@ def _train_and_report(
     console = Console(stderr=True)
     try:
         with _termination_as_interrupt():
-            commands.train(experiment, records, module_path, console, searches=searches)
+            commands.train(experiment, records, module_path, console, searches=searches, command=sys.argv[1:])
     except KeyboardInterrupt:
         console.print(f"interrupted; go on with: tandem resume {records.storage.url}", soft_wrap=True)
         raise typer.Exit(130) from None
@@ -328,7 +328,12 @@ def _train_and_report(
 def _package(experiment: Experiment, file: Path, *, searches: bool) -> Package:
     from orchestrator.clusters.package import Package
 
-    return Package(experiment=experiment, searches=searches, module_path=file.resolve().parent)
+    return Package(
+        experiment=experiment,
+        searches=searches,
+        module_path=file.resolve().parent,
+        command=sys.argv[1:],
+    )
 
 
 def _run_on(address: str, experiment: Experiment, file: Path, as_json: bool, *, searches: bool) -> None:

@@ -33,6 +33,7 @@ def train(
     console: Console,
     *,
     searches: bool,
+    command: list[str],
     connect: Callable[[], AbstractContextManager[None]] = local_ray,
 ) -> None:
     """Train what is open of an experiment, after searching its arms if they are swept.
@@ -43,6 +44,7 @@ def train(
         module_path: directory that users' own models are imported from.
         console: where progress is shown.
         searches: whether to search the arms first.
+        command: the words after `tandem` that led here, for the records.
         connect: starts Ray on this machine, or joins a cluster.
     """
     if connect is local_ray:
@@ -52,14 +54,14 @@ def train(
     for warning in prepared.dataset.warnings:
         console.print(f"note: {warning}")
     if searches:
-        driver_session = sweep.begin(prepared, module_path=module_path)
+        driver_session = sweep.begin(prepared, module_path=module_path, command=command)
         progress = SweepProgress(prepared, console)
         with connect():
             with progress.shown():
                 won = sweep.search(prepared, driver_session, module_path=module_path, watch=progress.refresh)
             _train(won, driver_session, module_path, console)
         return
-    driver_session = driver.begin(prepared, module_path=module_path)
+    driver_session = driver.begin(prepared, module_path=module_path, command=command)
     if driver.open_runs(prepared, driver_session):
         with connect():
             _train(prepared, driver_session, module_path, console)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -120,15 +119,22 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     )
 
 
-def begin(prepared: Prepared, *, module_path: Path, sweep: Record | None = None) -> str:
-    """Write what the experiment is and that a driver starts; returns the name of this start."""
+def begin(prepared: Prepared, *, module_path: Path, command: list[str], sweep: Record | None = None) -> str:
+    """Write what the experiment is and that a driver starts; returns the name of this start.
+
+    Args:
+        prepared: from `prepare`.
+        module_path: directory that users' own models are imported from.
+        command: the words after `tandem` that led here, with which a reader can do the same.
+        sweep: where the arms' recipes come from, if they were searched for.
+    """
     driver_session = uuid.uuid4().hex[:8]
     describe(prepared, module_path=module_path, sweep=sweep)
     prepared.records.add_session(
         {
             "driver_session": driver_session,
             "started_at": time.time(),
-            "command": ["tandem", *sys.argv[1:]],
+            "command": ["tandem", *command],
             "environment": environment.describe(),
         }
     )

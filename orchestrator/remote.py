@@ -22,7 +22,13 @@ def main() -> int:
     console = Console(stderr=True, width=200)
     try:
         commands.train(
-            experiment, records, Path.cwd(), console, searches=document["searches"], connect=joined_ray
+            experiment,
+            records,
+            Path.cwd(),
+            console,
+            searches=document["searches"],
+            command=document["command"],
+            connect=joined_ray,
         )
         comparison = report.write(records)
     except TandemError as error:

@@ -118,7 +118,7 @@ def measure(experiment: Experiment, workers: Sequence[int], *, module_path: Path
         for count in workers:
             variant = _variant(experiment, mode, count, fewest=min(workers))
             prepared = driver.prepare(variant, driver.open_records(variant))
-            session = driver.begin(prepared, module_path=module_path)
+            session = driver.begin(prepared, module_path=module_path, command=["bench", "scaling"])
             driver.execute(prepared, session, module_path=module_path, watch=lambda: None)
             points += [
                 Point(

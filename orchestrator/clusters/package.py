@@ -32,6 +32,8 @@ class Package:
     """Whether its arms are searched first."""
     module_path: Path
     """Directory that holds the user's own modules, of which every .py file goes along."""
+    command: list[str]
+    """The words after `tandem` that led here, for the records."""
 
     @property
     def job_id(self) -> str:
@@ -60,7 +62,8 @@ class Package:
                 shutil.copytree(_CODE / name, root / name, ignore=_only_code)
             for module in self._modules():
                 shutil.copy(module, root / module.name)
-            (root / EXPERIMENT_FILE).write_text(json.dumps(self._document(), sort_keys=True))
+            document = self._document() | {"command": self.command}
+            (root / EXPERIMENT_FILE).write_text(json.dumps(document, sort_keys=True))
             yield root
 
     def _modules(self) -> list[Path]:

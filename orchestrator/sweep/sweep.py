@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from orchestrator.sweep.searcher import ArmSearcher
 
 
-def begin(prepared: Prepared, *, module_path: Path) -> str:
+def begin(prepared: Prepared, *, module_path: Path, command: list[str]) -> str:
     """Write what the sweep is and that a driver starts; returns the name of this start."""
     without_runs = dataclasses.replace(prepared, runs=[])
-    return driver.begin(without_runs, module_path=module_path, sweep=_provenance(prepared, {}))
+    provenance = _provenance(prepared, {})
+    return driver.begin(without_runs, module_path=module_path, command=command, sweep=provenance)
 
 
 def search(

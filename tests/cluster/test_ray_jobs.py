@@ -154,6 +154,7 @@ def test_submitting_twice_is_one_job_and_a_cancelled_one_goes_on_later(tmp_path:
     assert states[job] == "stopped" and states[f"{job}-2"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_lost_follower_leaves_the_job_running(tmp_path: Path, cluster: str) -> None:
     (tmp_path / "slow.py").write_text(SLOW_MODEL)
     process = start_tandem("run", write(tmp_path, epochs=20, arms=SLOW), "--on", cluster)
@@ -193,7 +194,7 @@ def test_only_code_is_shipped(tmp_path: Path) -> None:
     (tmp_path / "secret.env").write_text("TOKEN=1")
     (tmp_path / "photos").mkdir()
     file = write(tmp_path, arms=SLOW)
-    package = Package(experiment=spec.load(file), searches=False, module_path=tmp_path)
+    package = Package(experiment=spec.load(file), searches=False, module_path=tmp_path, command=[])
     with package.directory() as directory:
         top = {path.name for path in directory.iterdir()}
         assert top == {"orchestrator", "trainers", "slow.py", EXPERIMENT_FILE}
@@ -201,5 +202,7 @@ def test_only_code_is_shipped(tmp_path: Path) -> None:
         assert suffixes <= {".py", ".html", ".json"}
         size = sum(path.stat().st_size for path in directory.rglob("*"))
     assert size < 2 << 20
-    other = Package(experiment=spec.load(file, ["torch.epochs=3"]), searches=False, module_path=tmp_path)
+    other = Package(
+        experiment=spec.load(file, ["torch.epochs=3"]), searches=False, module_path=tmp_path, command=[]
+    )
     assert package.job_id != other.job_id

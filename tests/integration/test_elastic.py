@@ -66,7 +66,7 @@ def execute(file: Path, watch: Callable[[RunRecords], None]) -> RunRecords:
     experiment = spec.load(file)
     prepared = driver.prepare(experiment, driver.open_records(experiment))
     run = prepared.records.run(prepared.runs[0].id)
-    session = driver.begin(prepared, module_path=file.parent)
+    session = driver.begin(prepared, module_path=file.parent, command=[])
     driver.execute(prepared, session, module_path=file.parent, watch=lambda: watch(run))
     return run
 

@@ -110,6 +110,7 @@ def test_a_killed_driver_goes_on_with_the_very_same_trials(
             assert killed.trials[trial.number].epochs == trial.epochs, "no finished trial is trained again"
 
 
+@pytest.mark.slow
 def test_killed_workers_and_trials_are_replaced(
     tmp_path: Path, experiment_file: Callable[[str], Path]
 ) -> None:

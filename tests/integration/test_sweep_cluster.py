@@ -43,7 +43,7 @@ def run_sweep(file: Path, watch: Callable[[ArmSearcher], None]) -> list[TrialRec
     """Search and train the winner on the cluster that is connected."""
     experiment = spec.load(file)
     prepared = driver.prepare(experiment, driver.open_records(experiment))
-    session = sweep.begin(prepared, module_path=file.parent)
+    session = sweep.begin(prepared, module_path=file.parent, command=[])
     won = sweep.search(
         prepared, session, module_path=file.parent, watch=lambda arm, searcher: watch(searcher)
     )
