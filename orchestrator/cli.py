@@ -238,6 +238,24 @@ def submit(
 
 
 @app.command()
+def render(
+    file: ExperimentFile,
+    search: Annotated[bool, typer.Option("--sweep", help="Search the arms first, as tandem sweep.")] = False,
+    set_: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Print the Kubernetes objects that an experiment runs from with KubeRay; send nothing."""
+    with _errors(debug):
+        import yaml
+
+        from orchestrator import spec
+        from orchestrator.clusters.manifests import render as rendered
+
+        package = _package(spec.load(file, set_ or []), file, searches=search)
+        typer.echo(yaml.safe_dump_all(rendered(package), sort_keys=False), nl=False)
+
+
+@app.command()
 def status(job: JobId, on: Address, as_json: AsJson = False, debug: Debug = False) -> None:
     """How a submitted job stands."""
     with _errors(debug):

@@ -57,6 +57,7 @@ def train(
         driver_session = sweep.begin(prepared, module_path=module_path, command=command)
         progress = SweepProgress(prepared, console)
         with connect():
+            driver.await_capacity(experiment.scale, seconds=_patience(experiment))
             with progress.shown():
                 won = sweep.search(prepared, driver_session, module_path=module_path, watch=progress.refresh)
             _train(won, driver_session, module_path, console)
@@ -64,7 +65,13 @@ def train(
     driver_session = driver.begin(prepared, module_path=module_path, command=command)
     if driver.open_runs(prepared, driver_session):
         with connect():
+            driver.await_capacity(experiment.scale, seconds=_patience(experiment))
             _train(prepared, driver_session, module_path, console)
+
+
+def _patience(experiment: Experiment) -> float:
+    """How long to wait for workers that an autoscaler may still be making."""
+    return 0 if experiment.kubernetes is None else experiment.kubernetes.start_seconds
 
 
 def _train(prepared: Prepared, driver_session: str, module_path: Path, console: Console) -> None:

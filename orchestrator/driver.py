@@ -24,6 +24,7 @@ from trainers.recipes import Recipe
 _PROBE_BYTES = 1 << 20
 _DISAGREEMENTS_KEPT = 24
 _WATCH_SECONDS = 0.5
+_CAPACITY_SECONDS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -235,6 +236,27 @@ def cluster_capacity(scale: Scale) -> int:
 
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return check_capacity(scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+
+
+def await_capacity(scale: Scale, *, seconds: float) -> None:
+    """Ask an autoscaling cluster for room for one run, and wait until there is.
+
+    Raises:
+        InputError: there is not after so many seconds; says what would fit.
+    """
+    from ray.autoscaler.sdk import request_resources
+
+    limit = time.monotonic() + seconds
+    bundle = {"CPU": float(scale.cpus_per_worker), "GPU": float(scale.gpus_per_worker)}
+    while True:
+        try:
+            cluster_capacity(scale)
+            return
+        except InputError:
+            if time.monotonic() >= limit:
+                raise
+        request_resources(bundles=[bundle] * scale.min_workers)
+        time.sleep(_CAPACITY_SECONDS)
 
 
 def open_runs(prepared: Prepared, driver_session: str) -> list[Run]:

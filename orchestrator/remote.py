@@ -14,9 +14,9 @@ from orchestrator.clusters.package import EXPERIMENT_FILE
 from trainers.errors import TandemError
 
 
-def main() -> int:
-    """Run the experiment of the working directory; returns the exit code."""
-    document = json.loads(Path(EXPERIMENT_FILE).read_text())
+def main(directory: Path) -> int:
+    """Run the experiment that was shipped into a directory; returns the exit code."""
+    document = json.loads((directory / EXPERIMENT_FILE).read_text())
     experiment = spec.from_json(document["experiment"])
     records = driver.open_records(experiment)
     console = Console(stderr=True, width=200)
@@ -24,7 +24,7 @@ def main() -> int:
         commands.train(
             experiment,
             records,
-            Path.cwd(),
+            directory.resolve(),
             console,
             searches=document["searches"],
             command=document["command"],
@@ -40,4 +40,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".")))

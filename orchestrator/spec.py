@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
+from orchestrator.clusters.kubernetes_spec import Kubernetes
 from orchestrator.sweep.spec import Sweep
 from trainers.contract import FRAMEWORKS
 from trainers.data.spec import DataSpec
@@ -114,6 +115,7 @@ class Experiment(Block):
     arms: dict[str, Arm] = Field(min_length=1)
     scale: Scale = Scale()
     sweep: Sweep | None = Field(None, description="What `tandem sweep` searches.")
+    kubernetes: Kubernetes | None = Field(None, description="The cluster that KubeRay makes for it.")
     storage: str = Field(
         "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."
     )

@@ -21,6 +21,8 @@ _PACKAGES = ("orchestrator", "trainers")
 _CODE = Path(__file__).resolve().parents[2]
 _SUFFIXES = {".py", ".html"}
 _LARGEST_BYTES = 20 << 20
+_NAME_PART = 28
+"""Of an experiment's name in a job's id: KubeRay takes 47 characters, and an attempt needs a few."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Package:
     def job_id(self) -> str:
         """The same for the same work, so that a second submission finds the first."""
         digest = hashlib.sha256(json.dumps(self._document(), sort_keys=True).encode()).hexdigest()[:8]
-        return f"tandem-{self.experiment.name}-{digest}"
+        return f"tandem-{self.experiment.name[:_NAME_PART].rstrip('-')}-{digest}"
 
     @property
     def results(self) -> str:
@@ -49,21 +51,25 @@ class Package:
     def _document(self) -> dict[str, object]:
         return {"experiment": self.experiment.model_dump(mode="json"), "searches": self.searches}
 
-    @contextlib.contextmanager
-    def directory(self) -> Iterator[Path]:
-        """The files in a directory of their own, for as long as the block lasts.
+    def files(self) -> dict[str, str]:
+        """The experiment and the user's modules, by file name.
 
         Raises:
-            InputError: the user's modules are too large to be code.
+            InputError: the modules are too large to be code.
         """
+        document = self._document() | {"command": self.command}
+        modules = {module.name: module.read_text() for module in self._modules()}
+        return modules | {EXPERIMENT_FILE: json.dumps(document, sort_keys=True)}
+
+    @contextlib.contextmanager
+    def directory(self) -> Iterator[Path]:
+        """The same beside tandem's own code, in a directory for as long as the block lasts."""
         with tempfile.TemporaryDirectory() as scratch:
             root = Path(scratch)
             for name in _PACKAGES:
                 shutil.copytree(_CODE / name, root / name, ignore=_only_code)
-            for module in self._modules():
-                shutil.copy(module, root / module.name)
-            document = self._document() | {"command": self.command}
-            (root / EXPERIMENT_FILE).write_text(json.dumps(document, sort_keys=True))
+            for name, text in self.files().items():
+                (root / name).write_text(text)
             yield root
 
     def _modules(self) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from ray.cluster_utils import Cluster
 from orchestrator import driver, scaling, spec
 from orchestrator.records import RunRecords
 from tests.conftest import tandem
+from trainers.errors import InputError
 
 ELASTIC = """\
 name: elastic
@@ -145,6 +147,16 @@ def test_scaling_is_measured_over_several_nodes(
     assert 0 < only["efficiency"]["strong"][2] < 2
     assert 0 < only["predicted_efficiency"]["weak"][4] <= 1
     assert scaling.measure(experiment, [1, 2], module_path=tmp_path) == points, "nothing is trained again"
+
+
+def test_a_driver_waits_for_the_node_that_it_asked_for(cluster: Cluster) -> None:
+    scale = spec.Scale(cpus_per_worker=2)
+    with pytest.raises(InputError, match="2 CPUs each need 2 CPUs, but there are 1"):
+        driver.await_capacity(scale, seconds=0)
+    later = threading.Timer(3, cluster.add_node, kwargs={"num_cpus": 2})
+    later.start()
+    driver.await_capacity(scale, seconds=60)
+    later.join()
 
 
 def _drain(node_id: str, *, grace_seconds: float) -> None:

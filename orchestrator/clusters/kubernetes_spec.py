@@ -1,0 +1,116 @@
+"""The `kubernetes:` block of an experiment file: what pods a Ray cluster for it is made of."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from trainers.recipes import Block
+
+_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+
+
+def _dns_label(text: str) -> str:
+    if not _LABEL.fullmatch(text) or len(text) > 40:
+        raise ValueError(
+            f"{text!r} must be at most 40 lower-case letters, digits and hyphens, the first a letter"
+        )
+    return text
+
+
+Label = Annotated[str, AfterValidator(_dns_label)]
+
+
+class Toleration(Block):
+    """A taint that pods may run in spite of, as Kubernetes writes it."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class Pod(Block):
+    """What a pod is given and where it may run."""
+
+    cpus: int = Field(2, gt=0)
+    memory_gib: int = Field(8, gt=0, description="Of which a third is shared memory for Ray's objects.")
+    node_selector: dict[str, str] = Field({}, description="Labels that its node must have.")
+    tolerations: list[Toleration] = Field([], description="Taints that it may run in spite of.")
+
+
+class WorkerGroup(Pod):
+    """Pods that train, all alike."""
+
+    name: Label = "workers"
+    min: int = Field(0, ge=0, description="Pods that are there from the start.")
+    max: int = Field(1, gt=0)
+    gpus: int = Field(0, ge=0)
+    gpu_resource: str = Field(
+        "nvidia.com/gpu", description="Also a MIG slice, such as nvidia.com/mig-1g.10gb."
+    )
+    hosts: int = Field(1, gt=0, description="Pods that make one replica, for devices that span hosts.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WorkerGroup:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} exceeds max {self.max}")
+        if self.name == "head":
+            raise ValueError("a worker group cannot be called head; Kueue keeps that name for the head")
+        return self
+
+
+class Claim(Block):
+    """A PersistentVolumeClaim and where every pod sees it."""
+
+    claim: str
+    path: str = Field(pattern="^/")
+
+
+class Kubernetes(Block):
+    """A Ray cluster made for one experiment by KubeRay, and gone after it."""
+
+    image: str = Field(description="Holds tandem, Ray and both frameworks.")
+    ray_version: str | None = Field(None, description="Of the image; the one installed here when left out.")
+    namespace: Label = "default"
+    head: Pod = Pod()
+    workers: list[WorkerGroup] = Field([WorkerGroup(max=1, min=1)], min_length=1)
+    idle_seconds: int = Field(120, gt=0, description="An idle worker pod is given back after so long.")
+    start_seconds: int = Field(1800, gt=0, description="Give up if the pods are not there by then.")
+    deadline_seconds: int | None = Field(None, gt=0, description="Give up after so long.")
+    keep_seconds: int = Field(600, ge=0, description="Keep the finished job's object for so long.")
+    retries: int = Field(2, ge=0, description="New clusters after a failure; each goes on from the records.")
+    queue: str | None = Field(None, description="Kueue's local queue.")
+    priority: str | None = Field(None, description="Kueue's workload priority class.")
+    secrets: list[str] = Field([], description="Secrets whose keys become environment variables.")
+    pull_secrets: list[str] = Field([], description="Secrets that the image is pulled with.")
+    claims: list[Claim] = Field([], description="Volumes that every pod sees.")
+    service_account: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Kubernetes:
+        names = [group.name for group in self.workers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"workers: groups {', '.join(names)} share a name; give each its own")
+        if self.queue is not None and self.autoscales:
+            raise ValueError(
+                "queue: Kueue admits a cluster of a fixed size; set each group's min equal to its max"
+            )
+        if self.queue is not None and len(names) > 7:
+            raise ValueError("queue: Kueue takes at most 7 worker groups")
+        return self
+
+    @property
+    def autoscales(self) -> bool:
+        """Whether any group may grow."""
+        return any(group.min < group.max for group in self.workers)
+
+
+def resources(pod: Pod) -> dict[str, Any]:
+    """Requests and limits alike, as Ray counts the limits and a pod that is squeezed is killed."""
+    amounts: dict[str, Any] = {"cpu": str(pod.cpus), "memory": f"{pod.memory_gib}Gi"}
+    if isinstance(pod, WorkerGroup) and pod.gpus:
+        amounts[pod.gpu_resource] = str(pod.gpus)
+    return {"requests": amounts, "limits": amounts}

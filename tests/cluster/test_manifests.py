@@ -1,0 +1,202 @@
+"""What `tandem render` prints: valid for the operator's own schemas, and safe."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import jsonschema
+import pytest
+import yaml
+from hypothesis import strategies as st
+
+from orchestrator import spec
+from orchestrator.clusters.manifests import render
+from orchestrator.clusters.package import EXPERIMENT_FILE, Package
+from tests.conftest import ROOT, tandem
+from trainers.errors import InputError
+
+CRDS = ROOT.parent / "shared" / "kuberay" / "crds"
+
+
+def experiment(**kubernetes: Any) -> dict[str, Any]:
+    return {
+        "name": "there",
+        "arms": {"keras": {"framework": "keras"}},
+        "storage": "s3://bucket/results",
+        "kubernetes": {"image": "registry.example/tandem:1"} | kubernetes,
+    }
+
+
+def rendered(document: dict[str, Any], module_path: Path = Path()) -> list[dict[str, Any]]:
+    read = spec.load_mapping(document)
+    return render(Package(experiment=read, searches=False, module_path=module_path, command=[]))
+
+
+def strict(schema: dict[str, Any]) -> dict[str, Any]:
+    """A CRD's schema as the API server applies it with strict field validation."""
+    schema = dict(schema)
+    if schema.pop("x-kubernetes-int-or-string", False):
+        return {"type": ["integer", "string"]}
+    if "properties" in schema:
+        schema["properties"] = {name: strict(below) for name, below in schema["properties"].items()}
+        if not schema.get("x-kubernetes-preserve-unknown-fields"):
+            schema["additionalProperties"] = False
+    elif isinstance(schema.get("additionalProperties"), dict):
+        schema["additionalProperties"] = strict(schema["additionalProperties"])
+    if "items" in schema:
+        schema["items"] = strict(schema["items"])
+    return schema
+
+
+@functools.cache
+def ray_job() -> jsonschema.Draft202012Validator:
+    """KubeRay's schema of a RayJob."""
+    if not CRDS.is_dir():
+        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
+    crd = yaml.load((CRDS / "ray.io_rayjobs.yaml").read_text(), Loader=yaml.CSafeLoader)
+    version = next(version for version in crd["spec"]["versions"] if version["name"] == "v1")
+    schema = strict(version["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {"type": "object"}
+    return jsonschema.Draft202012Validator(schema)
+
+
+LABEL = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+POD = {
+    "cpus": st.integers(1, 256),
+    "memory_gib": st.integers(1, 2048),
+    "node_selector": st.dictionaries(LABEL, LABEL, max_size=2),
+    "tolerations": st.lists(
+        st.fixed_dictionaries(
+            {"key": LABEL, "operator": st.sampled_from(["Exists", "Equal"])},
+            optional={"effect": st.sampled_from(["NoSchedule", "NoExecute"]), "value": LABEL},
+        ),
+        max_size=2,
+    ),
+}
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> list[dict[str, Any]]:
+    names = draw(st.lists(LABEL.filter(lambda name: name != "head"), min_size=1, max_size=3, unique=True))
+    made = []
+    for name in names:
+        low = draw(st.integers(0, 5))
+        own = draw(
+            st.fixed_dictionaries({}, optional=POD | {"gpus": st.integers(0, 8), "hosts": st.integers(1, 4)})
+        )
+        made.append(own | {"name": name, "min": low, "max": draw(st.integers(max(low, 1), 9))})
+    return made
+
+
+KUBERNETES = st.fixed_dictionaries(
+    {"image": st.just("registry.example/tandem:1")},
+    optional={
+        "namespace": LABEL,
+        "head": st.fixed_dictionaries({}, optional=POD),
+        "workers": groups(),
+        "idle_seconds": st.integers(1, 9999),
+        "start_seconds": st.integers(1, 9999),
+        "deadline_seconds": st.integers(1, 9999),
+        "keep_seconds": st.integers(0, 9999),
+        "retries": st.integers(0, 9),
+        "priority": LABEL,
+        "secrets": st.lists(LABEL, max_size=2),
+        "pull_secrets": st.lists(LABEL, max_size=2),
+        "service_account": LABEL,
+        "claims": st.lists(st.fixed_dictionaries({"claim": LABEL, "path": st.just("/data")}), max_size=1),
+    },
+)
+
+
+@hypothesis.settings(max_examples=500, deadline=None)
+@hypothesis.given(
+    kubernetes=KUBERNETES, name=st.from_regex(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True)
+)
+def test_whatever_the_file_says_the_objects_are_valid(kubernetes: dict[str, Any], name: str) -> None:
+    config_map, job = rendered(experiment() | {"name": name, "kubernetes": kubernetes})
+    ray_job().validate(job)
+    spec = job["spec"]
+    assert re.fullmatch(r"[a-z]([-a-z0-9]{0,42}[a-z0-9])?", job["metadata"]["name"])
+    assert config_map["metadata"]["name"] == job["metadata"]["name"]
+    assert spec["shutdownAfterJobFinishes"], "no GPU is left running"
+    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    groups = spec["rayClusterSpec"]["workerGroupSpecs"]
+    assert len({group["groupName"] for group in groups}) == len(groups)
+    for group in groups:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for template in [spec["rayClusterSpec"]["headGroupSpec"]["template"], *(g["template"] for g in groups)]:
+        pod = template["spec"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+        assert container["resources"]["limits"] == container["resources"]["requests"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+        assert all(set(entry) == {"secretRef"} for entry in container["envFrom"])
+
+
+def test_the_schema_refuses_what_the_operator_does_not_know() -> None:
+    _, job = rendered(experiment())
+    wrong = copy.deepcopy(job)
+    wrong["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replica"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        ray_job().validate(wrong)
+
+
+def test_only_a_cluster_that_autoscales_talks_to_kubernetes() -> None:
+    _, fixed = rendered(experiment(workers=[{"min": 2, "max": 2}]))
+    cluster = fixed["spec"]["rayClusterSpec"]
+    assert not cluster["enableInTreeAutoscaling"] and "autoscalerOptions" not in cluster
+    assert cluster["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    _, growing = rendered(experiment(workers=[{"min": 0, "max": 2}]))
+    cluster = growing["spec"]["rayClusterSpec"]
+    assert cluster["autoscalerOptions"]["version"] == "v2"
+    assert "automountServiceAccountToken" not in cluster["headGroupSpec"]["template"]["spec"]
+    for group in cluster["workerGroupSpecs"]:
+        assert group["template"]["spec"]["automountServiceAccountToken"] is False
+
+
+def test_the_users_modules_go_along(tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text("def build(image_shape, num_classes): ...")
+    (tmp_path / "secret.env").write_text("TOKEN=1")
+    document = experiment()
+    document["arms"]["keras"]["model"] = "models:build"
+    config_map, _ = rendered(document, tmp_path)
+    assert set(config_map["data"]) == {"models.py", EXPERIMENT_FILE}
+    (tmp_path / "models.py").write_text("#" * (1 << 20))
+    with pytest.raises(InputError, match="more than a ConfigMap holds"):
+        rendered(document, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"storage": "results"}, "would be gone with them"),
+        ({"kubernetes": None}, "has no kubernetes: block"),
+        ({"kubernetes": {}}, "kubernetes.image: missing"),
+        ({"kubernetes": {"image": "a", "workers": [{"min": 3, "max": 2}]}}, "min 3 exceeds max 2"),
+        ({"kubernetes": {"image": "a", "workers": [{"name": "head"}]}}, "cannot be called head"),
+        ({"kubernetes": {"image": "a", "workers": [{}, {}]}}, "share a name"),
+        ({"kubernetes": {"image": "a", "queue": "q", "workers": [{"max": 2}]}}, "a cluster of a fixed size"),
+        ({"kubernetes": {"image": "a", "namespace": "No"}}, "lower-case letters"),
+    ],
+)
+def test_what_cannot_run_gets_one_sentence(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        rendered(experiment() | change)
+    assert sentence in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_render_prints_what_would_be_sent(tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(yaml.safe_dump(experiment(claims=[{"claim": "data", "path": "/data"}])))
+    done = tandem("render", file, "--set", "storage=/data/results")
+    assert done.returncode == 0, done.stderr
+    config_map, job = yaml.safe_load_all(done.stdout)
+    assert (config_map["kind"], job["kind"]) == ("ConfigMap", "RayJob")
