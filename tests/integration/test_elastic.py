@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -153,10 +153,12 @@ def test_a_driver_waits_for_the_node_that_it_asked_for(cluster: Cluster) -> None
     scale = spec.Scale(cpus_per_worker=2)
     with pytest.raises(InputError, match="2 CPUs each need 2 CPUs, but there are 1"):
         driver.await_capacity(scale, seconds=0)
-    later = threading.Timer(3, cluster.add_node, kwargs={"num_cpus": 2})
-    later.start()
-    driver.await_capacity(scale, seconds=60)
-    later.join()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(driver.await_capacity, scale, seconds=60)
+        time.sleep(3)
+        assert not waiting.done()
+        cluster.add_node(num_cpus=2)
+        waiting.result()
 
 
 def _drain(node_id: str, *, grace_seconds: float) -> None:
