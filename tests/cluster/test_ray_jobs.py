@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -69,11 +71,14 @@ def cluster() -> Iterator[str]:
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PATH": path}
     scratch = tempfile.mkdtemp(prefix="ray")
     command = [ray, "start", "--head", f"--port={free_port()}", "--num-cpus=2", f"--temp-dir={scratch}"]
-    command += [f"--dashboard-port={dashboard}", "--disable-usage-stats"]
+    command += [f"--dashboard-port={dashboard}", "--disable-usage-stats", "--block"]
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        head = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        processes = psutil.Process(head.pid)
         address = f"http://127.0.0.1:{dashboard}"
         limit = time.monotonic() + 60
         while True:
@@ -85,7 +90,11 @@ def cluster() -> Iterator[str]:
             assert time.monotonic() < limit
             time.sleep(0.5)
         yield address
-        subprocess.run([ray, "stop", "--force"], check=True, capture_output=True, timeout=120)
+        started = [processes, *processes.children(recursive=True)]
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, timeout=30)
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -121,6 +130,7 @@ def test_a_cluster_gives_the_same_result_and_the_same_report(tmp_path: Path, clu
         assert not file.is_file() or token not in file.read_bytes(), file
 
 
+@pytest.mark.slow
 def test_submitting_twice_is_one_job_and_a_cancelled_one_goes_on_later(tmp_path: Path, cluster: str) -> None:
     (tmp_path / "slow.py").write_text(SLOW_MODEL)
     file = write(tmp_path, epochs=40, arms=SLOW)

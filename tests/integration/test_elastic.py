@@ -105,6 +105,7 @@ def test_a_run_grows_and_shrinks_with_the_cluster_and_keeps_its_result(
         assert epoch["train_loss"] == pytest.approx(reference["train_loss"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_node_that_announces_its_end_is_drained_with_a_checkpoint(
     tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
 ) -> None:

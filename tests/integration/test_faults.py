@@ -52,7 +52,7 @@ def epochs_done(root: Path) -> list[int]:
     return []
 
 
-@pytest.mark.parametrize("framework", ["keras", "torch"])
+@pytest.mark.parametrize("framework", ["keras", pytest.param("torch", marks=pytest.mark.slow)])
 def test_a_killed_worker_is_replaced_and_the_run_goes_on(
     tmp_path: Path, experiment_file: Callable[[str], Path], framework: str
 ) -> None:

@@ -185,7 +185,8 @@ def test_trials_that_diverge_count_as_bad_and_the_sweep_goes_on(
     assert "Trials of torch failed" in (tmp_path / "swept" / "report" / "report.md").read_text()
 
 
-@pytest.mark.parametrize("framework", ["torch", pytest.param("keras", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["keras", "torch"])
 def test_population_based_training_takes_over_weights(
     tmp_path: Path, experiment_file: Callable[[str], Path], framework: str
 ) -> None:
