@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
-_DRAWN = 1000
+_DRAWN = 500
 _CONTOUR = 200
-_IMPORTANCE_TREES_UP_TO = 500
+_IMPORTANCE_TREES_UP_TO = 250
 _STATE_COLOURS = {"done": "#0072B2", "stopped": "#E69F00", "diverged": "#CC79A7", "failed": "#D55E00"}
 
 
