@@ -62,14 +62,7 @@ def run(
 ) -> None:
     """Train every arm of an experiment, here or on a cluster, then write the report."""
     with _errors(debug):
-        from orchestrator import driver, spec
-
-        experiment = spec.load(file, set_ or [])
-        if on is not None:
-            _run_on(on, experiment, file, as_json, searches=False)
-            return
-        records = driver.open_records(experiment)
-        _train_and_report(experiment, records, file.resolve().parent, as_json)
+        _run(file, on, set_, as_json, searches=False)
 
 
 @app.command()
@@ -82,16 +75,7 @@ def sweep(
 ) -> None:
     """Search each arm's hyperparameters under an equal budget, then compare the winners."""
     with _errors(debug):
-        from orchestrator import driver, spec
-
-        experiment = spec.load(file, set_ or [])
-        if experiment.sweep is None:
-            raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
-        if on is not None:
-            _run_on(on, experiment, file, as_json, searches=True)
-            return
-        records = driver.open_records(experiment)
-        _train_and_report(experiment, records, file.resolve().parent, as_json, searches=True)
+        _run(file, on, set_, as_json, searches=True)
 
 
 @app.command()
@@ -230,10 +214,10 @@ def submit(
 ) -> None:
     """Start an experiment on a cluster and leave it to itself; prints the job's id."""
     with _errors(debug):
-        from orchestrator import spec
         from orchestrator.clusters.base import open_cluster
 
-        job = open_cluster(on).submit(_package(spec.load(file, set_ or []), file, searches=search))
+        experiment = _load(file, set_, searches=search)
+        job = open_cluster(on).submit(_package(experiment, file, searches=search))
         _show([job], as_json)
 
 
@@ -248,10 +232,9 @@ def render(
     with _errors(debug):
         import yaml
 
-        from orchestrator import spec
         from orchestrator.clusters.manifests import render as rendered
 
-        package = _package(spec.load(file, set_ or []), file, searches=search)
+        package = _package(_load(file, set_, searches=search), file, searches=search)
         typer.echo(yaml.safe_dump_all(rendered(package), sort_keys=False), nl=False)
 
 
@@ -320,13 +303,33 @@ def schema() -> None:
     typer.echo(json.dumps(spec.json_schema(), indent=2))
 
 
+def _load(file: Path, set_: list[str] | None, *, searches: bool) -> Experiment:
+    from orchestrator import spec
+
+    experiment = spec.load(file, set_ or [])
+    if searches and experiment.sweep is None:
+        raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
+    return experiment
+
+
+def _run(file: Path, on: str | None, set_: list[str] | None, as_json: bool, *, searches: bool) -> None:
+    from orchestrator import driver
+
+    experiment = _load(file, set_, searches=searches)
+    if on is not None:
+        _run_on(on, experiment, file, as_json, searches=searches)
+        return
+    records = driver.open_records(experiment)
+    _train_and_report(experiment, records, file.resolve().parent, as_json, searches=searches)
+
+
 def _train_and_report(
     experiment: Experiment,
     records: ExperimentRecords,
     module_path: Path,
     as_json: bool,
     *,
-    searches: bool = False,
+    searches: bool,
 ) -> None:
     from rich.console import Console
 

@@ -232,10 +232,27 @@ def cluster_capacity(scale: Scale) -> int:
     Raises:
         InputError: not even one.
     """
+    return check_capacity(scale, **_cluster_size())
+
+
+def runs_that_fit(scale: Scale) -> int:
+    """As `cluster_capacity`, but 0 where not even one fits."""
+    return plan.concurrent_runs(scale, **_cluster_size())
+
+
+def _cluster_size() -> dict[str, float]:
     import ray
 
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return check_capacity(scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+    return {"cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
+
+
+def ask_for_room(scale: Scale, *, runs: int) -> None:
+    """Tell an autoscaling cluster that so many runs at once can be used; 0 takes the request back."""
+    from ray.autoscaler.sdk import request_resources
+
+    bundle = {"CPU": float(scale.cpus_per_worker), "GPU": float(scale.gpus_per_worker)}
+    request_resources(bundles=[bundle] * runs * scale.min_workers)
 
 
 def await_capacity(scale: Scale, *, seconds: float) -> None:
@@ -244,10 +261,7 @@ def await_capacity(scale: Scale, *, seconds: float) -> None:
     Raises:
         InputError: there is not after so many seconds; says what would fit.
     """
-    from ray.autoscaler.sdk import request_resources
-
     limit = time.monotonic() + seconds
-    bundle = {"CPU": float(scale.cpus_per_worker), "GPU": float(scale.gpus_per_worker)}
     while True:
         try:
             cluster_capacity(scale)
@@ -255,7 +269,7 @@ def await_capacity(scale: Scale, *, seconds: float) -> None:
         except InputError:
             if time.monotonic() >= limit:
                 raise
-        request_resources(bundles=[bundle] * scale.min_workers)
+        ask_for_room(scale, runs=1)
         time.sleep(_CAPACITY_SECONDS)
 
 

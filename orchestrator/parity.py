@@ -11,12 +11,12 @@ ReLU or the winner of a pooling, which moves one step's gradient by up to some t
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 
 import numpy as np
 
+from orchestrator.plan import short_hash
 from orchestrator.spec import Arm, Experiment
 from trainers.contract import FRAMEWORKS
 from trainers.parity import parity_recipe
@@ -88,8 +88,7 @@ def traced_recipes(experiment: Experiment) -> list[Recipe]:
 
 def recipe_key(recipe: Recipe, data_fingerprint: str) -> str:
     """Names the traces of a recipe: the same work has the same key."""
-    identity = [data_fingerprint, recipe.model_dump(mode="json")]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return short_hash([data_fingerprint, recipe.model_dump(mode="json")])
 
 
 def compare(first: Trace, second: Trace, frameworks: tuple[str, str]) -> Parity:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from orchestrator.spec import Experiment, Scale
 from trainers.recipes import Recipe
@@ -50,10 +51,21 @@ def _run(scale: Scale, fingerprint: str, arm: str, framework: str, seed: int, re
         "framework": framework,
         "seed": seed,
         "recipe": recipe.model_dump(mode="json"),
-        "scale": scale.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker"}),
+        "scale": workers_identity(scale),
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return Run(id=f"{arm}-seed{seed}-{digest}", arm=arm, framework=framework, seed=seed, recipe=recipe)
+    return Run(
+        id=f"{arm}-seed{seed}-{short_hash(identity)}", arm=arm, framework=framework, seed=seed, recipe=recipe
+    )
+
+
+def short_hash(identity: Any) -> str:
+    """Eight hexadecimal digits that name some work by what decides it, given as plain JSON."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def workers_identity(scale: Scale) -> dict[str, Any]:
+    """What of a scale decides a run's result and its speed."""
+    return scale.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker"})
 
 
 def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:

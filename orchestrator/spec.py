@@ -22,7 +22,7 @@ from orchestrator.sweep.spec import Sweep
 from trainers.contract import FRAMEWORKS
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
-from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, Block, Recipe
+from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, RECIPE_TAGS, Block, Recipe
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
@@ -105,6 +105,12 @@ class Scale(Block):
     def max_workers(self) -> int:
         """The most workers that a run trains with."""
         return self.workers if isinstance(self.workers, int) else self.workers.max
+
+    @property
+    def price_per_hour(self) -> float | None:
+        """What the workers of one run cost an hour, if there is a price."""
+        price = self.price_per_worker_hour
+        return None if price is None else price * self.max_workers
 
 
 class Experiment(Block):
@@ -439,8 +445,7 @@ def _validate(root: _Node, file: str) -> Experiment:
         raise InputError("\n".join(dict.fromkeys(problems))) from error
 
 
-_TAGS = {"sgd", "adam", "adamw", "constant", "cosine", "one_cycle", "count", "range"}
-_TAGS |= {"none", "asha", "hyperband", "median", "pbt"}
+_TAGS = RECIPE_TAGS | {"count", "range", "none", "asha", "hyperband", "median", "pbt"}
 
 
 def _sentence(root: _Node, file: str, problem: dict[str, Any]) -> str:

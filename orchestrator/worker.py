@@ -20,7 +20,7 @@ from orchestrator import environment
 from orchestrator.parity import recipe_key
 from orchestrator.plan import Run
 from orchestrator.recorder import Recorder
-from orchestrator.records import ExperimentRecords, Record, RunRecords, Storage
+from orchestrator.records import ExperimentRecords, Position, Record, RunRecords, Storage
 from orchestrator.sweep.lane import Lane
 from orchestrator.watchdog import Watchdog
 from trainers.contract import EpochMetrics, State, Task
@@ -135,13 +135,14 @@ class _Worker:
 
     def take(self, run: Run, startup: dict[str, float]) -> None:
         """Train a run and test it; in a sweep, train it for as long as its trial wants."""
-        if self.lane is None:
-            self.train(run, startup, goes_on=lambda metrics: True)
-            return
         records = self.records.run(run.id)
+        if self.lane is None:
+            self.train(run, records.position(), startup, goes_on=lambda metrics: True)
+            return
         with self.lane.on(run, records, alone=self.world_size == 1):
-            if self.lane.is_wanted(run, records):
-                self.train(run, startup, goes_on=partial(self.lane.goes_on, run))
+            position = records.position()
+            if self.lane.is_wanted(run, records, done=position.epoch):
+                self.train(run, position, startup, goes_on=partial(self.lane.goes_on, run))
 
     def task(self, recipe: Recipe, seed: int) -> Task:
         """This worker's part of a run."""
@@ -177,8 +178,15 @@ class _Worker:
         engine.load_state(initial)
         return engine
 
-    def train(self, run: Run, startup: dict[str, float], *, goes_on: Callable[[EpochMetrics], bool]) -> None:
-        """Train a run from where its records say it stands; outside a sweep, test it.
+    def train(
+        self,
+        run: Run,
+        position: Position,
+        startup: dict[str, float],
+        *,
+        goes_on: Callable[[EpochMetrics], bool],
+    ) -> None:
+        """Train a run from where it stands; outside a sweep, test it.
 
         Raises:
             DivergedError: names the last healthy checkpoint.
@@ -191,7 +199,6 @@ class _Worker:
         records = self.records.run(run.id)
         watchdog = Watchdog(scale.hang_seconds, rank=self.rank, last_words=records.add_hang)
         task = self.task(run.recipe, run.seed)
-        position = records.position()
         try:
             engine = self.engine(task)
             if position.state is not None:

@@ -15,6 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 BUILT_IN_MODELS = ("tutorial_cnn", "lenet5", "resnet9", "resnet18", "speednet")
 
 
+RECIPE_TAGS = frozenset({"sgd", "adam", "adamw", "constant", "cosine", "one_cycle"})
+"""What validation errors put into the path of a field to tell the kinds of optimizer and schedule apart."""
+
+
 class Block(BaseModel):
     """Base of every block of an experiment file: immutable, unknown fields refused."""
 

@@ -1,1 +1,1 @@
-"""Where Ray is: so far, on this machine."""
+"""Where Ray is: on this machine, or on a cluster that an experiment is submitted to."""

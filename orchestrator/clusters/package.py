@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.plan import short_hash
 from orchestrator.records import Storage
 from orchestrator.spec import Experiment
 from trainers.errors import InputError
@@ -40,8 +40,8 @@ class Package:
     @property
     def job_id(self) -> str:
         """The same for the same work, so that a second submission finds the first."""
-        digest = hashlib.sha256(json.dumps(self._document(), sort_keys=True).encode()).hexdigest()[:8]
-        return f"tandem-{self.experiment.name[:_NAME_PART].rstrip('-')}-{digest}"
+        name = self.experiment.name[:_NAME_PART].rstrip("-")
+        return f"tandem-{name}-{short_hash(self._document())}"
 
     @property
     def results(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.sweep.analysis import ArmSearch, SweepSummary
-from orchestrator.sweep.records import TrialRecord
+from orchestrator.sweep.records import TrialRecord, busy_seconds
 from orchestrator.sweep.spec import OBJECTIVES
 from orchestrator.sweep.studies import study_of
 
@@ -61,8 +61,7 @@ def _thinned(search: ArmSearch, summary: SweepSummary, at_most: int) -> list[Tri
     trials = [trial for trial in search.history.trials if trial.value(goal) is not None]
     if len(trials) <= at_most:
         return trials
-    sign = 1 if OBJECTIVES[goal] == "max" else -1
-    ranked = sorted(trials, key=lambda trial: -sign * (trial.value(goal) or 0))
+    ranked = sorted(trials, key=lambda trial: -(trial.score(goal) or 0))
     rest = ranked[at_most // 2 :]
     places = np.linspace(0, len(rest) - 1, at_most - at_most // 2).astype(int)
     chosen = [*ranked[: at_most // 2], *(rest[place] for place in places)]
@@ -151,8 +150,7 @@ def _time_line(trials: list[TrialRecord]) -> go.Figure:
 
 def _started(trial: TrialRecord) -> float:
     first = trial.epochs[0]
-    parts = ("data_seconds", "step_seconds", "evaluation_seconds")
-    return float(first["time"] - sum(first[part] for part in parts))
+    return float(first["time"]) - busy_seconds(first)
 
 
 def _html(figure: go.Figure) -> str:

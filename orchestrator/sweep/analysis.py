@@ -7,8 +7,9 @@ import re
 from collections import Counter
 
 from orchestrator.records import ExperimentRecords, Record
+from orchestrator.spec import Scale
 from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord, best_trial
-from orchestrator.sweep.spec import OBJECTIVES, Params, Sweep
+from orchestrator.sweep.spec import Params, Sweep
 
 _DIFFERENT = 0.1
 
@@ -25,8 +26,8 @@ class ArmSearch:
     """With several objectives: the trials that no other beats in all of them."""
     failures: list[tuple[str, int]]
     """A cause of each kind with the number of trials that failed in that way, most first."""
-    cost: float | None
-    """Money, where the experiment has a price."""
+    price_per_hour: float | None
+    """Of the workers of one trial, where the experiment has a price."""
 
     @property
     def states(self) -> Counter[str]:
@@ -37,6 +38,11 @@ class ArmSearch:
     def busy_seconds(self) -> float:
         """Time that workers spent on trials."""
         return sum(trial.busy_seconds for trial in self.history.trials)
+
+    @property
+    def cost(self) -> float | None:
+        """Money, where the experiment has a price."""
+        return None if self.price_per_hour is None else self.busy_seconds / 3600 * self.price_per_hour
 
     def to_json(self) -> Record:
         """The search as plain JSON."""
@@ -70,13 +76,10 @@ def summarise(records: ExperimentRecords, document: Record) -> SweepSummary | No
     if provenance is None:
         return None
     sweep = Sweep.model_validate(provenance["experiment"]["sweep"])
-    scale = provenance["experiment"]["scale"]
-    price = scale["price_per_worker_hour"]
-    workers = scale["workers"]["max"] if isinstance(scale["workers"], dict) else scale["workers"]
+    price_per_hour = Scale.model_validate(provenance["experiment"]["scale"]).price_per_hour
     arms = []
     for arm, directory in provenance["searches"].items():
         history = SearchRecords(records.storage.at("sweep", directory)).history()
-        busy = sum(trial.busy_seconds for trial in history.trials)
         arms.append(
             ArmSearch(
                 arm=arm,
@@ -84,7 +87,7 @@ def summarise(records: ExperimentRecords, document: Record) -> SweepSummary | No
                 winner=best_trial(history.trials, sweep),
                 front=pareto_front(history.trials, sweep),
                 failures=failure_kinds(history.trials),
-                cost=None if price is None else busy / 3600 * price * workers,
+                price_per_hour=price_per_hour,
             )
         )
     return SweepSummary(sweep=sweep, arms=arms, notes=_notes(sweep, arms, provenance["winners"]))
@@ -110,10 +113,9 @@ def pareto_front(trials: list[TrialRecord], sweep: Sweep) -> list[TrialRecord]:
         return []
     scored: list[tuple[list[float], TrialRecord]] = []
     for trial in trials:
-        values = [trial.value(goal) for goal in sweep.objective]
-        if trial.state == "done" and None not in values:
-            signs = [1 if OBJECTIVES[goal] == "max" else -1 for goal in sweep.objective]
-            scored.append(([sign * (value or 0) for sign, value in zip(signs, values, strict=True)], trial))
+        scores = [score for goal in sweep.objective if (score := trial.score(goal)) is not None]
+        if trial.state == "done" and len(scores) == len(sweep.objective):
+            scored.append((scores, trial))
     scored.sort(key=lambda entry: entry[0], reverse=True)
     front: list[tuple[list[float], TrialRecord]] = []
     for scores, trial in scored:

@@ -34,14 +34,12 @@ class Lane:
         run: Run | None = None if run_id is None else ray.get(self._desk.run.remote(run_id))
         return run
 
-    def is_wanted(self, run: Run, records: RunRecords) -> bool:
-        """Report what the records hold of a run already, and whether more is wanted."""
+    def is_wanted(self, run: Run, records: RunRecords, *, done: int) -> bool:
+        """Report the epochs that the records hold of a run; whether more than those done are wanted."""
         import ray
 
-        epochs = records.epochs()
-        if self._leads and epochs:
+        if self._leads and (epochs := records.epochs()):
             ray.get(self._desk.report.remote(run.id, epochs))
-        done = records.position().epoch
         return not done or bool(ray.get(self._desk.wants.remote(run.id, done)))
 
     def goes_on(self, run: Run, metrics: EpochMetrics) -> bool:

@@ -7,7 +7,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import plan, training
+from orchestrator import driver, training
 from orchestrator.driver import Prepared
 from orchestrator.plan import Session
 from orchestrator.records import StorageError
@@ -58,15 +58,10 @@ class Lanes:
 
     def _grow(self) -> None:
         """Ask an autoscaling cluster for what the sweep can use, and Ray for workers where there is room."""
-        import ray
-        from ray.autoscaler.sdk import request_resources
-
         scale = self._prepared.experiment.scale
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        fit = plan.concurrent_runs(scale, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
+        fit = driver.runs_that_fit(scale)
         usable = scale.concurrent_runs or self._at_most or fit
-        bundle = {"CPU": float(scale.cpus_per_worker), "GPU": float(scale.gpus_per_worker)}
-        request_resources(bundles=[bundle] * usable * scale.min_workers)
+        driver.ask_for_room(scale, runs=usable)
         for place in range(self.count, min(fit, usable)):
             self._launch(str(place))
 
@@ -128,9 +123,8 @@ class Lanes:
     def close(self) -> None:
         """Send the workers home, and end those that do not go."""
         import ray
-        from ray.autoscaler.sdk import request_resources
 
-        request_resources(bundles=[])
+        driver.ask_for_room(self._prepared.experiment.scale, runs=0)
         self._desk.close.remote()
         _, staying = ray.wait(list(self._lanes), num_returns=len(self._lanes), timeout=_CLOSE_SECONDS)
         for reference in staying:

@@ -24,6 +24,11 @@ _FLUSH_SECONDS = 0.5
 EndState = Literal["done", "stopped", "diverged", "failed"]
 
 
+def busy_seconds(epoch: Record) -> float:
+    """Time that workers spent on an epoch, evaluation included."""
+    return float(epoch["data_seconds"] + epoch["step_seconds"] + epoch["evaluation_seconds"])
+
+
 @dataclasses.dataclass(kw_only=True)
 class TrialRecord:
     """One trial as the log tells it."""
@@ -52,6 +57,11 @@ class TrialRecord:
         value = self.epochs[-1][objective]
         return None if value is None else float(value)
 
+    def score(self, objective: str) -> float | None:
+        """The value, negated where less is better."""
+        value = self.value(objective)
+        return value if value is None or OBJECTIVES[objective] == "max" else -value
+
     @property
     def train_seconds(self) -> float:
         """Data and step time over all epochs."""
@@ -60,7 +70,7 @@ class TrialRecord:
     @property
     def busy_seconds(self) -> float:
         """Time that workers spent on it, evaluation included."""
-        return self.train_seconds + float(sum(epoch["evaluation_seconds"] for epoch in self.epochs))
+        return sum(busy_seconds(epoch) for epoch in self.epochs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,9 +100,9 @@ class SearchRecords:
         self._unwritten = False
         self._flushed_at = 0.0
 
-    def begin(self, price: float | None) -> None:
-        """Note a start of the driver and what a trial's workers cost an hour."""
-        self._add({"event": "begin", "price_per_hour": price})
+    def begin(self) -> None:
+        """Note a start of the driver."""
+        self._add({"event": "begin"})
 
     def start(self, number: int, run: str, params: Params) -> None:
         """Note a new trial."""
@@ -185,12 +195,11 @@ def _tell(trials: dict[int, TrialRecord], event: Record) -> None:
 def best_trial(trials: list[TrialRecord], sweep: Sweep) -> TrialRecord | None:
     """The trial with the best first objective among those that trained to their end, or else among all."""
     goal = sweep.objective[0]
-    sign = 1 if OBJECTIVES[goal] == "max" else -1
     for candidates in ([t for t in trials if t.state == "done"], trials):
         scored = [
-            (sign * value, -trial.number, trial)
+            (score, -trial.number, trial)
             for trial in candidates
-            if trial.state not in ("failed", "diverged") and (value := trial.value(goal)) is not None
+            if trial.state not in ("failed", "diverged") and (score := trial.score(goal)) is not None
         ]
         if scored:
             return max(scored, key=lambda entry: entry[:2])[2]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.driver import Prepared
+from orchestrator.plan import short_hash, workers_identity
 from orchestrator.sweep.desk import Desk
 from orchestrator.sweep.lanes import Lanes, SweepError
-from orchestrator.sweep.records import SearchRecords, TrialRecord
+from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord
 from orchestrator.sweep.spec import TRIAL_SEED, Pbt, Sweep
 
 if TYPE_CHECKING:
@@ -40,12 +39,11 @@ def directory(prepared: Prepared, arm: str) -> str:
         "data": prepared.dataset.fingerprint,
         "framework": experiment.arms[arm].framework,
         "recipe": experiment.arms[arm].recipe().model_dump(mode="json"),
-        "scale": experiment.scale.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker"}),
+        "scale": workers_identity(experiment.scale),
         "sweep": sweep.model_dump(mode="json", exclude={"budget", "arms", "log_to", "start_from"}),
         "space": {name: parameter.model_dump() for name, parameter in sweep.space_of(arm).items()},
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{arm}-{digest}"
+    return f"{arm}-{short_hash(identity)}"
 
 
 def records_of(prepared: Prepared, arm: str) -> SearchRecords:
@@ -64,6 +62,7 @@ def search_arm(
     *,
     driver_session: str,
     module_path: str,
+    history: SearchHistory,
     known: list[TrialRecord],
     watch: Callable[[ArmSearcher], None],
 ) -> None:
@@ -76,6 +75,7 @@ def search_arm(
         arm: its name.
         driver_session: from `driver.begin`.
         module_path: directory that users' own models are imported from.
+        history: what earlier starts of the driver logged.
         known: finished trials of an earlier sweep.
         watch: called about twice a second, to show progress.
 
@@ -94,12 +94,9 @@ def search_arm(
 
     sweep, experiment = _sweep(prepared), prepared.experiment
     records = records_of(prepared, arm)
-    history = records.history()
-    price = experiment.scale.price_per_worker_hour
-    price_of_trial = None if price is None else price * experiment.scale.max_workers
     budget = sweep.budget_of(arm)
-    spending = Spending(budget, history, price_of_trial)
-    records.begin(price_of_trial)
+    spending = Spending(budget, history, experiment.scale.price_per_hour)
+    records.begin()
     population = sweep.scheduler if isinstance(sweep.scheduler, Pbt) else None
     search = Search(
         arm=arm,

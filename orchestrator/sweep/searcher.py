@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from orchestrator.records import Record
 from orchestrator.sweep import space as spaces
 from orchestrator.sweep.analysis import cause_kind
-from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord
+from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord, busy_seconds
 from orchestrator.sweep.space import allows, propose, recipe_with
 from orchestrator.sweep.spec import Budget, Params, Space, Sweep
 from orchestrator.sweep.studies import fixed, make_sampler, make_study, tell
@@ -47,8 +47,7 @@ class Spending:
     def count(self, metrics: Record) -> None:
         """Count an epoch."""
         self.epochs += 1
-        parts = ("data_seconds", "step_seconds", "evaluation_seconds")
-        self.busy_seconds += sum(metrics[part] for part in parts)
+        self.busy_seconds += busy_seconds(metrics)
 
     @property
     def seconds(self) -> float:

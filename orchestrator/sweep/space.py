@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.expressions import Expression
 from orchestrator.sweep.spec import FIXED_IN_PBT, Parameter, Params, Space, Sweep
-from trainers.recipes import Recipe
+from trainers.recipes import RECIPE_TAGS, Recipe
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -115,8 +115,7 @@ def recipe_with(recipe: Recipe, params: Params) -> Recipe:
     except ValidationError as error:
         problem = error.errors()[0]
         given = ", ".join(f"{name}={value}" for name, value in params.items())
-        tags = {"sgd", "adam", "adamw", "constant", "cosine", "one_cycle"}
-        field = ".".join(str(step) for step in problem["loc"] if step not in tags)
+        field = ".".join(str(step) for step in problem["loc"] if step not in RECIPE_TAGS)
         what = "does not exist there" if problem["type"] == "extra_forbidden" else problem["msg"]
         raise ValueError(f"{field} with {given}: {what.removeprefix('Value error, ')}") from error
 

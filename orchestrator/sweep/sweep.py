@@ -56,13 +56,15 @@ def search(
     driver.cluster_capacity(prepared.experiment.scale)
     known = {arm: _known_trials(sweep, arm) for arm in prepared.experiment.arms}
     for arm in prepared.experiment.arms:
-        if records_of(prepared, arm).history().finished == sweep.budget_of(arm).model_dump():
+        history = records_of(prepared, arm).history()
+        if history.finished == sweep.budget_of(arm).model_dump():
             continue
         search_arm(
             prepared,
             arm,
             driver_session=driver_session,
             module_path=str(module_path),
+            history=history,
             known=known[arm],
             watch=lambda searcher, arm=arm: watch(arm, searcher),  # type: ignore[misc]
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from ray import tune
 
-from orchestrator.plan import Run
+from orchestrator.plan import Run, short_hash
 from orchestrator.records import ExperimentRecords, Record, RunRecords, Storage
 from orchestrator.sweep.records import TrialRecord
 from orchestrator.sweep.space import recipe_with
@@ -38,10 +37,9 @@ class Search:
     def run(self, number: int, params: Params) -> Run:
         """The run that trains a trial with these parameters."""
         recipe = recipe_with(self.recipe, params)
-        identity = json.dumps([self.framework, self.seed, recipe.model_dump(mode="json")], sort_keys=True)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        identity = [self.framework, self.seed, recipe.model_dump(mode="json")]
         return Run(
-            id=f"{number:05d}-{digest}",
+            id=f"{number:05d}-{short_hash(identity)}",
             arm=self.arm,
             framework=self.framework,
             seed=self.seed,

@@ -31,7 +31,7 @@ class Bench:
         self.sweep = Sweep.model_validate({"space": SPACE, "budget": {"trials": 12}} | sweep)
         self.records = SearchRecords(Storage(str(root)))
         history = self.records.history()
-        self.records.begin(None)
+        self.records.begin()
         recipe = Recipe(epochs=EPOCHS)
         self.spending = Spending(self.sweep.budget_of("arm"), history, None)
         search = Search(
