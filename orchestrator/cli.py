@@ -13,11 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainers.errors import InputError, TandemError
+from orchestrator import cli_clusters
+from orchestrator.cli_shared import (
+    AsJson,
+    Debug,
+    ExperimentFile,
+    Namespace,
+    On,
+    Overrides,
+    ResultsDirectory,
+    errors,
+    load,
+    package,
+)
+from trainers.errors import InputError
 
 if TYPE_CHECKING:
-    from orchestrator.clusters.base import Job
-    from orchestrator.clusters.package import Package
     from orchestrator.records import ExperimentRecords
     from orchestrator.spec import Experiment
 
@@ -31,57 +42,47 @@ app = typer.Typer(
 
 bench = typer.Typer(help="Measure an experiment's work.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
-
-ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file (YAML).")]
-ResultsDirectory = Annotated[
-    str, typer.Argument(metavar="DIR", help="Results of an experiment: a directory or URL.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as keras.epochs=2."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
-On = Annotated[
-    str | None,
-    typer.Option("--on", metavar="ADDRESS", help="A Ray cluster's dashboard, such as http://head:8265."),
-]
-Address = Annotated[
-    str, typer.Option("--on", metavar="ADDRESS", help="A Ray cluster's dashboard, such as http://head:8265.")
-]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as tandem submit prints it.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+app.add_typer(cli_clusters.app)
 
 
 @app.command()
 def run(
     file: ExperimentFile,
     on: On = None,
+    namespace: Namespace = None,
     set_: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Train every arm of an experiment, here or on a cluster, then write the report."""
-    with _errors(debug):
-        _run(file, on, set_, as_json, searches=False)
+    with errors(debug):
+        _run(file, on, namespace, set_, as_json, searches=False)
 
 
 @app.command()
 def sweep(
     file: ExperimentFile,
     on: On = None,
+    namespace: Namespace = None,
     set_: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Search each arm's hyperparameters under an equal budget, then compare the winners."""
-    with _errors(debug):
-        _run(file, on, set_, as_json, searches=True)
+    with errors(debug):
+        _run(file, on, namespace, set_, as_json, searches=True)
 
 
 @app.command()
-def resume(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = False) -> None:
+def resume(
+    directory: ResultsDirectory,
+    on: On = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """Go on with an experiment that was interrupted or failed; what is done stays done."""
-    with _errors(debug):
+    with errors(debug):
         from orchestrator import spec
         from orchestrator.records import ExperimentRecords, Storage
 
@@ -89,14 +90,17 @@ def resume(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = 
         document = records.document()
         sweep = document.get("sweep")
         experiment = spec.from_json((sweep or document)["experiment"])
-        module_path = Path(document["module_path"])
-        _train_and_report(experiment, records, module_path, as_json, searches=sweep is not None)
+        module_path, searches = Path(document["module_path"]), sweep is not None
+        if on is not None:
+            cli_clusters.run_on(on, namespace, package(experiment, module_path, searches=searches), as_json)
+            return
+        _train_and_report(experiment, records, module_path, as_json, searches=searches)
 
 
 @app.command()
 def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) -> None:
     """Check an experiment, its data, its storage and this machine's capacity; train nothing."""
-    with _errors(debug):
+    with errors(debug):
         from orchestrator import commands, driver, spec
 
         experiment = spec.load(file, set_ or [])
@@ -128,7 +132,7 @@ def parity(
     debug: Debug = False,
 ) -> None:
     """Check step by step that both frameworks do the same work on an experiment's recipes."""
-    with _errors(debug):
+    with errors(debug):
         from orchestrator import driver, spec
         from orchestrator.clusters.local import local_ray
 
@@ -163,7 +167,7 @@ def scaling(
     debug: Debug = False,
 ) -> None:
     """Measure every arm on 1, 2, … workers, and predict larger scales with a stated error."""
-    with _errors(debug):
+    with errors(debug):
         from orchestrator import commands, driver, scaling, spec
         from orchestrator.clusters.local import local_ray
         from orchestrator.report import figures
@@ -197,87 +201,10 @@ def scaling(
 @app.command()
 def report(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = False) -> None:
     """Make the report again, from the records alone."""
-    with _errors(debug):
+    with errors(debug):
         from orchestrator.records import ExperimentRecords, Storage
 
         _report(ExperimentRecords(Storage(directory)), as_json)
-
-
-@app.command()
-def submit(
-    file: ExperimentFile,
-    on: Address,
-    search: Annotated[bool, typer.Option("--sweep", help="Search the arms first, as tandem sweep.")] = False,
-    set_: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Start an experiment on a cluster and leave it to itself; prints the job's id."""
-    with _errors(debug):
-        from orchestrator.clusters.base import open_cluster
-
-        experiment = _load(file, set_, searches=search)
-        job = open_cluster(on).submit(_package(experiment, file, searches=search))
-        _show([job], as_json)
-
-
-@app.command()
-def render(
-    file: ExperimentFile,
-    search: Annotated[bool, typer.Option("--sweep", help="Search the arms first, as tandem sweep.")] = False,
-    set_: Overrides = None,
-    debug: Debug = False,
-) -> None:
-    """Print the Kubernetes objects that an experiment runs from with KubeRay; send nothing."""
-    with _errors(debug):
-        import yaml
-
-        from orchestrator.clusters.manifests import render as rendered
-
-        package = _package(_load(file, set_, searches=search), file, searches=search)
-        typer.echo(yaml.safe_dump_all(rendered(package), sort_keys=False), nl=False)
-
-
-@app.command()
-def status(job: JobId, on: Address, as_json: AsJson = False, debug: Debug = False) -> None:
-    """How a submitted job stands."""
-    with _errors(debug):
-        from orchestrator.clusters.base import open_cluster
-
-        _show([open_cluster(on).job(job)], as_json)
-
-
-@app.command("list")
-def list_(on: Address, as_json: AsJson = False, debug: Debug = False) -> None:
-    """The jobs that were submitted to a cluster, newest first."""
-    with _errors(debug):
-        from orchestrator.clusters.base import open_cluster
-
-        _show(open_cluster(on).jobs(), as_json)
-
-
-@app.command()
-def logs(
-    job: JobId,
-    on: Address,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
-    debug: Debug = False,
-) -> None:
-    """What a job's driver printed."""
-    with _errors(debug):
-        from orchestrator.clusters.base import open_cluster
-
-        for line in open_cluster(on).log(job, follow=follow):
-            typer.echo(line)
-
-
-@app.command()
-def cancel(job: JobId, on: Address, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Stop a job; what it recorded stays, and submitting it again goes on from there."""
-    with _errors(debug):
-        from orchestrator.clusters.base import open_cluster
-
-        _show([open_cluster(on).cancel(job)], as_json)
 
 
 @app.command()
@@ -287,7 +214,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a sweep's trials into an Optuna storage, for its dashboard; a study for each arm."""
-    with _errors(debug):
+    with errors(debug):
         from orchestrator.records import ExperimentRecords, Storage
         from orchestrator.sweep import studies
 
@@ -303,21 +230,20 @@ def schema() -> None:
     typer.echo(json.dumps(spec.json_schema(), indent=2))
 
 
-def _load(file: Path, set_: list[str] | None, *, searches: bool) -> Experiment:
-    from orchestrator import spec
-
-    experiment = spec.load(file, set_ or [])
-    if searches and experiment.sweep is None:
-        raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
-    return experiment
-
-
-def _run(file: Path, on: str | None, set_: list[str] | None, as_json: bool, *, searches: bool) -> None:
+def _run(
+    file: Path,
+    on: str | None,
+    namespace: str | None,
+    set_: list[str] | None,
+    as_json: bool,
+    *,
+    searches: bool,
+) -> None:
     from orchestrator import driver
 
-    experiment = _load(file, set_, searches=searches)
+    experiment = load(file, set_, searches=searches)
     if on is not None:
-        _run_on(on, experiment, file, as_json, searches=searches)
+        cli_clusters.run_on(on, namespace, package(experiment, file.parent, searches=searches), as_json)
         return
     records = driver.open_records(experiment)
     _train_and_report(experiment, records, file.resolve().parent, as_json, searches=searches)
@@ -346,51 +272,6 @@ def _train_and_report(
         raise typer.Exit(1)
 
 
-def _package(experiment: Experiment, file: Path, *, searches: bool) -> Package:
-    from orchestrator.clusters.package import Package
-
-    return Package(
-        experiment=experiment,
-        searches=searches,
-        module_path=file.resolve().parent,
-        command=sys.argv[1:],
-    )
-
-
-def _run_on(address: str, experiment: Experiment, file: Path, as_json: bool, *, searches: bool) -> None:
-    """Submit, follow the log to the end, and tell the outcome; Ctrl-C leaves the job running."""
-    from orchestrator.clusters.base import JobState, open_cluster
-    from orchestrator.records import ExperimentRecords, Storage
-
-    cluster = open_cluster(address)
-    job = cluster.submit(_package(experiment, file, searches=searches))
-    typer.echo(f"job {job.id} on {address}", err=True)
-    try:
-        for line in cluster.log(job.id, follow=True):
-            typer.echo(line, err=True)
-    except KeyboardInterrupt:
-        typer.echo(f"the job goes on; tandem logs {job.id} -f --on {address}, or tandem cancel", err=True)
-        raise typer.Exit(130) from None
-    job = cluster.job(job.id)
-    if job.state is JobState.STOPPED:
-        raise TandemError(f"job {job.id} was stopped; submitting it again goes on from its records")
-    records = ExperimentRecords(Storage(job.results))
-    if records.storage.read("report/results.json") is None:
-        raise TandemError(f"job {job.id} {job.state}: {job.message}")
-    if as_json:
-        typer.echo((records.storage.read("report/results.json") or b"").decode())
-    if job.state is JobState.FAILED:
-        raise typer.Exit(1)
-
-
-def _show(jobs: list[Job], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(job) for job in jobs], indent=1))
-        return
-    for job in jobs:
-        typer.echo(f"{job.id}  {job.state}  {job.results}")
-
-
 def _report(records: ExperimentRecords, as_json: bool) -> bool:
     """Write the report; returns whether a run failed."""
     from orchestrator import report as reports
@@ -416,18 +297,6 @@ def _termination_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-@contextlib.contextmanager
-def _errors(debug: bool) -> Iterator[None]:
-    """Print an error that tandem raised on purpose as its sentence, without a traceback."""
-    try:
-        yield
-    except TandemError as error:
-        if debug:
-            raise
-        typer.echo(f"tandem: {error}", err=True)
-        sys.exit(error.exit_code)
 
 
 def main() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator import driver, environment
+from orchestrator import driver, environment, lease
 from orchestrator.clusters.local import local_ray
 from orchestrator.driver import Prepared
 from orchestrator.progress import Progress, SweepProgress
@@ -53,6 +55,25 @@ def train(
         prepared = driver.prepare(experiment, records)
     for warning in prepared.dataset.warnings:
         console.print(f"note: {warning}")
+
+    def stop() -> None:
+        console.print("another driver has taken the experiment over; this one stops")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with lease.held(records.storage, on_loss=stop):
+        _train_prepared(prepared, module_path, console, searches=searches, command=command, connect=connect)
+
+
+def _train_prepared(
+    prepared: Prepared,
+    module_path: Path,
+    console: Console,
+    *,
+    searches: bool,
+    command: list[str],
+    connect: Callable[[], AbstractContextManager[None]],
+) -> None:
+    experiment = prepared.experiment
     if searches:
         driver_session = sweep.begin(prepared, module_path=module_path, command=command)
         progress = SweepProgress(prepared, console)

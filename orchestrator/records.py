@@ -130,6 +130,25 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self._files.delete_dir(self._path(name))
 
+    def copy_to(self, directory: Path, *, skip: tuple[str, ...] = ()) -> int:
+        """Copy all files to a local directory, but for directories of some names; returns how many.
+
+        Raises:
+            StorageError: there is nothing to copy, or it cannot be read.
+        """
+        try:
+            entries = self._files.get_file_info(pafs.FileSelector(self._base, recursive=True))
+        except OSError as error:
+            raise StorageError(f"storage {self.url!r} cannot be read: {_reason(error)}") from error
+        target, copied = Storage(str(directory)), 0
+        for entry in entries:
+            name = entry.path.removeprefix(self._base).lstrip("/")
+            if entry.type is not pafs.FileType.File or set(name.split("/")[:-1]) & set(skip):
+                continue
+            target.write(name, self.read(name) or b"")
+            copied += 1
+        return copied
+
     def read_json(self, name: str) -> Record | None:
         """A JSON file's contents, or None where there is none or it is damaged."""
         content = self.read(name)

@@ -1,25 +1,45 @@
-"""The driver of a submitted job, on the head node: train what is open of the shipped experiment, report."""
+"""The driver of a submitted job, on the head node: train what is open of the shipped experiment, report.
+
+    python -m orchestrator.remote JOB [DIRECTORY]
+
+The files are in the directory, or where there is none, in an environment variable.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from orchestrator import commands, driver, report, spec
+from orchestrator import commands, driver, driver_log, report, spec
 from orchestrator.clusters.local import joined_ray
-from orchestrator.clusters.package import EXPERIMENT_FILE
+from orchestrator.clusters.package import EXPERIMENT_FILE, FILES_VARIABLE
+from orchestrator.records import ExperimentRecords
 from trainers.errors import TandemError
 
 
-def main(directory: Path) -> int:
+def main(job_id: str, directory: Path) -> int:
     """Run the experiment that was shipped into a directory; returns the exit code."""
     document = json.loads((directory / EXPERIMENT_FILE).read_text())
-    experiment = spec.from_json(document["experiment"])
-    records = driver.open_records(experiment)
-    console = Console(stderr=True, width=200)
+    try:
+        experiment = spec.from_json(document["experiment"])
+        records = driver.open_records(experiment)
+        with driver_log.kept(records.storage, job_id):
+            return _train(document, experiment, records, directory)
+    except TandemError as error:
+        print(f"tandem: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def _train(
+    document: dict[str, Any], experiment: spec.Experiment, records: ExperimentRecords, directory: Path
+) -> int:
+    console = Console(file=sys.stderr, width=200)
     try:
         commands.train(
             experiment,
@@ -39,5 +59,13 @@ def main(directory: Path) -> int:
     return 1 if comparison.failed_runs else 0
 
 
+def _unpacked(files: str) -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="tandem"))
+    for name, text in json.loads(files).items():
+        (directory / Path(name).name).write_text(text)
+    return directory
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".")))
+    shipped = os.environ.get(FILES_VARIABLE)
+    sys.exit(main(sys.argv[1], _unpacked(shipped) if shipped else Path(sys.argv[2])))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Protocol
 
+from orchestrator.clusters.diagnosis import Finding
 from orchestrator.clusters.package import Package
 from trainers.errors import InputError
 
@@ -44,6 +45,16 @@ class Job:
     ended_at: float | None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Level:
+    """One link of the chain from a job down to its runs."""
+
+    kind: str
+    name: str
+    state: str
+    detail: str = ""
+
+
 class Cluster(Protocol):
     """A cluster that runs the driver on its head node."""
 
@@ -70,18 +81,36 @@ class Cluster(Protocol):
     def cancel(self, job_id: str) -> Job:
         """Stop a job, and wait until it has stopped."""
 
+    def chain(self, job_id: str) -> list[Level]:
+        """What a job consists of on this cluster, from the top down; its runs are in the records."""
 
-def open_cluster(address: str) -> Cluster:
+    def findings(self, job_id: str | None) -> list[Finding]:
+        """What keeps a job, or any job, from running, and the command or edit that mends it."""
+
+
+def open_cluster(address: str, *, namespace: str | None = None) -> Cluster:
     """The cluster of an address.
+
+    Args:
+        address: of a Ray cluster's dashboard, or `kuberay` or `kuberay:CONTEXT`.
+        namespace: of Kubernetes; the context's own when left out.
 
     Raises:
         InputError: the address is of no known kind.
         ClusterError: nothing answers there, or it runs another version of Ray.
     """
+    kind, _, context = address.partition(":")
+    if kind == "kuberay":
+        from orchestrator.clusters.kuberay import KubeRay
+
+        return KubeRay(context or None, namespace)
+    if namespace is not None:
+        raise InputError(f"--namespace {namespace}: is for --on kuberay, not for {address!r}")
     if re.match(r"(https?|ray)://", address):
         from orchestrator.clusters.ray_jobs import RayJobs
 
         return RayJobs(address)
     raise InputError(
-        f"--on {address!r}: give the address of a Ray cluster's dashboard, such as http://head:8265"
+        f"--on {address!r}: give the address of a Ray cluster's dashboard, such as http://head:8265, or kuberay, "
+        "or kuberay: and a context of your kubeconfig"
     )

@@ -69,12 +69,19 @@ class Claim(Block):
     path: str = Field(pattern="^/")
 
 
+class Redis(Block):
+    """Where Ray's own state is kept, so that a new head goes on where the old one ended."""
+
+    address: str = Field(description="Such as redis:6379.")
+    secret: str | None = Field(None, description="A Secret with the key `password`.")
+
+
 class Kubernetes(Block):
     """A Ray cluster made for one experiment by KubeRay, and gone after it."""
 
-    image: str = Field(description="Holds tandem, Ray and both frameworks.")
+    image: str = Field(min_length=1, description="Holds tandem, Ray and both frameworks.")
     ray_version: str | None = Field(None, description="Of the image; the one installed here when left out.")
-    namespace: Label = "default"
+    namespace: Label | None = Field(None, description="The kubeconfig context's own when left out.")
     head: Pod = Pod()
     workers: list[WorkerGroup] = Field([WorkerGroup(max=1, min=1)], min_length=1)
     idle_seconds: int = Field(120, gt=0, description="An idle worker pod is given back after so long.")
@@ -82,24 +89,33 @@ class Kubernetes(Block):
     deadline_seconds: int | None = Field(None, gt=0, description="Give up after so long.")
     keep_seconds: int = Field(600, ge=0, description="Keep the finished job's object for so long.")
     retries: int = Field(2, ge=0, description="New clusters after a failure; each goes on from the records.")
-    queue: str | None = Field(None, description="Kueue's local queue.")
-    priority: str | None = Field(None, description="Kueue's workload priority class.")
+    suspended: bool = Field(False, description="Only create the job; somebody or something else starts it.")
+    scheduler: Literal["kueue", "volcano", "yunikorn"] = Field("kueue", description="Whose queue it is.")
+    queue: str | None = Field(None, description="Where the job waits for all of its pods' room at once.")
+    priority: str | None = Field(None, description="The scheduler's priority class.")
     secrets: list[str] = Field([], description="Secrets whose keys become environment variables.")
     pull_secrets: list[str] = Field([], description="Secrets that the image is pulled with.")
     claims: list[Claim] = Field([], description="Volumes that every pod sees.")
     service_account: str | None = None
+    redis: Redis | None = Field(None, description="Lets the cluster's state outlive its head.")
+    cluster: Label | None = Field(None, description="A RayCluster that stands already, to run on instead.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Kubernetes:
         names = [group.name for group in self.workers]
         if len(set(names)) < len(names):
             raise ValueError(f"workers: groups {', '.join(names)} share a name; give each its own")
-        if self.queue is not None and self.autoscales:
-            raise ValueError(
-                "queue: Kueue admits a cluster of a fixed size; set each group's min equal to its max"
-            )
-        if self.queue is not None and len(names) > 7:
-            raise ValueError("queue: Kueue takes at most 7 worker groups")
+        if self.queue is not None and self.scheduler == "kueue":
+            if self.autoscales:
+                raise ValueError(
+                    "queue: Kueue admits a cluster of a fixed size; set each group's min equal to its max"
+                )
+            if len(names) > 7:
+                raise ValueError("queue: Kueue takes at most 7 worker groups")
+        if self.cluster is not None:
+            for field in ("queue", "redis", "suspended"):
+                if getattr(self, field):
+                    raise ValueError(f"{field}: is for a cluster of the job's own, but cluster names one")
         return self
 
     @property

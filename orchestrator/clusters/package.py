@@ -17,6 +17,9 @@ from trainers.errors import InputError
 
 EXPERIMENT_FILE = "tandem-job.json"
 ENTRYPOINT = "python -m orchestrator.remote"
+"""Followed by the job's id and the directory that the files are in."""
+FILES_VARIABLE = "TANDEM_FILES"
+"""Holds the files as JSON where there is no directory to ship them in."""
 _PACKAGES = ("orchestrator", "trainers")
 _CODE = Path(__file__).resolve().parents[2]
 _SUFFIXES = {".py", ".html"}

@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.clusters.base import Job, JobState
+from orchestrator.clusters.base import Job, JobState, Level
+from orchestrator.clusters.diagnosis import Facts, Finding, diagnose
 from orchestrator.clusters.package import ENTRYPOINT, Package
 from trainers.errors import ClusterError, InputError
 
@@ -22,6 +23,7 @@ _DASHBOARD_PORT = 8265
 _LOOK_SECONDS = 1.0
 _UNREACHABLE_SECONDS = 120.0
 _STOP_SECONDS = 60.0
+_LOG_END = 20_000
 _EXPERIMENT, _RESULTS = "tandem-experiment", "tandem-results"
 
 
@@ -55,7 +57,7 @@ class RayJobs:
         job_id = f"{package.job_id}-{max(attempts) + 1}" if attempts else package.job_id
         with package.directory() as directory, self._asking():
             self._client.submit_job(
-                entrypoint=ENTRYPOINT,
+                entrypoint=f"{ENTRYPOINT} {job_id} .",
                 submission_id=job_id,
                 runtime_env={"working_dir": str(directory)},
                 metadata={_EXPERIMENT: package.experiment.name, _RESULTS: package.results},
@@ -117,6 +119,19 @@ class RayJobs:
                 raise ClusterError(f"job {job_id} was told to stop but still runs after {_STOP_SECONDS:g} s")
             time.sleep(_LOOK_SECONDS)
         return job
+
+    def chain(self, job_id: str) -> list[Level]:
+        """The Ray job alone: the cluster is not the job's own."""
+        job = self.job(job_id)
+        return [Level(kind="Ray job", name=job.id, state=job.state, detail=job.message)]
+
+    def findings(self, job_id: str | None) -> list[Finding]:
+        """What ended a job, as far as its driver's last words tell."""
+        if job_id is None or self.job(job_id).state is not JobState.FAILED:
+            return []
+        with self._asking():
+            log: str = self._client.get_job_logs(job_id)
+        return diagnose(Facts(namespace="", log=log[-_LOG_END:]))
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:

@@ -1,0 +1,75 @@
+"""What the commands share: their common options, and how an error is told."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainers.errors import InputError, TandemError
+
+if TYPE_CHECKING:
+    from orchestrator.clusters.package import Package
+    from orchestrator.spec import Experiment
+
+_ON = "A Ray cluster's dashboard, such as http://head:8265; or kuberay, or kuberay:CONTEXT."
+
+ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Experiment file (YAML).")]
+ResultsDirectory = Annotated[
+    str, typer.Argument(metavar="DIR", help="Results of an experiment: a directory or URL.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as keras.epochs=2."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+On = Annotated[str | None, typer.Option("--on", metavar="CLUSTER", help=_ON)]
+Cluster = Annotated[str, typer.Option("--on", metavar="CLUSTER", help=_ON)]
+Namespace = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", help="Of Kubernetes; the context's own when left out."),
+]
+Searches = Annotated[bool, typer.Option("--sweep", help="Search the arms first, as tandem sweep.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def load(file: Path, set_: list[str] | None, *, searches: bool) -> Experiment:
+    """Read an experiment file.
+
+    Raises:
+        InputError: it is wrong, or is to be searched without saying how.
+    """
+    from orchestrator import spec
+
+    experiment = spec.load(file, set_ or [])
+    if searches and experiment.sweep is None:
+        raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
+    return experiment
+
+
+def package(experiment: Experiment, module_path: Path, *, searches: bool) -> Package:
+    """An experiment with the modules beside it, ready to be shipped."""
+    from orchestrator.clusters.package import Package
+
+    return Package(
+        experiment=experiment,
+        searches=searches,
+        module_path=module_path.resolve(),
+        command=sys.argv[1:],
+    )
+
+
+@contextlib.contextmanager
+def errors(debug: bool) -> Iterator[None]:
+    """Print an error that tandem raised on purpose as its sentence, without a traceback."""
+    try:
+        yield
+    except TandemError as error:
+        if debug:
+            raise
+        typer.echo(f"tandem: {error}", err=True)
+        sys.exit(error.exit_code)

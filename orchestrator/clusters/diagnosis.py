@@ -1,0 +1,641 @@
+"""From what Kubernetes says of a job to one sentence of cause and one command or edit that mends it.
+
+Pure: rules over objects as the API gives them, from the most particular to the most general. The first finding is
+the one to show; the others stand behind it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+Manifest = dict[str, Any]
+
+_OPERATOR_SECONDS = 30.0
+_SILENT_SECONDS = 60.0
+_MEMORY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something that keeps a job from running, or ended it."""
+
+    cause: str
+    """A short name, for scripts."""
+    sentence: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.sentence}; {self.remedy}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a job, as the API gives it. What may not be seen is empty."""
+
+    namespace: str
+    job: Manifest | None = None
+    """The RayJob."""
+    cluster: Manifest | None = None
+    """Its RayCluster."""
+    pods: list[Manifest] = dataclasses.field(default_factory=list)
+    """Of the cluster, and of the submitter."""
+    events: list[Manifest] = dataclasses.field(default_factory=list)
+    """About any of these."""
+    nodes: list[Manifest] = dataclasses.field(default_factory=list)
+    quotas: list[Manifest] = dataclasses.field(default_factory=list)
+    workloads: list[Manifest] = dataclasses.field(default_factory=list)
+    """Kueue's, for this job."""
+    missing_rights: list[str] = dataclasses.field(default_factory=list)
+    """Such as `create rayjobs.ray.io`."""
+    knows_ray_jobs: bool = True
+    driver_silent_seconds: float | None = None
+    """Since the driver last renewed its lease in storage."""
+    log: str = ""
+    """The end of what the driver printed."""
+    now: float = 0.0
+    """Seconds since the epoch."""
+
+
+def diagnose(facts: Facts) -> list[Finding]:
+    """All findings, the most particular first; none where nothing is wrong."""
+    return [finding for rule in _RULES for finding in rule(facts)]
+
+
+def _access(facts: Facts) -> Iterator[Finding]:
+    if not facts.knows_ray_jobs:
+        yield Finding(
+            "no-kuberay",
+            "the cluster does not know RayJobs, so KubeRay is not installed",
+            "helm install kuberay-operator kuberay/kuberay-operator",
+        )
+    if facts.missing_rights:
+        yield Finding(
+            "no-permission",
+            f"in namespace {facts.namespace} you may not {', '.join(facts.missing_rights)}",
+            f"ask for the Role tandem-submitter: kubectl create rolebinding tandem --role=tandem-submitter "
+            f"--user=YOU -n {facts.namespace}",
+        )
+
+
+def _operator(facts: Facts) -> Iterator[Finding]:
+    job = facts.job
+    if job is None or _status(job) or _spec(job).get("suspend"):
+        return
+    if facts.now - _seconds(job["metadata"].get("creationTimestamp")) > _OPERATOR_SECONDS:
+        yield Finding(
+            "operator-missing",
+            f"no KubeRay operator has taken {job['metadata']['name']} up",
+            "kubectl get deployment -A -l app.kubernetes.io/name=kuberay-operator, and see whether it watches "
+            f"namespace {facts.namespace}",
+        )
+
+
+def _validation(facts: Facts) -> Iterator[Finding]:
+    status = _status(facts.job)
+    if status.get("jobDeploymentStatus") == "ValidationFailed":
+        yield Finding(
+            "invalid",
+            f"KubeRay refuses the job: {_line(status.get('message'))}",
+            "upgrade KubeRay to 1.6 or later, or correct the kubernetes: block",
+        )
+    for message in _messages(facts, "RayClusterNotFound"):
+        yield Finding(
+            "cluster-not-found",
+            f"the RayCluster to run on is not there: {_line(message)}",
+            f"kubectl get raycluster -n {facts.namespace}, and correct kubernetes.cluster",
+        )
+
+
+def _queues(facts: Facts) -> Iterator[Finding]:
+    for workload in facts.workloads:
+        for condition in _status(workload).get("conditions", []):
+            message = _line(condition.get("message"))
+            if condition["type"] == "Evicted" and condition["status"] == "True":
+                yield Finding(
+                    "queue-evicted",
+                    f"Kueue took the job's place away: {message}",
+                    "it waits for its turn again and goes on from its records; raise kubernetes.priority",
+                )
+            if condition["type"] != "QuotaReserved" or condition["status"] == "True":
+                continue
+            if "doesn't exist" in message or "not found" in message:
+                yield Finding(
+                    "queue-missing",
+                    f"Kueue has no such queue: {message}",
+                    f"kubectl get localqueue -n {facts.namespace}, and correct kubernetes.queue",
+                )
+            elif condition.get("reason") == "Inadmissible" or "insufficient quota" in message:
+                yield Finding(
+                    "queue-inadmissible",
+                    f"Kueue cannot admit the job: {message}",
+                    "lower max or the pods' cpus, memory_gib and gpus, or ask for more quota",
+                )
+            else:
+                yield Finding(
+                    "queue-waiting",
+                    f"the job waits in Kueue's queue: {message}",
+                    f"kubectl describe workload {workload['metadata']['name']} -n {facts.namespace}",
+                )
+
+
+def _suspension(facts: Facts) -> Iterator[Finding]:
+    job = facts.job
+    if job is None or not _spec(job).get("suspend") or facts.workloads:
+        return
+    name, labels = job["metadata"]["name"], job["metadata"].get("labels") or {}
+    queue = labels.get("kueue.x-k8s.io/queue-name")
+    if queue:
+        yield Finding(
+            "queue-silent",
+            f"the job waits for Kueue's queue {queue}, but Kueue has made no workload of it",
+            "install Kueue and enable its integration ray.io/rayjob, or leave kubernetes.queue out",
+        )
+    else:
+        patch = '{"spec":{"suspend":false}}'
+        yield Finding(
+            "suspended",
+            f"{name} is suspended",
+            f"kubectl patch rayjob {name} -n {facts.namespace} --type=merge -p '{patch}'",
+        )
+
+
+def _creation(facts: Facts) -> Iterator[Finding]:
+    """What the API refuses of the operator when it makes the cluster or its pods."""
+    for message in _messages(facts, "FailedToCreate", "FailedCreate"):
+        if "exceeded quota" in message:
+            yield Finding(
+                "quota",
+                f"the namespace's quota is used up: {_after(message, 'exceeded quota')}",
+                f"lower kubernetes.workers or ask for more: kubectl describe quota -n {facts.namespace}",
+            )
+        elif "PodSecurity" in message:
+            yield Finding(
+                "pod-security",
+                f"the namespace's pod security refuses the pods: {_after(message, 'violates')}",
+                f"kubectl label namespace {facts.namespace} pod-security.kubernetes.io/enforce=baseline "
+                "--overwrite, or leave hostPath and the like out",
+            )
+        elif "serviceaccount" in message.lower() or "service account" in message.lower():
+            yield _missing_account(facts, message)
+        elif "forbidden" in message:
+            yield Finding(
+                "operator-forbidden",
+                f"KubeRay's operator may not make the pods: {_line(message)}",
+                "mend the operator's Role; its Helm chart's singleNamespaceInstall and watchNamespace tell where",
+            )
+        elif "admission webhook" in message:
+            yield Finding(
+                "admission",
+                f"an admission webhook refuses the pods: {_line(message)}",
+                "change what it objects to in the kubernetes: block, or ask who keeps the webhook",
+            )
+        else:
+            yield Finding(
+                "creation",
+                f"the operator cannot make the pods: {_line(message)}",
+                f"kubectl get events -n {facts.namespace} --sort-by=.lastTimestamp",
+            )
+    for message in _messages(facts, "AutoscalerServiceAccountNotFound"):
+        yield _missing_account(facts, message)
+
+
+def _missing_account(facts: Facts, message: str) -> Finding:
+    return Finding(
+        "service-account",
+        f"the service account is not there: {_line(message)}",
+        f"kubectl create serviceaccount NAME -n {facts.namespace}, or leave kubernetes.service_account out",
+    )
+
+
+def _scheduling(facts: Facts) -> Iterator[Finding]:
+    for pod in facts.pods:
+        for condition in _status(pod).get("conditions") or []:
+            if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+                yield _unschedulable(facts, pod, str(condition.get("message", "")))
+                break
+
+
+def _unschedulable(facts: Facts, pod: Manifest, message: str) -> Finding:
+    group = _group(pod)
+    lacking = dict.fromkeys(re.findall(r"Insufficient ([\w./-]+?)(?=[,.;]?(?:\s|$))", message))
+    if lacking:
+        asked = _requests(facts, pod)
+        listed = ", ".join(_short_of(facts, resource, asked) for resource in lacking)
+        return Finding(
+            "unschedulable-resources",
+            f"no node has room for a pod of group {group}: {listed}",
+            f"lower it in kubernetes.workers for {group}, or add nodes",
+        )
+    if "untolerated taint" in message:
+        taint = re.search(r"untolerated taint\(?s?\)? ?\{?([^}:,]*)", message)
+        return Finding(
+            "unschedulable-taint",
+            f"the nodes for group {group} have a taint it does not tolerate: {taint[1] if taint else message}",
+            f"add a tolerations entry to group {group}",
+        )
+    if "node affinity/selector" in message or "node selector" in message:
+        return Finding(
+            "unschedulable-selector",
+            f"no node has the labels that group {group} asks for",
+            f"correct its node_selector; kubectl get nodes --show-labels (now: {_node_selector(facts, group)})",
+        )
+    if "persistentvolumeclaim" in message or "volume" in message:
+        return Finding(
+            "volume",
+            f"a volume of group {group} is not there or cannot be reached from any node: {_line(message)}",
+            f"kubectl get pvc -n {facts.namespace}, and correct kubernetes.claims",
+        )
+    return Finding(
+        "unschedulable",
+        f"no node takes a pod of group {group}: {_line(message)}",
+        f"kubectl describe pod {pod['metadata']['name']} -n {facts.namespace}",
+    )
+
+
+def _short_of(facts: Facts, resource: str, asked: dict[str, str]) -> str:
+    wanted = f" {asked[resource]} asked" if resource in asked else ""
+    amounts = [str(_status(node).get("allocatable", {}).get(resource, "0")) for node in facts.nodes]
+    largest = max(amounts, key=_amount, default=None)
+    has = "" if largest is None else f", the largest node has {largest}"
+    return (
+        f"too little {resource} ({(wanted + has).strip(' ,')})" if wanted or has else f"too little {resource}"
+    )
+
+
+def _images(facts: Facts) -> Iterator[Finding]:
+    for pod, container in _containers(facts):
+        reason, message = _state(container, "waiting")
+        if reason not in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
+            continue
+        image = container.get("image") or ""
+        told = [message, *_messages_of(facts, pod["metadata"]["name"], "Failed", "Pulling")]
+        text = " ".join(told)
+        image = image or (m[1] if (m := re.search(r'image "([^"]+)"', text)) else "the image")
+        where = f"image {image} of group {_group(pod)}"
+        if "no match for platform" in text or "no matching manifest" in text:
+            yield Finding(
+                "architecture",
+                f"{where} is not built for the node's processor",
+                "build it for both: docker buildx build --platform linux/amd64,linux/arm64, or set node_selector "
+                "kubernetes.io/arch",
+            )
+        elif re.search(r"unauthorized|authentication required|denied|403 Forbidden|401", text):
+            yield Finding(
+                "image-denied",
+                f"{where} may not be pulled without signing in",
+                f"kubectl create secret docker-registry NAME -n {facts.namespace} …, and name it in "
+                "kubernetes.pull_secrets",
+            )
+        elif re.search(r"not found|manifest unknown|does not exist", text) or reason == "InvalidImageName":
+            yield Finding(
+                "image-missing", f"{where} does not exist", "correct kubernetes.image, or push the image"
+            )
+        else:
+            why = re.search(r"((?:dial|lookup|x509|network|timeout|connection)[^\"]*)$", message or text)
+            yield Finding(
+                "image-unreachable",
+                f"{where} cannot be pulled: {_line(why[1] if why else text)}",
+                "check the registry's name and the nodes' way to it",
+            )
+
+
+def _containers_that_do_not_start(facts: Facts) -> Iterator[Finding]:
+    for pod, container in _containers(facts):
+        name, group = container["name"], _group(pod)
+        waiting, message = _state(container, "waiting")
+        if waiting == "CreateContainerConfigError":
+            yield Finding(
+                "missing-secret",
+                f"group {group} lacks a Secret or ConfigMap: {_line(message)}",
+                f"kubectl get secret -n {facts.namespace}, and correct kubernetes.secrets",
+            )
+            continue
+        terminated, words = _state(container, "terminated")
+        last = (container.get("lastState") or {}).get("terminated") or {}
+        text = " ".join([message, words, str(last.get("message", ""))])
+        if "exec format error" in text or "exec format error" in facts.log:
+            yield Finding(
+                "architecture",
+                f"container {name} of group {group} is built for another processor than its node has",
+                "build the image for it: docker buildx build --platform …, or set node_selector kubernetes.io/arch",
+            )
+        elif "OOMKilled" in (terminated, last.get("reason")):
+            yield _out_of_memory(facts, pod, name)
+        elif waiting in ("RunContainerError", "CreateContainerError") or "StartError" in (
+            terminated,
+            last.get("reason"),
+        ):
+            yield Finding(
+                "cannot-start",
+                f"container {name} of {pod['metadata']['name']} cannot be started: {_tail(text)}",
+                "use an image made from the project's Dockerfile, which has a shell, Ray and tandem",
+            )
+        elif waiting == "CrashLoopBackOff":
+            yield Finding(
+                "crash-loop",
+                f"container {name} of group {group} ends again and again, last with exit code "
+                f"{last.get('exitCode', '?')}",
+                f"kubectl logs {pod['metadata']['name']} -c {name} --previous -n {facts.namespace}",
+            )
+
+
+def _out_of_memory(facts: Facts, pod: Manifest, container: str) -> Finding:
+    limit = _limits(facts, pod).get("memory", "its limit")
+    place = "head.memory_gib" if _group(pod) == "headgroup" else "memory_gib of the group"
+    return Finding(
+        "out-of-memory",
+        f"container {container} of {pod['metadata']['name']} was killed for using more memory than {limit}",
+        f"raise kubernetes {place}, or lower batch_size",
+    )
+
+
+def _pods_that_went(facts: Facts) -> Iterator[Finding]:
+    for pod in facts.pods:
+        status, name = _status(pod), pod["metadata"]["name"]
+        if status.get("reason") == "Evicted":
+            yield Finding(
+                "evicted",
+                f"{name} was evicted: {_line(status.get('message'))}",
+                "give the pods more memory_gib, or a node with more disk; training goes on from the records",
+            )
+        for condition in status.get("conditions") or []:
+            if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+                yield Finding(
+                    "preempted",
+                    f"{name} was taken away: {_line(condition.get('message') or condition.get('reason'))}",
+                    "nothing need be done: the workers that are left, or new ones, go on from the last checkpoint",
+                )
+        if status.get("reason") == "NodeLost" or _messages_of(
+            facts, name, "NodeNotReady", "TaintManagerEvict"
+        ):
+            yield Finding(
+                "node-lost",
+                f"the node of {name} is gone",
+                "nothing need be done: training goes on from the last checkpoint when there is room",
+            )
+
+
+def _mounts(facts: Facts) -> Iterator[Finding]:
+    for message in _messages(facts, "FailedMount", "FailedAttachVolume"):
+        if "configmap" in message:
+            yield Finding(
+                "files-missing",
+                "the ConfigMap with the experiment is not there",
+                "submit the experiment again, which makes it",
+            )
+        else:
+            yield Finding(
+                "volume",
+                f"a volume cannot be mounted: {_line(message)}",
+                f"kubectl get pvc -n {facts.namespace}, and correct kubernetes.claims",
+            )
+
+
+def _driver(facts: Facts) -> Iterator[Finding]:
+    """What the driver itself printed, which the RayJob's message ends with."""
+    status = _status(facts.job)
+    text = f"{status.get('message') or ''}\n{facts.log}"
+    told = re.findall(r"^tandem: (.*)$", text, re.MULTILINE)
+    ours = told[-1] if told else ""
+    if "GPUs" in ours and "but there are 0" in ours:
+        yield Finding(
+            "gpu-not-visible",
+            f"Ray sees no GPU in the pods: {ours}",
+            "set gpus of the group; if it is set, install the GPU operator and see that nvidia-smi works in the pod",
+        )
+    elif ours.startswith("storage ") or "AccessDenied" in text or "NoSuchBucket" in text:
+        yield Finding(
+            "storage",
+            f"the pods cannot use the storage: {ours or _line(text)}",
+            "name a Secret with its credentials in kubernetes.secrets, and check storage",
+        )
+    elif ours.startswith("data"):
+        yield Finding("data", f"the pods cannot read the data: {ours}", "data.path is a path inside the pods")
+    elif "ModuleNotFoundError: No module named 'orchestrator'" in text:
+        yield Finding(
+            "image-without-tandem",
+            "the image has no tandem in it",
+            "use an image made from the project's Dockerfile as kubernetes.image",
+        )
+    elif re.search(r"[Vv]ersion mismatch", text):
+        yield Finding(
+            "version-mismatch",
+            f"Ray's or Python's version differs between the pods: {_matching(text, '[Vv]ersion mismatch')}",
+            "set kubernetes.ray_version to the image's, and use one image for all pods",
+        )
+    elif re.search(r"exit code 137|exit code -9|\nKilled\n", text):
+        yield Finding(
+            "driver-out-of-memory",
+            "the driver on the head was killed, most likely for its memory",
+            "raise kubernetes.head.memory_gib",
+        )
+    elif "another driver" in ours:
+        yield Finding("held", ours, "wait for the other, or cancel it")
+
+
+def _silence(facts: Facts) -> Iterator[Finding]:
+    status = _status(facts.job)
+    if status.get("jobDeploymentStatus") != "Running":
+        return
+    began = _seconds((status.get("rayJobInfo") or {}).get("startTime") or status.get("startTime"))
+    heads = [pod for pod in facts.pods if _group(pod) == "headgroup"]
+    replaced = [
+        head for head in heads if began and _seconds(head["metadata"].get("creationTimestamp")) > began
+    ]
+    silent = facts.driver_silent_seconds
+    if replaced or (silent is not None and silent > _SILENT_SECONDS):
+        name = facts.job["metadata"]["name"] if facts.job else "the job"
+        yield Finding(
+            "driver-lost",
+            "the head was replaced while the job ran, and the driver is gone with it although KubeRay says Running"
+            if replaced
+            else f"the driver has not been heard from for {silent:.0f} s although KubeRay says Running",
+            f"tandem cancel {name} --on kuberay, then submit again: it goes on from its records",
+        )
+
+
+_REASONS = {
+    "SubmissionFailed": (
+        "submission",
+        "the job could not be handed to Ray's head",
+        "kubectl logs of the submitter pod tells why; a NetworkPolicy must let the operator reach port 8265",
+    ),
+    "DeadlineExceeded": (
+        "deadline",
+        "the job ran into its deadline",
+        "raise kubernetes.deadline_seconds and submit again: it goes on from its records",
+    ),
+    "PreRunningDeadlineExceeded": (
+        "start-deadline",
+        "the pods were not all there in time",
+        "raise kubernetes.start_seconds, or lower min of the groups",
+    ),
+    "JobStatusCheckTimeoutExceeded": (
+        "head-silent",
+        "Ray's head did not answer the operator for five minutes",
+        "raise kubernetes.head.cpus and memory_gib and submit again",
+    ),
+    "JobDeploymentStatusTransitionGracePeriodExceeded": (
+        "submitter-ended",
+        "the operator took the end of a log stream for the end of the job",
+        "submit again: it goes on from its records",
+    ),
+}
+
+
+def _outcome(facts: Facts) -> Iterator[Finding]:
+    status = _status(facts.job)
+    if status.get("jobDeploymentStatus") != "Failed":
+        return
+    reason = str(status.get("reason") or "")
+    if reason in _REASONS:
+        cause, sentence, remedy = _REASONS[reason]
+        yield Finding(cause, f"{sentence} ({_line(status.get('message'))})", remedy)
+        return
+    code = re.search(r"exit code (-?\d+)", str(status.get("message") or ""))
+    yield Finding(
+        "driver-failed",
+        f"the driver failed{f' with exit code {code[1]}' if code else ''}: {_told_last(status.get('message'))}",
+        f"tandem logs {facts.job['metadata']['name'] if facts.job else 'JOB'} --on kuberay",
+    )
+
+
+_RULES = (
+    _access,
+    _validation,
+    _queues,
+    _suspension,
+    _creation,
+    _scheduling,
+    _images,
+    _containers_that_do_not_start,
+    _pods_that_went,
+    _mounts,
+    _driver,
+    _silence,
+    _outcome,
+    _operator,
+)
+
+
+def _status(manifest: Manifest | None) -> Manifest:
+    return (manifest or {}).get("status") or {}
+
+
+def _spec(manifest: Manifest) -> Manifest:
+    return manifest.get("spec") or {}
+
+
+def _group(pod: Manifest) -> str:
+    return str((pod["metadata"].get("labels") or {}).get("ray.io/group", "submitter"))
+
+
+def _containers(facts: Facts) -> Iterator[tuple[Manifest, Manifest]]:
+    for pod in facts.pods:
+        status = _status(pod)
+        for container in (status.get("initContainerStatuses") or []) + (
+            status.get("containerStatuses") or []
+        ):
+            yield pod, container
+
+
+def _state(container: Manifest, kind: str) -> tuple[str, str]:
+    """A container's reason and message in a state; both empty where it is in another."""
+    state = (container.get("state") or {}).get(kind) or {}
+    return str(state.get("reason") or ""), str(state.get("message") or "")
+
+
+def _event(event: Manifest) -> tuple[str, str, str]:
+    """An event's reason, object's name and message, of either API that has events."""
+    about = event.get("involvedObject") or event.get("regarding") or {}
+    return (
+        str(event.get("reason", "")),
+        str(about.get("name", "")),
+        str(event.get("message") or event.get("note") or ""),
+    )
+
+
+def _messages(facts: Facts, *reasons: str) -> list[str]:
+    """Messages of the events whose reason begins with one of these, each once."""
+    found = (_event(event) for event in facts.events)
+    return list(dict.fromkeys(message for reason, _, message in found if reason.startswith(reasons)))
+
+
+def _messages_of(facts: Facts, name: str, *reasons: str) -> list[str]:
+    found = (_event(event) for event in facts.events)
+    return [message for reason, about, message in found if about == name and reason.startswith(reasons)]
+
+
+def _templates(facts: Facts) -> dict[str, Manifest]:
+    """Each group's pod template, which says what its pods asked for even when they are gone."""
+    cluster = _spec(facts.cluster or {}) or _spec(facts.job or {}).get("rayClusterSpec") or {}
+    groups = {"headgroup": (cluster.get("headGroupSpec") or {}).get("template") or {}}
+    for group in cluster.get("workerGroupSpecs") or []:
+        groups[group["groupName"]] = group["template"]
+    return groups
+
+
+def _pod_spec(facts: Facts, pod: Manifest) -> Manifest:
+    return _spec(pod) or _spec(_templates(facts).get(_group(pod)) or {})
+
+
+def _requests(facts: Facts, pod: Manifest) -> dict[str, str]:
+    return _resources(facts, pod, "requests") | {
+        name: amount for name, amount in _resources(facts, pod, "limits").items() if "/" in name
+    }
+
+
+def _limits(facts: Facts, pod: Manifest) -> dict[str, str]:
+    return _resources(facts, pod, "limits")
+
+
+def _resources(facts: Facts, pod: Manifest, kind: str) -> dict[str, str]:
+    containers = _pod_spec(facts, pod).get("containers") or [{}]
+    return {
+        name: str(amount) for name, amount in ((containers[0].get("resources") or {}).get(kind) or {}).items()
+    }
+
+
+def _node_selector(facts: Facts, group: str) -> str:
+    selector = _spec(_templates(facts).get(group) or {}).get("nodeSelector") or {}
+    return ", ".join(f"{key}={value}" for key, value in selector.items()) or "none"
+
+
+def _amount(quantity: str) -> float:
+    """A Kubernetes quantity as a number."""
+    match = re.fullmatch(r"([\d.]+)([A-Za-z]*)", quantity)
+    if not match:
+        return 0.0
+    if match[2] == "m":
+        return float(match[1]) / 1000
+    return float(match[1]) * _MEMORY.get(match[2], 1)
+
+
+def _seconds(timestamp: str | None) -> float:
+    return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0
+
+
+def _line(message: Any) -> str:
+    """One line, not too long."""
+    return " ".join(str(message or "").split())[:300]
+
+
+def _tail(message: str) -> str:
+    return " ".join(message.split())[-160:]
+
+
+def _after(message: str, mark: str) -> str:
+    return _line(message.partition(mark)[2].lstrip(": ") or message)
+
+
+def _matching(text: str, pattern: str) -> str:
+    return next((_line(line) for line in text.splitlines() if re.search(pattern, line)), "")
+
+
+def _told_last(message: Any) -> str:
+    lines = [line for line in str(message or "").splitlines() if line.strip()]
+    return _line(lines[-1]) if lines else "it left no word"

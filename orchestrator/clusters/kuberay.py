@@ -1,0 +1,412 @@
+"""Kubernetes with KubeRay: every experiment gets a RayJob, which makes a Ray cluster for it and takes it down.
+
+KubeRay's word on a job is taken for what it is: its object may say Running with nothing running. The records in
+storage decide what is done, so a job that is lost is simply submitted again.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Protocol
+
+from orchestrator.clusters import kubernetes_api as api
+from orchestrator.clusters.base import Job, JobState, Level
+from orchestrator.clusters.diagnosis import Facts, Finding, diagnose
+from orchestrator.clusters.kubernetes_api import KubernetesApi, Manifest
+from orchestrator.clusters.manifests import EXPERIMENT, JOB, RESULTS, render
+from orchestrator.clusters.package import Package
+from orchestrator.driver_log import KeptLog
+from orchestrator.records import Storage, StorageError
+from trainers.errors import ClusterError, InputError
+
+_OURS = "app.kubernetes.io/managed-by=tandem"
+_LOOK_SECONDS = 1.0
+_EXPLAIN_SECONDS = 5.0
+_GONE_SECONDS = 120.0
+_LONGEST_SECRET = 50
+_ENDED = {
+    "SUCCEEDED": JobState.SUCCEEDED,
+    "FAILED": JobState.FAILED,
+    "STOPPED": JobState.STOPPED,
+}
+
+
+class KubeRay:
+    """The namespace of a Kubernetes cluster that KubeRay's operator watches. See `Cluster`."""
+
+    def __init__(self, context: str | None, namespace: str | None) -> None:
+        self._api = KubernetesApi(context, namespace)
+        self._asked_for = namespace
+
+    def submit(self, package: Package) -> Job:
+        """Create a package's RayJob; where the same work is under way already, give that job."""
+        self._enter_namespace_of(package)
+        earlier = self._api.list(api.RAY_JOB, labels=f"{_OURS},{JOB}={package.job_id}")
+        for manifest in earlier:
+            if not _state(manifest).is_terminal:
+                self._keep_files(package, manifest)
+                return _job(manifest)
+        attempt = max((_attempt(manifest) for manifest in earlier), default=0) + 1
+        *_, ray_job = self._rendered(package, attempt)
+        try:
+            created = self._api.create(api.RAY_JOB, ray_job)
+        except api.Refusal as refusal:
+            found = self._api.get(api.RAY_JOB, ray_job["metadata"]["name"])
+            if refusal.reason != "AlreadyExists" or found is None:
+                raise
+            created = found  # by an earlier try whose answer was lost, or by somebody else
+        try:
+            self._keep_files(package, created)
+        except ClusterError:
+            self._api.delete(api.RAY_JOB, created["metadata"]["name"])
+            raise
+        return _job(created)
+
+    def validate(self, package: Package) -> None:
+        """Have the API server check a package's objects as if they were sent; nothing is kept.
+
+        Raises:
+            ClusterError: it refuses one.
+        """
+        self._enter_namespace_of(package)
+        for manifest in self._rendered(package, attempt=1):
+            kind = api.RAY_JOB if manifest["kind"] == "RayJob" else api.CONFIG_MAP
+            try:
+                self._api.create(kind, manifest, dry_run=True)
+            except api.Refusal as refusal:
+                if refusal.reason != "AlreadyExists":
+                    raise
+
+    def job(self, job_id: str) -> Job:
+        """One job."""
+        return _job(self._manifest(job_id))
+
+    def jobs(self) -> list[Job]:
+        """All of tandem's jobs, newest first."""
+        jobs = [_job(manifest) for manifest in self._api.list(api.RAY_JOB, labels=_OURS)]
+        return sorted(jobs, key=lambda job: -(job.started_at or 0))
+
+    def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
+        """What the driver prints, each line once; when following, also what the job waits for."""
+        source: _Log | None = None
+        explained, explained_at = "", time.monotonic()
+        latest = self._manifest(job_id)
+        for manifest in self._api.watch(api.RAY_JOB, job_id, every=_LOOK_SECONDS):
+            latest = manifest or latest
+            state = JobState.STOPPED if manifest is None else _state(manifest)
+            source = source or self._log_of(latest)
+            ended = state.is_terminal or not follow
+            yield from source.new(latest, final=ended).splitlines()
+            if ended:
+                return
+            if state is JobState.PENDING and time.monotonic() - explained_at > _EXPLAIN_SECONDS:
+                findings = self.findings(job_id)
+                explained_at = time.monotonic()
+                line = f"waiting: {findings[0]}" if findings else f"waiting: {_job(latest).message}"
+                if line != explained:
+                    yield line
+                    explained = line
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job by deleting its RayJob, and wait until its pods are gone; its records stay."""
+        manifest = self._manifest(job_id)
+        if _state(manifest).is_terminal:
+            return _job(manifest)
+        cluster = _status(manifest).get("rayClusterName")
+        owns = "clusterSelector" not in manifest["spec"]
+        self._api.delete(api.RAY_JOB, job_id)
+        limit = time.monotonic() + _GONE_SECONDS
+        while True:
+            pods = self._api.list(api.POD, labels=f"ray.io/cluster={cluster}") if cluster and owns else []
+            if not pods and self._api.get(api.RAY_JOB, job_id) is None:
+                break
+            if time.monotonic() > limit:
+                raise ClusterError(
+                    f"{job_id} was told to stop, but {len(pods)} of its pods are still there after "
+                    f"{_GONE_SECONDS:g} s; is KubeRay's operator running? kubectl get deployment -A | grep kuberay"
+                )
+            time.sleep(_LOOK_SECONDS)
+        return _job(manifest, state=JobState.STOPPED)
+
+    def chain(self, job_id: str) -> list[Level]:
+        """The RayJob, its RayCluster, each pod, and the Ray job."""
+        manifest = self._manifest(job_id)
+        status = _status(manifest)
+        job = _job(manifest)
+        levels = [Level(kind="RayJob", name=job_id, state=_deployment(manifest), detail=job.message)]
+        cluster_name = status.get("rayClusterName")
+        if not cluster_name:
+            return levels
+        cluster = self._api.get(api.RAY_CLUSTER, cluster_name)
+        levels.append(Level(kind="RayCluster", name=cluster_name, state=_cluster_state(cluster)))
+        for pod in self._pods(cluster_name):
+            levels.append(
+                Level(
+                    kind="Pod",
+                    name=pod["metadata"]["name"],
+                    state=str(pod.get("status", {}).get("phase", "Unknown")),
+                    detail=_pod_detail(pod),
+                )
+            )
+        if status.get("jobId"):
+            levels.append(
+                Level(
+                    kind="Ray job", name=status["jobId"], state=status.get("jobStatus") or "not yet submitted"
+                )
+            )
+        return levels
+
+    def findings(self, job_id: str | None) -> list[Finding]:
+        """What keeps a job, or any job, from running."""
+        return diagnose(self._facts(job_id))
+
+    def _facts(self, job_id: str | None) -> Facts:
+        manifest = None if job_id is None else self._manifest(job_id)
+        cluster_name = _status(manifest).get("rayClusterName") if manifest else None
+        names = {name for name in (job_id, cluster_name) if name}
+        pods = self._pods(cluster_name) if cluster_name else []
+        names |= {pod["metadata"]["name"] for pod in pods}
+        if job_id:
+            pods = pods + self._readable(api.POD, labels=f"ray.io/originated-from-cr-name={job_id}")
+        events = [
+            event for event in self._readable(api.EVENT) if event["involvedObject"].get("name") in names
+        ]
+        workloads = [
+            workload
+            for workload in self._readable(api.WORKLOAD)
+            if job_id in {owner["name"] for owner in workload["metadata"].get("ownerReferences", [])}
+        ]
+        return Facts(
+            namespace=self._api.namespace,
+            job=manifest,
+            cluster=self._api.get(api.RAY_CLUSTER, cluster_name) if cluster_name else None,
+            pods=pods,
+            events=events,
+            nodes=self._readable(api.NODE),
+            quotas=self._readable(api.QUOTA),
+            workloads=workloads,
+            missing_rights=[] if job_id else self._missing_rights(),
+            knows_ray_jobs=job_id is not None or self._knows(api.RAY_JOB),
+            driver_silent_seconds=None,
+            now=time.time(),
+        )
+
+    def _readable(self, kind: api.Kind, *, labels: str = "") -> list[Manifest]:
+        """Objects of a kind, or none where it is unknown here or these credentials may not see it."""
+        try:
+            return self._api.list(kind, labels=labels)
+        except api.Refusal:
+            return []
+
+    def _knows(self, kind: api.Kind) -> bool:
+        try:
+            self._api.list(kind, fields="metadata.name=none")
+        except api.NotThere:
+            return False
+        except api.Refusal:
+            return True
+        return True
+
+    def _missing_rights(self) -> list[str]:
+        needed = [
+            *((verb, api.RAY_JOB, "") for verb in ("create", "get", "list", "watch", "delete")),
+            ("create", api.CONFIG_MAP, ""),
+            ("list", api.RAY_CLUSTER, ""),
+            ("list", api.POD, ""),
+            ("list", api.EVENT, ""),
+        ]
+        return [
+            f"{verb} {kind.resource}"
+            for verb, kind, subresource in needed
+            if not self._api.may(verb, kind, subresource=subresource)
+        ]
+
+    def _manifest(self, job_id: str) -> Manifest:
+        manifest = self._api.get(api.RAY_JOB, job_id)
+        if manifest is None or JOB not in manifest["metadata"].get("labels", {}):
+            raise InputError(
+                f"namespace {self._api.namespace} of {self._api.context} has no job called {job_id!r}; "
+                "see tandem list --on kuberay, or name another namespace with --namespace"
+            )
+        return manifest
+
+    def _pods(self, cluster: str) -> list[Manifest]:
+        return self._readable(api.POD, labels=f"ray.io/cluster={cluster}")
+
+    def _enter_namespace_of(self, package: Package) -> None:
+        settings = package.experiment.kubernetes
+        named = None if settings is None else settings.namespace
+        if named is not None and self._asked_for not in (None, named):
+            raise InputError(
+                f"--namespace {self._asked_for} contradicts kubernetes.namespace {named!r} of the experiment; "
+                "leave one of them out"
+            )
+        self._api.namespace = named or self._api.namespace
+
+    def _rendered(self, package: Package, attempt: int) -> list[Manifest]:
+        return render(package, namespace=self._api.namespace, attempt=attempt)
+
+    def _keep_files(self, package: Package, ray_job: Manifest) -> None:
+        """Give a RayJob the ConfigMap that its pods wait for; it goes when the RayJob goes."""
+        for manifest in self._rendered(package, _attempt(ray_job)):
+            if manifest["kind"] != "ConfigMap":
+                continue
+            owner = {
+                "apiVersion": api.RAY_JOB.api,
+                "kind": api.RAY_JOB.name,
+                "name": ray_job["metadata"]["name"],
+                "uid": ray_job["metadata"]["uid"],
+            }
+            manifest["metadata"]["ownerReferences"] = [owner]
+            try:
+                self._api.create(api.CONFIG_MAP, manifest)
+            except api.Refusal as refusal:
+                if refusal.reason != "AlreadyExists":
+                    raise
+
+    def _log_of(self, manifest: Manifest) -> _Log:
+        results = _annotations(manifest).get(RESULTS, "")
+        if "://" in results:
+            return _StoredLog(Storage(results), manifest["metadata"]["name"])
+        return _DashboardLog(self._api)
+
+
+class _Log(Protocol):
+    def new(self, manifest: Manifest, *, final: bool) -> str:
+        """What the driver printed since the last call."""
+
+
+class _StoredLog:
+    """The log that the driver keeps in a storage that can be read from here too."""
+
+    def __init__(self, storage: Storage, job_id: str) -> None:
+        self._kept = KeptLog(storage, job_id)
+
+    def new(self, manifest: Manifest, *, final: bool) -> str:
+        try:
+            return self._kept.new(final=final)
+        except (StorageError, OSError):
+            if final:
+                raise
+            return ""  # may pass; what is missed now comes with the next look
+
+
+class _DashboardLog:
+    """The log that Ray's dashboard shows while the cluster stands, where the storage is inside it."""
+
+    def __init__(self, kubernetes: KubernetesApi) -> None:
+        self._api = kubernetes
+        self._cluster, self._printed = "", 0
+
+    def new(self, manifest: Manifest, *, final: bool) -> str:
+        status = _status(manifest)
+        service = str(status.get("dashboardURL") or "").partition(".")[0]
+        cluster = status.get("rayClusterName")
+        if not service or not cluster:
+            return ""
+        if cluster != self._cluster:
+            self._cluster, self._printed = cluster, 0
+        token = self._token(cluster)
+        answer = self._api.proxied(f"{service}:dashboard", f"/api/jobs/{status['jobId']}/logs", token)
+        log = _logs_in(answer)
+        whole = len(log) if final else log.rfind("\n") + 1
+        new, self._printed = log[self._printed : whole], max(self._printed, whole)
+        return new
+
+    def _token(self, cluster: str) -> str:
+        import base64
+
+        secret = self._api.get(api.SECRET, secret_of(cluster))
+        return "" if secret is None else base64.b64decode(secret["data"]["auth_token"]).decode()
+
+
+def secret_of(cluster: str) -> str:
+    """The Secret in which the operator keeps a cluster's token: its name, cut as KubeRay's CheckName cuts it."""
+    name = cluster[-_LONGEST_SECRET:]
+    return name if name[0].isalpha() else f"r{name[1:]}"
+
+
+def _logs_in(answer: str | None) -> str:
+    import json
+
+    try:
+        return str(json.loads(answer or "{}").get("logs", ""))
+    except ValueError:
+        return ""
+
+
+def _attempt(manifest: Manifest) -> int:
+    """Which attempt at the same work a RayJob is, from 1."""
+    first = manifest["metadata"]["labels"][JOB]
+    number = manifest["metadata"]["name"].removeprefix(first).removeprefix("-")
+    return int(number) if number.isdigit() else 1
+
+
+def _status(manifest: Manifest) -> Manifest:
+    return manifest.get("status") or {}
+
+
+def _annotations(manifest: Manifest) -> dict[str, str]:
+    return manifest["metadata"].get("annotations") or {}
+
+
+def _deployment(manifest: Manifest) -> str:
+    return _status(manifest).get("jobDeploymentStatus") or "not yet seen by the operator"
+
+
+def _state(manifest: Manifest) -> JobState:
+    """Both of KubeRay's statuses matter: a stopped job is Complete, and one past its deadline still RUNNING."""
+    deployment = _deployment(manifest)
+    ray = str(_status(manifest).get("jobStatus") or "")
+    if deployment in ("Failed", "ValidationFailed"):
+        return JobState.FAILED
+    if deployment == "Complete":
+        return _ENDED.get(ray, JobState.FAILED)
+    if deployment == "Running" and ray in ("RUNNING", *_ENDED):
+        return JobState.RUNNING
+    return JobState.PENDING
+
+
+def _job(manifest: Manifest, *, state: JobState | None = None) -> Job:
+    status, metadata = _status(manifest), manifest["metadata"]
+    words = [status.get("reason"), _first_line(status.get("message"))]
+    return Job(
+        id=metadata["name"],
+        experiment=metadata["labels"][EXPERIMENT],
+        results=_annotations(manifest).get(RESULTS, ""),
+        state=state or _state(manifest),
+        message=": ".join(word for word in words if word) or _deployment(manifest),
+        started_at=_seconds(status.get("startTime") or metadata.get("creationTimestamp")),
+        ended_at=_seconds(status.get("endTime")),
+    )
+
+
+def _first_line(message: Any) -> str:
+    return re.sub(r", last available logs.*", "", str(message or "").strip().partition("\n")[0])
+
+
+def _seconds(timestamp: str | None) -> float | None:
+    return None if timestamp is None else datetime.fromisoformat(timestamp).timestamp()
+
+
+def _cluster_state(cluster: Manifest | None) -> str:
+    if cluster is None:
+        return "gone"
+    status = _status(cluster)
+    ready, desired = status.get("readyWorkerReplicas", 0), status.get("desiredWorkerReplicas", 0)
+    return f"{status.get('state') or 'starting'}, {ready} of {desired} workers ready"
+
+
+def _pod_detail(pod: Manifest) -> str:
+    told = []
+    for container in pod.get("status", {}).get("containerStatuses", []):
+        for kind in ("waiting", "terminated"):
+            if reason := container.get("state", {}).get(kind, {}).get("reason"):
+                told.append(f"{container['name']}: {reason}")
+        if container.get("restartCount"):
+            told.append(f"{container['name']}: {container['restartCount']} restarts")
+    node = pod.get("spec", {}).get("nodeName")
+    return ", ".join([*([f"on {node}"] if node else []), *told])

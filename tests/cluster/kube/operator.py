@@ -1,0 +1,565 @@
+"""A small stand-in for KubeRay's operator: it turns a RayJob into real Ray nodes, and reports as KubeRay does.
+
+It watches the test API server's memory, refuses what KubeRay refuses, makes the RayCluster, its Secret, its pods and its service, submits in
+HTTP mode once every pod is ready, polls Ray's own job status, retries with a new cluster, replaces lost pods, submits again when a
+new head knows of no job, keeps deadlines, suspends, tears down, and lets go of what is deleted.
+
+A pod is a process on this machine: where a volume would be mounted, the entrypoint's path is replaced by a real directory. Not
+modelled: the submitter modes, services' DNS, images (but for names that `missing_images` lists), the autoscaler, probes,
+conditions beyond those that tandem reads, gangs and queues.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import re
+import secrets
+import tempfile
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.cluster.kube.api_server import ApiServer
+from tests.cluster.kube.nodes import RayNodes
+from tests.cluster.kube.store import Key, Manifest, now
+
+_FINALIZER = "ray.io/rayjob-finalizer"
+_TICK_SECONDS = 0.3
+_ENDED = {"SUCCEEDED": "Complete", "STOPPED": "Complete", "FAILED": "Failed"}
+
+
+class Operator:
+    """Runs in a thread from `start` until `stop`, which also ends every Ray node."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server, self._store = server, server.store
+        self._clusters: dict[str, RayNodes] = {}
+        self._mounts: dict[str, str] = {}
+        self._submitted: set[str] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.missing_images: set[str] = set()
+        self.failures: list[BaseException] = []
+
+    def start(self) -> Operator:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(timeout=60)
+        for nodes in self._clusters.values():
+            nodes.kill_all()
+
+    def kill_pod(self, namespace: str, group: str) -> str:
+        """End a pod of a group with its processes, as `kubectl delete pod` does; gives its name."""
+        for pod in self._store.list("pods", namespace):
+            labels = pod["metadata"]["labels"]
+            if labels["ray.io/group"] == group:
+                name = str(pod["metadata"]["name"])
+                self._clusters[labels["ray.io/cluster"]].kill(name)
+                self._store.delete(("pods", namespace, name))
+                return name
+        raise AssertionError(f"no pod of group {group}")
+
+    def kill_processes(self, namespace: str, *, group: str) -> None:
+        """End a pod's processes and leave its object, as a crash does."""
+        for pod in self._store.list("pods", namespace):
+            labels = pod["metadata"]["labels"]
+            if labels["ray.io/group"] == group:
+                self._clusters[labels["ray.io/cluster"]].kill(pod["metadata"]["name"])
+
+    def _run(self) -> None:
+        while not self._over.wait(_TICK_SECONDS):
+            for job in self._store.list("rayjobs.ray.io", None):
+                try:
+                    self._reconcile(job)
+                except (requests.RequestException, OSError):
+                    continue  # Ray is on its way up or down: at the next look
+                except Exception as error:  # shown by the fixture at its end
+                    self.failures.append(error)
+
+    def _reconcile(self, job: Manifest) -> None:
+        status = job.get("status") or {}
+        deployment = status.get("jobDeploymentStatus", "")
+        if "deletionTimestamp" in job["metadata"]:
+            self._let_go(job)
+        elif deployment in ("ValidationFailed",):
+            return
+        elif deployment in ("Complete", "Failed"):
+            self._expire(job)
+        elif job["spec"].get("suspend"):
+            self._suspend(job)
+        elif not deployment or deployment in ("Suspended", "Retrying"):
+            self._begin(job)
+        elif (reason := _past_deadline(job)) is not None:
+            self._fail(job, *reason)
+        elif deployment == "Initializing":
+            self._initialize(job)
+        elif deployment == "Running":
+            self._follow(job)
+
+    def _begin(self, job: Manifest) -> None:
+        if (problem := _refusal(job)) is not None:
+            message = f"The RayJob spec is invalid: {problem}"
+            self._set(job, jobDeploymentStatus="ValidationFailed", reason="ValidationFailed", message=message)
+            self._event("RayJob", job, "Warning", "InvalidRayJobSpec", f"{_name(job)}: {message}")
+            return
+        self._change(job, lambda found: found["metadata"].update(finalizers=[_FINALIZER]))
+        name = job["metadata"]["name"]
+        selector = job["spec"].get("clusterSelector")
+        cluster = selector["ray.io/cluster"] if selector else f"{name}-{_suffix()}"
+        if not selector:
+            self._make_cluster(job, cluster)
+        status = job.get("status") or {}
+        self._set(
+            job,
+            jobDeploymentStatus="Initializing",
+            jobId=job["spec"].get("jobId") or f"{name}-{_suffix()}",
+            rayClusterName=cluster,
+            startTime=now(),
+            failed=status.get("failed", 0),
+            succeeded=status.get("succeeded", 0),
+        )
+
+    def _make_cluster(self, job: Manifest, cluster: str) -> None:
+        namespace, spec = job["metadata"]["namespace"], job["spec"]["rayClusterSpec"]
+        owner = {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayJob",
+            "name": _name(job),
+            "uid": job["metadata"]["uid"],
+        }
+        labels = (job["metadata"].get("labels") or {}) | {
+            "ray.io/originated-from-cr-name": _name(job),
+            "ray.io/originated-from-crd": "RayJob",
+        }
+        made = self._store.put(
+            ("rayclusters.ray.io", namespace, cluster),
+            {
+                "apiVersion": "ray.io/v1",
+                "kind": "RayCluster",
+                "metadata": {
+                    "name": cluster,
+                    "namespace": namespace,
+                    "labels": labels,
+                    "ownerReferences": [owner],
+                },
+                "spec": spec,
+                "status": {"conditions": [_condition("HeadPodReady", "False", "ContainersNotReady")]},
+            },
+        )
+        token = secrets.token_hex(16)
+        self._own(
+            made,
+            "Secret",
+            ("secrets", namespace, _checked(cluster)),
+            data={"auth_token": base64.b64encode(token.encode()).decode()},
+        )
+        self._own(made, "Service", ("services", namespace, f"{cluster}-head-svc"))
+        groups = [("headgroup", spec["headGroupSpec"], 1)]
+        groups += [
+            (group["groupName"], group, max(group["replicas"], group["minReplicas"]) * group["numOfHosts"])
+            for group in spec.get("workerGroupSpecs", [])
+        ]
+        for group, described, count in groups:
+            for _ in range(count):
+                self._make_pod(made, group, described)
+        self._event("RayJob", job, "Normal", "CreatedRayCluster", f"Created RayCluster {namespace}/{cluster}")
+        environment = self._environment(namespace, described=spec["headGroupSpec"])
+        if not any(_is_stuck(pod) for pod in self._pods(namespace, cluster)):
+            self._clusters[cluster] = RayNodes(token, environment)
+
+    def _make_pod(self, cluster: Manifest, group: str, described: Manifest) -> None:
+        namespace, cluster_name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
+        is_head = group == "headgroup"
+        middle = "head" if is_head else f"{group}-worker"
+        name = f"{cluster_name}-{middle}-{_suffix()}"
+        container = described["template"]["spec"]["containers"][0]
+        status: Manifest = {"phase": "Pending", "conditions": [], "containerStatuses": []}
+        if message := self._unschedulable(container):
+            status["conditions"] = [_condition("PodScheduled", "False", "Unschedulable", message)]
+        elif container["image"] in self.missing_images:
+            image = container["image"]
+            waiting = {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{image}"'}
+            state = {
+                "name": container["name"],
+                "image": image,
+                "state": {"waiting": waiting},
+                "restartCount": 0,
+            }
+            status["containerStatuses"] = [state]
+        pod = self._own(
+            cluster,
+            "Pod",
+            ("pods", namespace, name),
+            labels=(described["template"].get("metadata", {}).get("labels") or {})
+            | {
+                "ray.io/is-ray-node": "yes",
+                "ray.io/cluster": cluster_name,
+                "ray.io/node-type": "head" if is_head else "worker",
+                "ray.io/group": group,
+            },
+            spec=described["template"]["spec"],
+            status=status,
+        )
+        if image := next((s["image"] for s in status["containerStatuses"]), None):
+            message = (
+                f'Failed to pull image "{image}": failed to resolve reference "{image}": {image}: not found'
+            )
+            self._event("Pod", pod, "Warning", "Failed", message)
+        if status["conditions"]:
+            self._event("Pod", pod, "Warning", "FailedScheduling", status["conditions"][0]["message"])
+
+    def _unschedulable(self, container: Manifest) -> str | None:
+        """Why no node has room, in the scheduler's words; None where one has, or where there are no nodes."""
+        nodes = self._store.list("nodes", None)
+        asked = (container.get("resources") or {}).get("limits") or {}
+        lacking = [
+            f"{len(nodes)} Insufficient {resource}"
+            for resource in ("cpu", "nvidia.com/gpu")
+            if resource in asked
+            and all(
+                float(node["status"]["allocatable"].get(resource, 0)) < float(asked[resource])
+                for node in nodes
+            )
+        ]
+        if not nodes or not lacking:
+            return None
+        return (
+            f"0/{len(nodes)} nodes are available: {', '.join(lacking)}. no new claims to deallocate, preemption: "
+            f"0/{len(nodes)} nodes are available: {len(nodes)} Preemption is not helpful for scheduling."
+        )
+
+    def _initialize(self, job: Manifest) -> None:
+        namespace, cluster = job["metadata"]["namespace"], job["status"]["rayClusterName"]
+        nodes = self._clusters.get(cluster)
+        if nodes is None or not self._are_ready(namespace, cluster, nodes):
+            return
+        self._submit(job, nodes)
+        where = f"{cluster}-head-svc.{namespace}.svc.cluster.local:8265"
+        self._set(job, jobDeploymentStatus="Running", dashboardURL=where)
+        self._server.proxies[namespace, f"{cluster}-head-svc"] = nodes.dashboard
+
+    def _are_ready(self, namespace: str, cluster: str, nodes: RayNodes) -> bool:
+        """Start what is not running; whether every pod is ready."""
+        ready = True
+        for pod in sorted(self._pods(namespace, cluster), key=lambda pod: _group(pod) != "headgroup"):
+            name, is_head = pod["metadata"]["name"], _group(pod) == "headgroup"
+            if _is_stuck(pod):
+                return False
+            if not self._has_files(namespace, pod):
+                return False  # as a pod does whose ConfigMap is not there yet
+            if not nodes.is_alive(name):
+                start = nodes.start_head if is_head else nodes.start_worker
+                start(name, cpus=_cpus(self._group_spec(namespace, cluster, _group(pod)), pod))
+                self._mark(namespace, name, "Running", ready=False)
+                ready = False
+            if is_head and not self._answers(nodes):
+                return False
+            if not is_head and not self._is_registered(nodes, namespace, cluster):
+                ready = False
+            if ready:
+                self._mark(namespace, name, "Running", ready=True)
+        if ready:
+            workers = sum(1 for pod in self._pods(namespace, cluster) if _group(pod) != "headgroup")
+            self._store.update(
+                ("rayclusters.ray.io", namespace, cluster),
+                lambda found: found["status"].update(
+                    state="ready", readyWorkerReplicas=workers, desiredWorkerReplicas=workers
+                ),
+            )
+        return ready
+
+    def _is_registered(self, nodes: RayNodes, namespace: str, cluster: str) -> bool:
+        answer = self._ray(nodes, "GET", "/api/v0/nodes?detail=0")
+        alive = [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
+        return len(alive) >= len(self._pods(namespace, cluster))
+
+    def _submit(self, job: Manifest, nodes: RayNodes) -> None:
+        spec, entrypoint = job["spec"], job["spec"]["entrypoint"]
+        for path, directory in self._mounts.items():
+            entrypoint = entrypoint.replace(path, directory)
+        body: dict[str, Any] = {"entrypoint": entrypoint, "submission_id": job["status"]["jobId"]}
+        if "runtimeEnvYAML" in spec:
+            import yaml
+
+            body["runtime_env"] = yaml.safe_load(spec["runtimeEnvYAML"])
+        self._ray(nodes, "POST", "/api/jobs/", body)
+
+    def _follow(self, job: Manifest) -> None:
+        status, namespace = job["status"], job["metadata"]["namespace"]
+        nodes, cluster = self._clusters[status["rayClusterName"]], status["rayClusterName"]
+        owns = "clusterSelector" not in job["spec"]
+        if owns and not any(_group(pod) == "headgroup" for pod in self._pods(namespace, cluster)):
+            found = self._store.get(("rayclusters.ray.io", namespace, cluster))
+            assert found is not None
+            self._make_pod(found, "headgroup", found["spec"]["headGroupSpec"])
+        if owns and not self._are_ready(namespace, cluster, nodes):
+            return
+        try:
+            told = self._ray(nodes, "GET", f"/api/jobs/{status['jobId']}")
+        except requests.HTTPError as error:
+            if error.response.status_code == 404:  # a new head knows of no job: HTTP mode submits again
+                self._submit(job, nodes)
+                return
+            raise
+        ray, message = told["status"], told["message"]
+        if ray in _ENDED:
+            if ray == "FAILED" and self._retry(job):
+                return
+            outcome = "succeeded" if ray == "SUCCEEDED" else "failed"
+            count = status.get(outcome, 0) + (1 if ray != "STOPPED" else 0)
+            reason = {"reason": "AppFailed"} if ray == "FAILED" else {}
+            self._set(
+                job,
+                jobStatus=ray,
+                message=message,
+                jobDeploymentStatus=_ENDED[ray],
+                endTime=now(),
+                **{outcome: count},
+                **reason,
+            )
+            if job["spec"].get("shutdownAfterJobFinishes"):
+                self._tear_down(job)
+        elif ray != status.get("jobStatus"):
+            begun = {"rayJobInfo": {"startTime": now()}} if ray == "RUNNING" else {}
+            self._set(job, jobStatus=ray, message=message, **begun)
+
+    def _retry(self, job: Manifest) -> bool:
+        failed = (job["status"].get("failed") or 0) + 1
+        if failed > job["spec"].get("backoffLimit", 0):
+            return False
+        self._tear_down(job)
+        self._change(
+            job, lambda found: found.update(status={"jobDeploymentStatus": "Retrying", "failed": failed})
+        )
+        return True
+
+    def _fail(self, job: Manifest, reason: str, message: str) -> None:
+        failed = (job["status"].get("failed") or 0) + 1
+        self._set(
+            job, jobDeploymentStatus="Failed", reason=reason, message=message, failed=failed, endTime=now()
+        )
+        if job["spec"].get("shutdownAfterJobFinishes"):
+            self._tear_down(job)
+
+    def _suspend(self, job: Manifest) -> None:
+        if (job.get("status") or {}).get("jobDeploymentStatus") == "Suspended":
+            return
+        self._tear_down(job)
+        self._change(job, lambda found: found.update(status={"jobDeploymentStatus": "Suspended"}))
+
+    def _expire(self, job: Manifest) -> None:
+        ttl = job["spec"].get("ttlSecondsAfterFinished")
+        if not job["spec"].get("shutdownAfterJobFinishes") or ttl is None:
+            return
+        if time.time() - _seconds(job["status"]["endTime"]) > ttl:
+            self._store.delete(_key(job))
+
+    def _let_go(self, job: Manifest) -> None:
+        self._tear_down(job)
+        self._change(job, lambda found: found["metadata"].update(finalizers=[]))
+
+    def _tear_down(self, job: Manifest) -> None:
+        cluster = (job.get("status") or {}).get("rayClusterName")
+        if not cluster or "clusterSelector" in job["spec"]:
+            return
+        if nodes := self._clusters.pop(cluster, None):
+            nodes.kill_all()
+        self._store.delete(("rayclusters.ray.io", job["metadata"]["namespace"], cluster))
+
+    def _answers(self, nodes: RayNodes) -> bool:
+        try:
+            return bool(self._ray(nodes, "GET", "/api/version"))
+        except requests.RequestException:
+            return False
+
+    def _ray(self, nodes: RayNodes, method: str, path: str, body: Any = None) -> Any:
+        answer = requests.request(
+            method,
+            f"{nodes.dashboard}{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {nodes.token}"},
+            timeout=10,
+        )
+        answer.raise_for_status()
+        return answer.json()
+
+    def _environment(self, namespace: str, *, described: Manifest) -> dict[str, str]:
+        """What a container's Secrets put into its environment."""
+        environment: dict[str, str] = {}
+        for source in described["template"]["spec"]["containers"][0].get("envFrom", []):
+            secret = self._store.get(("secrets", namespace, source["secretRef"]["name"])) or {}
+            environment |= {
+                name: base64.b64decode(value).decode() for name, value in (secret.get("data") or {}).items()
+            }
+        return environment
+
+    def _has_files(self, namespace: str, pod: Manifest) -> bool:
+        """Put a pod's ConfigMaps into real directories; whether they are all there."""
+        spec = pod["spec"]
+        for volume in spec.get("volumes", []):
+            if "configMap" not in volume:
+                continue
+            found = self._store.get(("configmaps", namespace, volume["configMap"]["name"]))
+            if found is None:
+                return False
+            mounts = [m for c in spec["containers"] for m in c["volumeMounts"] if m["name"] == volume["name"]]
+            if mounts[0]["mountPath"] in self._mounts:
+                directory = Path(self._mounts[mounts[0]["mountPath"]])
+            else:
+                directory = Path(tempfile.mkdtemp(prefix="mount"))
+                self._mounts[mounts[0]["mountPath"]] = str(directory)
+            for name, text in found["data"].items():
+                (directory / name).write_text(text)
+        return True
+
+    def _pods(self, namespace: str, cluster: str) -> list[Manifest]:
+        pods = self._store.list("pods", namespace)
+        return [pod for pod in pods if pod["metadata"]["labels"].get("ray.io/cluster") == cluster]
+
+    def _group_spec(self, namespace: str, cluster: str, group: str) -> Manifest:
+        found = self._store.get(("rayclusters.ray.io", namespace, cluster))
+        assert found is not None
+        spec = found["spec"]
+        if group == "headgroup":
+            return dict(spec["headGroupSpec"])
+        return next(entry for entry in spec["workerGroupSpecs"] if entry["groupName"] == group)
+
+    def _mark(self, namespace: str, pod: str, phase: str, *, ready: bool) -> None:
+        condition = _condition("Ready", "True" if ready else "False", "" if ready else "ContainersNotReady")
+        found = self._store.get(("pods", namespace, pod))
+        if found is not None and found["status"].get("conditions") != [condition]:
+            self._store.update(
+                ("pods", namespace, pod),
+                lambda found: found["status"].update(phase=phase, conditions=[condition]),
+            )
+
+    def _own(self, owner: Manifest, kind: str, key: Key, *, labels: Any = None, **fields: Any) -> Manifest:
+        reference = {
+            "apiVersion": owner["apiVersion"],
+            "kind": owner["kind"],
+            "name": owner["metadata"]["name"],
+            "uid": owner["metadata"]["uid"],
+        }
+        metadata = {
+            "name": key[2],
+            "namespace": key[1],
+            "labels": labels or {},
+            "ownerReferences": [reference],
+        }
+        return self._store.put(key, {"apiVersion": "v1", "kind": kind, "metadata": metadata, **fields})
+
+    def _event(self, kind: str, about: Manifest, type_: str, reason: str, message: str) -> None:
+        namespace, name = about["metadata"]["namespace"], about["metadata"]["name"]
+        key = ("events", namespace, f"{name}.{secrets.token_hex(8)}")
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": key[2], "namespace": namespace},
+            "involvedObject": {"kind": kind, "namespace": namespace, "name": name},
+            "type": type_,
+            "reason": reason,
+            "message": message,
+            "lastTimestamp": now(),
+        }
+        self._store.put(key, event)
+
+    def _set(self, job: Manifest, **status: Any) -> None:
+        self._change(job, lambda found: found.setdefault("status", {}).update(status))
+
+    def _change(self, job: Manifest, change: Any) -> None:
+        with contextlib.suppress(KeyError):
+            self._store.update(_key(job), change)
+
+
+def _key(job: Manifest) -> Key:
+    return "rayjobs.ray.io", job["metadata"]["namespace"], job["metadata"]["name"]
+
+
+def _name(job: Manifest) -> str:
+    return str(job["metadata"]["name"])
+
+
+def _suffix() -> str:
+    return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+
+
+def _checked(name: str) -> str:
+    name = name[-50:]
+    return name if name[0].isalpha() else f"r{name[1:]}"
+
+
+def _group(pod: Manifest) -> str:
+    return str(pod["metadata"]["labels"]["ray.io/group"])
+
+
+def _is_stuck(pod: Manifest) -> bool:
+    waiting = [status["state"].get("waiting", {}) for status in pod["status"].get("containerStatuses", [])]
+    return any(entry.get("reason") == "ImagePullBackOff" for entry in waiting) or any(
+        condition["type"] == "PodScheduled" and condition["status"] == "False"
+        for condition in pod["status"].get("conditions", [])
+    )
+
+
+def _cpus(described: Manifest, pod: Manifest) -> str:
+    """As the operator's `ray start`: the parameter where there is one, else the container's limit."""
+    limits = (pod["spec"]["containers"][0].get("resources") or {}).get("limits") or {}
+    return str((described.get("rayStartParams") or {}).get("num-cpus") or limits.get("cpu", "1"))
+
+
+def _condition(type_: str, status: str, reason: str, message: str = "") -> Manifest:
+    return {
+        "type": type_,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": now(),
+    }
+
+
+def _seconds(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def _past_deadline(job: Manifest) -> tuple[str, str] | None:
+    spec, status = job["spec"], job["status"]
+    elapsed = time.time() - _seconds(status["startTime"])
+    started = datetime.fromisoformat(status["startTime"]).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
+    early = spec.get("preRunningDeadlineSeconds")
+    if status["jobDeploymentStatus"] == "Initializing" and early and elapsed > early:
+        words = f"The RayJob has passed the preRunningDeadlineSeconds. StartTime: {started}. PreRunningDeadlineSeconds: {early}"
+        return "PreRunningDeadlineExceeded", words
+    late = spec.get("activeDeadlineSeconds")
+    if late and elapsed > late:
+        words = f"The RayJob has passed the activeDeadlineSeconds. StartTime: {started}. ActiveDeadlineSeconds: {late}"
+        return "DeadlineExceeded", words
+    return None
+
+
+def _refusal(job: Manifest) -> str | None:
+    """What KubeRay's own validation refuses, of that which tandem might send."""
+    spec, name = job["spec"], _name(job)
+    if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > 47:
+        return f"RayJob name should be no more than 47 characters and a valid DNS-1035 label: {name}"
+    if "rayClusterSpec" not in spec and "clusterSelector" not in spec:
+        return "one of RayClusterSpec or ClusterSelector must be set"
+    if "clusterSelector" in spec and spec.get("backoffLimit", 0) > 0:
+        return "BackoffLimit is incompatible with ClusterSelector"
+    if spec.get("suspend") and not spec.get("shutdownAfterJobFinishes"):
+        return "a RayJob with shutdownAfterJobFinishes set to false is not allowed to be suspended"
+    if spec.get("ttlSecondsAfterFinished", 0) > 0 and not spec.get("shutdownAfterJobFinishes"):
+        return "a RayJob with shutdownAfterJobFinishes set to false cannot have TTLSecondsAfterFinished"
+    cluster = spec.get("rayClusterSpec") or {}
+    if (cluster.get("authOptions") or {}).get("mode") == "token" and not cluster.get("rayVersion"):
+        return "authOptions.mode is 'token' but RayVersion was not specified"
+    for group in cluster.get("workerGroupSpecs", []):
+        if group["minReplicas"] > group["maxReplicas"]:
+            return f"worker group {group['groupName']} has minReplicas greater than maxReplicas"
+    return None

@@ -1,0 +1,183 @@
+"""From submission to report on Kubernetes: a strict API server, a stand-in operator, and real Ray that trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.conftest import KubeRayHere
+from tests.cluster.test_ray_jobs import SLOW_MODEL
+from tests.conftest import ROOT, start_tandem, tandem
+
+
+def written(tmp_path: Path, document: dict[str, Any], **kubernetes: Any) -> Path:
+    """An experiment whose results are kept on a claim, which here is a directory."""
+    block = {
+        "image": "registry.example/tandem:1",
+        "head": {"cpus": 1},
+        "workers": [{"min": 1, "max": 1, "cpus": 2}],
+        "claims": [{"claim": "results", "path": str(tmp_path)}],
+        "keep_seconds": 600,
+    }
+    file = tmp_path / "experiment.yaml"
+    storage = {"storage": str(tmp_path / "there")}
+    file.write_text(yaml.safe_dump(document | storage | {"kubernetes": block | kubernetes}))
+    return file
+
+
+def slow(tmp_path: Path, epochs: int = 20, **kubernetes: Any) -> Path:
+    (tmp_path / "slow.py").write_text(SLOW_MODEL)
+    document = {
+        "name": "slow",
+        "data": {"source": "digits"},
+        "defaults": {"epochs": epochs, "batch_size": 64, "seeds": [0]},
+        "arms": {"torch": {"framework": "torch", "model": "slow:build"}},
+    }
+    return written(tmp_path, document, **kubernetes)
+
+
+def until(happens: Callable[[], Any], *, seconds: float = 120) -> Any:
+    limit = time.monotonic() + seconds
+    while not (found := happens()):
+        assert time.monotonic() < limit, "it did not happen in time"
+        time.sleep(0.3)
+    return found
+
+
+def epochs_in(tmp_path: Path) -> list[dict[str, Any]]:
+    files = list((tmp_path / "there").glob("*/runs/*/epochs.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def test_kubernetes_gives_the_same_result_and_the_same_report(tmp_path: Path, kuberay: KubeRayHere) -> None:
+    quickstart = yaml.safe_load((ROOT / "examples/quickstart.yaml").read_text())
+    file = written(tmp_path, quickstart)
+    there = tandem("run", file, "--on", "kuberay", "--json")
+    assert there.returncode == 0, there.stderr
+    here = tandem("run", file, "--json", "--set", f"storage={tmp_path / 'here'}")
+    assert here.returncode == 0, here.stderr
+
+    def told(output: str) -> list[list[float]]:
+        return [[run["test_accuracy"] for run in arm["runs"]] for arm in json.loads(output)["arms"]]
+
+    assert told(there.stdout) == told(here.stdout)
+    pages = [(tmp_path / where / "quickstart/report/report.html").read_text() for where in ("there", "here")]
+    titles = [[line for line in page.splitlines() if line.startswith("<h2")] for page in pages]
+    assert titles[0] == titles[1]
+    lines = [line for line in there.stderr.splitlines() if "epoch" in line]
+    assert lines and len(lines) == len(set(lines)), "each epoch of each run is told once"
+    assert "report/report.html" in there.stderr
+
+    job = json.loads(tandem("list", "--on", "kuberay", "--json").stdout)[0]
+    assert job["state"] == "succeeded"
+    until(lambda: not kuberay.server.store.list("pods", "default"))
+    chain = json.loads(tandem("status", job["id"], "--on", "kuberay", "--json").stdout)["chain"]
+    kinds = [(level["kind"], level["state"]) for level in chain]
+    assert kinds[0] == ("RayJob", "Complete") and ("run", "done") in kinds
+    kept = tandem("logs", tmp_path / "there" / "quickstart")
+    assert kept.returncode == 0 and "report/report.html" in kept.stdout, "the log outlives the cluster"
+    planted = [manifest["data"]["auth_token"] for manifest in kuberay.server.store.list("secrets", "default")]
+    for path in (tmp_path / "there").rglob("*"):
+        assert not path.is_file() or not any(token.encode() in path.read_bytes() for token in planted)
+
+
+def test_a_lost_head_loses_no_finished_epoch(tmp_path: Path, kuberay: KubeRayHere) -> None:
+    file = slow(tmp_path)
+    running = start_tandem("run", file, "--on", "kuberay")
+    until(lambda: len(epochs_in(tmp_path)) >= 3)
+    kuberay.operator.kill_pod("default", "headgroup")
+    out, err = running.communicate(timeout=240)
+    assert running.returncode == 0, (out, err)
+    attempts = [
+        json.loads(line)
+        for path in (tmp_path / "there").glob("*/runs/*/attempts.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert [attempt["first_epoch"] > 1 for attempt in attempts] == [False, True]
+    numbers = [epoch["epoch"] for epoch in epochs_in(tmp_path)]
+    assert numbers == list(range(1, 21)), "every epoch once"
+
+
+def test_a_cluster_deleted_in_the_middle_is_gone_on_with_on_a_new_one(
+    tmp_path: Path, kuberay: KubeRayHere
+) -> None:
+    file = slow(tmp_path)
+    job = json.loads(tandem("submit", file, "--on", "kuberay", "--json").stdout)[0]["id"]
+    until(lambda: len(epochs_in(tmp_path)) >= 2)
+    cancelled = tandem("cancel", job, "--on", "kuberay", "--json")
+    assert json.loads(cancelled.stdout)[0]["state"] == "stopped"
+    assert not kuberay.server.store.list("pods", "default")
+    done = len(epochs_in(tmp_path))
+    time.sleep(2)
+    assert len(epochs_in(tmp_path)) == done, "nothing trains on"
+    resumed = tandem("resume", tmp_path / "there" / "slow", "--on", "kuberay")
+    assert resumed.returncode == 0, resumed.stderr
+    assert [epoch["epoch"] for epoch in epochs_in(tmp_path)] == list(range(1, 21))
+
+
+def test_an_api_server_that_goes_away_loses_no_line_of_the_log(tmp_path: Path, kuberay: KubeRayHere) -> None:
+    file = slow(tmp_path, epochs=12)
+    running = start_tandem("run", file, "--on", "kuberay")
+    until(lambda: len(epochs_in(tmp_path)) >= 2)
+    kuberay.server.stop()
+    time.sleep(float(os.environ.get("TANDEM_TEST_OUTAGE", "8")))
+    kuberay.server.start()
+    kuberay.server.store.compact()
+    storm = iter([429, 500, 503] * 3)
+    kuberay.server.fault = lambda method, path: next(
+        ((code, {"Retry-After": "1"} if code == 429 else {}) for code in storm), None
+    )
+    out, err = running.communicate(timeout=240)
+    assert running.returncode == 0, (out, err)
+    for epoch in range(1, 13):
+        assert err.count(f"epoch {epoch}/12") == 1, err
+
+
+def test_a_job_that_cannot_start_says_why(tmp_path: Path, kuberay: KubeRayHere) -> None:
+    node = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "node1"},
+        "status": {"allocatable": {"cpu": "4", "memory": "16Gi"}},
+    }
+    kuberay.server.store.put(("nodes", "", "node1"), node)
+    file = slow(tmp_path, workers=[{"min": 1, "max": 1, "cpus": 64, "gpus": 8}], start_seconds=12, retries=0)
+    done = tandem("run", file, "--on", "kuberay")
+    assert done.returncode == 1, done.stderr
+    assert "waiting: no node has room for a pod of group workers" in done.stderr
+    assert "cpu (64 asked, the largest node has 4)" in done.stderr
+    assert "nvidia.com/gpu (8 asked, the largest node has 0)" in done.stderr
+    job = json.loads(tandem("list", "--on", "kuberay", "--json").stdout)[0]["id"]
+    told = tandem("doctor", job, "--on", "kuberay")
+    assert told.returncode == 1 and "start_seconds" in told.stdout
+
+
+def test_a_failed_driver_is_tried_again_on_a_new_cluster(tmp_path: Path, kuberay: KubeRayHere) -> None:
+    file = slow(tmp_path, retries=1)
+    running = start_tandem("run", file, "--on", "kuberay")
+    until(lambda: len(epochs_in(tmp_path)) >= 2)
+    first = kuberay.server.store.list("rayclusters.ray.io", None)[0]["metadata"]["name"]
+    for process in drivers():
+        process.kill()
+    out, err = running.communicate(timeout=300)
+    assert running.returncode == 0, (out, err)
+    (job,) = kuberay.server.store.list("rayjobs.ray.io", None)
+    assert job["status"]["failed"] == 1 and job["status"]["rayClusterName"] != first
+    assert [epoch["epoch"] for epoch in epochs_in(tmp_path)] == list(range(1, 21))
+
+
+def drivers() -> list[Any]:
+    import psutil
+
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "orchestrator.remote" in (process.info["cmdline"] or []) and "-m" in process.info["cmdline"]
+    ]
