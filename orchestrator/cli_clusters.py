@@ -60,6 +60,12 @@ def render(
     dry_run: Annotated[
         str, typer.Option(metavar="WHERE", help="`server` has the cluster of --on check the objects.")
     ] = "client",
+    cron: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCHEDULE", help="A RayCronJob that trains anew at each time, such as '0 3 * * *'."
+        ),
+    ] = None,
     search: Searches = False,
     set_: Overrides = None,
     debug: Debug = False,
@@ -69,10 +75,16 @@ def render(
         import yaml
 
         from orchestrator.clusters.manifests import render as rendered
+        from orchestrator.clusters.manifests import render_nightly
 
         if dry_run not in ("client", "server"):
             raise InputError(f"--dry-run {dry_run!r}: give client or server")
         shipped = package(load(file, set_, searches=search), file.parent, searches=search)
+        if cron is not None:
+            dated = dataclasses.replace(shipped, is_dated=True)
+            nightly = render_nightly(dated, schedule=cron, namespace=namespace)
+            typer.echo(yaml.safe_dump_all(nightly, sort_keys=False), nl=False)
+            return
         manifests = rendered(shipped, namespace=namespace)
         if dry_run == "server":
             from orchestrator.clusters.kuberay import KubeRay

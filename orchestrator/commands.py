@@ -13,6 +13,7 @@ from rich.console import Console
 from orchestrator import driver, environment, lease
 from orchestrator.clusters.local import local_ray
 from orchestrator.driver import Prepared
+from orchestrator.metrics import Metrics
 from orchestrator.progress import Progress, SweepProgress
 from orchestrator.records import ExperimentRecords
 from orchestrator.spec import Experiment, Scale
@@ -74,6 +75,7 @@ def _train_prepared(
     connect: Callable[[], AbstractContextManager[None]],
 ) -> None:
     experiment = prepared.experiment
+    exports = connect is not local_ray
     if searches:
         driver_session = sweep.begin(prepared, module_path=module_path, command=command)
         progress = SweepProgress(prepared, console)
@@ -81,13 +83,13 @@ def _train_prepared(
             driver.await_capacity(experiment.scale, seconds=_patience(experiment))
             with progress.shown():
                 won = sweep.search(prepared, driver_session, module_path=module_path, watch=progress.refresh)
-            _train(won, driver_session, module_path, console)
+            _train(won, driver_session, module_path, console, exports=exports)
         return
     driver_session = driver.begin(prepared, module_path=module_path, command=command)
     if driver.open_runs(prepared, driver_session):
         with connect():
             driver.await_capacity(experiment.scale, seconds=_patience(experiment))
-            _train(prepared, driver_session, module_path, console)
+            _train(prepared, driver_session, module_path, console, exports=exports)
 
 
 def _patience(experiment: Experiment) -> float:
@@ -95,7 +97,16 @@ def _patience(experiment: Experiment) -> float:
     return 0 if experiment.kubernetes is None else experiment.kubernetes.start_seconds
 
 
-def _train(prepared: Prepared, driver_session: str, module_path: Path, console: Console) -> None:
+def _train(
+    prepared: Prepared, driver_session: str, module_path: Path, console: Console, *, exports: bool
+) -> None:
     progress = Progress(prepared, console)
+    metrics = Metrics(prepared) if exports else None
+
+    def watch() -> None:
+        progress.refresh()
+        if metrics is not None:
+            metrics.refresh()
+
     with progress.shown():
-        driver.execute(prepared, driver_session, module_path=module_path, watch=progress.refresh)
+        driver.execute(prepared, driver_session, module_path=module_path, watch=watch)

@@ -51,6 +51,7 @@ def held(
         "pid": os.getpid(),
         "process_started": _process_start(os.getpid()),
         "renewals": 0,
+        "renewed_at": time.time(),
     }
     _wait_until_free(storage, expired_after)
     storage.write_json(_FILE, mine)
@@ -60,13 +61,14 @@ def held(
     over = threading.Event()
 
     def renew() -> None:
+        nonlocal mine
         while not over.wait(_RENEW_SECONDS):
             with contextlib.suppress(StorageError):  # a storage that is gone stops the training by itself
                 found = storage.read_json(_FILE)
                 if found is not None and found["holder"] != mine["holder"]:
                     on_loss()
                     return
-                mine["renewals"] += 1
+                mine |= {"renewals": mine["renewals"] + 1, "renewed_at": time.time()}
                 storage.write_json(_FILE, mine)
 
     renewing = threading.Thread(target=renew, daemon=True, name="tandem-lease")
@@ -81,9 +83,10 @@ def held(
             storage.delete(_FILE)
 
 
-def holder(storage: Storage) -> Record | None:
-    """The lease as it stands, or None where no driver has it."""
-    return storage.read_json(_FILE)
+def silent_seconds(storage: Storage) -> float | None:
+    """For how long a driver has not renewed its lease, by its own clock; None where no driver holds one."""
+    found = storage.read_json(_FILE)
+    return None if found is None else time.time() - found["renewed_at"]
 
 
 def _wait_until_free(storage: Storage, expired_after: float) -> None:

@@ -47,6 +47,12 @@ class StorageError(InputError):
     """The storage cannot be reached, read or written."""
 
 
+def url_below(url: str, *parts: str) -> str:
+    """The URL of a directory below another's; what follows a `?` stays at the end."""
+    base, mark, options = url.partition("?")
+    return "/".join((base.rstrip("/"), *parts)) + mark + options
+
+
 class Storage:
     """Files under one directory or URL, written whole or not at all."""
 
@@ -62,7 +68,7 @@ class Storage:
         try:
             if "://" in url:
                 self._files, self._base = pafs.FileSystem.from_uri(url)
-                self.url = url.rstrip("/")
+                self.url = url_below(url)
             else:
                 self._files = pafs.LocalFileSystem()
                 self.url = self._base = str(Path(url).expanduser().resolve())
@@ -74,7 +80,7 @@ class Storage:
         """The storage of a directory below this one."""
         below = Storage.__new__(Storage)
         below._files, below.is_local = self._files, self.is_local
-        below.url = "/".join((self.url, *parts))
+        below.url = url_below(self.url, *parts)
         below._base = "/".join((self._base.rstrip("/"), *parts))
         return below
 

@@ -11,6 +11,8 @@ import json
 import os
 import sys
 import tempfile
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,24 @@ from orchestrator.clusters.package import EXPERIMENT_FILE, FILES_VARIABLE
 from orchestrator.records import ExperimentRecords
 from trainers.errors import TandemError
 
+_LAST_WORDS_SECONDS = 3.0
+"""The cluster goes when the driver ends: whoever follows its log through the dashboard reads the end first."""
+
 
 def main(job_id: str, directory: Path) -> int:
     """Run the experiment that was shipped into a directory; returns the exit code."""
     document = json.loads((directory / EXPERIMENT_FILE).read_text())
     try:
         experiment = spec.from_json(document["experiment"])
+        if document.get("is_dated"):
+            today = datetime.now(UTC).strftime("%Y%m%d")
+            experiment = experiment.model_copy(update={"name": f"{experiment.name}-{today}"})
         records = driver.open_records(experiment)
         with driver_log.kept(records.storage, job_id):
-            return _train(document, experiment, records, directory)
+            code = _train(document, experiment, records, directory)
+        if experiment.kubernetes is not None and "://" not in experiment.storage:
+            time.sleep(_LAST_WORDS_SECONDS)
+        return code
     except TandemError as error:
         print(f"tandem: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -230,10 +230,9 @@ def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
     else:
         rising = progress / schedule.warmup if schedule.warmup else np.ones(total_steps)
         remaining = (1 - progress) / (1 - schedule.warmup)
-        if isinstance(schedule, Cosine):
-            falling = (1 - np.cos(np.pi * np.minimum(remaining, 1))) / 2
-        else:
-            falling = remaining
+        falling = (
+            (1 - np.cos(np.pi * np.minimum(remaining, 1))) / 2 if isinstance(schedule, Cosine) else remaining
+        )
         factor = np.where(progress < schedule.warmup, rising, falling)
     return (peak * factor).astype(np.float32)
 

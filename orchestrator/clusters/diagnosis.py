@@ -16,6 +16,8 @@ Manifest = dict[str, Any]
 
 _OPERATOR_SECONDS = 30.0
 _SILENT_SECONDS = 60.0
+_HEAD_SECONDS = 10.0
+"""Within which a new cluster's own head pod is made."""
 _MEMORY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -144,7 +146,9 @@ def _queues(facts: Facts) -> Iterator[Finding]:
 
 def _suspension(facts: Facts) -> Iterator[Finding]:
     job = facts.job
-    if job is None or not _spec(job).get("suspend") or facts.workloads:
+    if job is None or facts.workloads:
+        return
+    if not _spec(job).get("suspend") and _status(job).get("jobDeploymentStatus") != "Suspended":
         return
     name, labels = job["metadata"]["name"], job["metadata"].get("labels") or {}
     queue = labels.get("kueue.x-k8s.io/queue-name")
@@ -179,7 +183,7 @@ def _creation(facts: Facts) -> Iterator[Finding]:
                 f"kubectl label namespace {facts.namespace} pod-security.kubernetes.io/enforce=baseline "
                 "--overwrite, or leave hostPath and the like out",
             )
-        elif "serviceaccount" in message.lower() or "service account" in message.lower():
+        elif re.search(r'serviceaccount "[^"]+" not found|looking up service account', message):
             yield _missing_account(facts, message)
         elif "forbidden" in message:
             yield Finding(
@@ -438,24 +442,29 @@ def _driver(facts: Facts) -> Iterator[Finding]:
 
 
 def _silence(facts: Facts) -> Iterator[Finding]:
-    status = _status(facts.job)
-    if status.get("jobDeploymentStatus") != "Running":
+    status, silent = _status(facts.job), facts.driver_silent_seconds
+    if facts.job is None or status.get("jobDeploymentStatus") != "Running":
         return
-    began = _seconds((status.get("rayJobInfo") or {}).get("startTime") or status.get("startTime"))
-    heads = [pod for pod in facts.pods if _group(pod) == "headgroup"]
-    replaced = [
-        head for head in heads if began and _seconds(head["metadata"].get("creationTimestamp")) > began
-    ]
-    silent = facts.driver_silent_seconds
-    if replaced or (silent is not None and silent > _SILENT_SECONDS):
-        name = facts.job["metadata"]["name"] if facts.job else "the job"
-        yield Finding(
-            "driver-lost",
-            "the head was replaced while the job ran, and the driver is gone with it although KubeRay says Running"
-            if replaced
-            else f"the driver has not been heard from for {silent:.0f} s although KubeRay says Running",
-            f"tandem cancel {name} --on kuberay, then submit again: it goes on from its records",
-        )
+    name = facts.job["metadata"]["name"]
+    again = f"tandem cancel {name} --on kuberay, then submit again: it goes on from its records"
+    if silent is not None:
+        if silent > _SILENT_SECONDS:
+            yield Finding(
+                "driver-lost",
+                f"the driver has not been heard from for {silent:.0f} s although KubeRay says Running",
+                again,
+            )
+        return
+    began = _seconds((facts.cluster or {}).get("metadata", {}).get("creationTimestamp"))
+    for pod in facts.pods:
+        made = _seconds(pod["metadata"].get("creationTimestamp"))
+        if began and _group(pod) == "headgroup" and made - began > _HEAD_SECONDS:
+            yield Finding(
+                "head-replaced",
+                f"the head pod was replaced {made - began:.0f} s after the cluster was made, and what ran on it is "
+                "gone; that KubeRay says Running proves nothing",
+                f"see whether tandem status moves; if not, {again}",
+            )
 
 
 _REASONS = {

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Protocol
 
+from orchestrator import lease
 from orchestrator.clusters import kubernetes_api as api
 from orchestrator.clusters.base import Job, JobState, Level
 from orchestrator.clusters.diagnosis import Facts, Finding, diagnose
@@ -190,7 +191,7 @@ class KubeRay:
             workloads=workloads,
             missing_rights=[] if job_id else self._missing_rights(),
             knows_ray_jobs=job_id is not None or self._knows(api.RAY_JOB),
-            driver_silent_seconds=None,
+            driver_silent_seconds=None if manifest is None else _silent_seconds(manifest),
             now=time.time(),
         )
 
@@ -311,6 +312,8 @@ class _DashboardLog:
             self._cluster, self._printed = cluster, 0
         token = self._token(cluster)
         answer = self._api.proxied(f"{service}:dashboard", f"/api/jobs/{status['jobId']}/logs", token)
+        if answer is None and final:
+            return f"the cluster is gone; the whole log is kept below {_annotations(manifest).get(RESULTS)}/logs\n"
         log = _logs_in(answer)
         whole = len(log) if final else log.rfind("\n") + 1
         new, self._printed = log[self._printed : whole], max(self._printed, whole)
@@ -336,6 +339,16 @@ def _logs_in(answer: str | None) -> str:
         return str(json.loads(answer or "{}").get("logs", ""))
     except ValueError:
         return ""
+
+
+def _silent_seconds(manifest: Manifest) -> float | None:
+    results = _annotations(manifest).get(RESULTS, "")
+    if "://" not in results:
+        return None
+    try:
+        return lease.silent_seconds(Storage(results))
+    except (StorageError, OSError):
+        return None
 
 
 def _attempt(manifest: Manifest) -> int:

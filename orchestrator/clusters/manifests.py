@@ -61,6 +61,27 @@ def render(package: Package, *, namespace: str | None = None, attempt: int = 1) 
     return [_config_map(package, metadata), _ray_job(package, settings, metadata)]
 
 
+def render_nightly(package: Package, *, schedule: str, namespace: str | None = None) -> list[Manifest]:
+    """A ConfigMap and a RayCronJob that trains an experiment anew at each time of a schedule.
+
+    Raises:
+        InputError: as `render`; or the experiment runs on a cluster that stands already, or waits in a queue,
+            whose label a RayCronJob cannot pass on.
+    """
+    settings = package.experiment.kubernetes
+    if settings is not None and (settings.cluster is not None or settings.queue is not None):
+        raise InputError("--cron: a RayCronJob takes neither kubernetes.cluster nor kubernetes.queue")
+    config_map, job = render(package, namespace=namespace)
+    del job["spec"]["jobId"]
+    cron = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCronJob",
+        "metadata": job["metadata"] | {"name": package.nightly_id},
+        "spec": {"schedule": schedule, "jobTemplate": job["spec"]},
+    }
+    return [config_map, cron]
+
+
 def _is_below(path: str, directory: str) -> bool:
     return PurePosixPath(path).is_relative_to(directory)
 

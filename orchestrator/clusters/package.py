@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.plan import short_hash
-from orchestrator.records import Storage
+from orchestrator.records import url_below
 from orchestrator.spec import Experiment
 from trainers.errors import InputError
 
@@ -24,6 +24,7 @@ _PACKAGES = ("orchestrator", "trainers")
 _CODE = Path(__file__).resolve().parents[2]
 _SUFFIXES = {".py", ".html"}
 _LARGEST_BYTES = 20 << 20
+_NIGHTLY_NAME_PART = 18
 _NAME_PART = 28
 """Of an experiment's name in a job's id: KubeRay takes 47 characters, and an attempt needs a few."""
 
@@ -39,6 +40,8 @@ class Package:
     """Directory that holds the user's own modules, of which every .py file goes along."""
     command: list[str]
     """The words after `tandem` that led here, for the records."""
+    is_dated: bool = False
+    """Whether each start is an experiment of its own, with the day in its name."""
 
     @property
     def job_id(self) -> str:
@@ -47,12 +50,20 @@ class Package:
         return f"tandem-{name}-{short_hash(self._document())}"
 
     @property
+    def nightly_id(self) -> str:
+        """The same, as short as the name of a RayCronJob has to be."""
+        return (
+            f"tandem-{self.experiment.name[:_NIGHTLY_NAME_PART].rstrip('-')}-{short_hash(self._document())}"
+        )
+
+    @property
     def results(self) -> str:
         """Where the records and the report will be kept."""
-        return Storage(self.experiment.storage).at(self.experiment.name).url
+        return url_below(self.experiment.storage, self.experiment.name)
 
     def _document(self) -> dict[str, object]:
-        return {"experiment": self.experiment.model_dump(mode="json"), "searches": self.searches}
+        document = {"experiment": self.experiment.model_dump(mode="json"), "searches": self.searches}
+        return document | ({"is_dated": True} if self.is_dated else {})
 
     def files(self) -> dict[str, str]:
         """The experiment and the user's modules, by file name.

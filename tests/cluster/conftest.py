@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.cluster.kube.api_server import ApiServer, serving
 from tests.cluster.kube.control_plane import CRDS, KUBECONFIG, ControlPlane
+from tests.cluster.kube.nodes import free_port
 from tests.cluster.kube.operator import Operator
 
 
@@ -41,6 +46,33 @@ def server() -> Iterator[ApiServer]:
         pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
     with serving(CRDS) as server:
         yield server
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Environment of an S3 bucket called `bucket`, which is this process' own too."""
+    port = free_port()
+    command = [str(Path(sys.prefix) / "moto" / "bin" / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {
+        "AWS_ACCESS_KEY_ID": "planted-key",
+        "AWS_SECRET_ACCESS_KEY": "planted-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    limit = time.monotonic() + 60
+    while True:
+        try:
+            assert requests.put(f"{environment['AWS_ENDPOINT_URL']}/bucket", timeout=5).ok
+            break
+        except requests.ConnectionError:
+            assert time.monotonic() < limit
+            time.sleep(0.2)
+    yield environment
+    server.kill()
+    server.wait()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -9,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.cluster.conftest import KubeRayHere
@@ -28,7 +28,7 @@ def written(tmp_path: Path, document: dict[str, Any], **kubernetes: Any) -> Path
     }
     file = tmp_path / "experiment.yaml"
     storage = {"storage": str(tmp_path / "there")}
-    file.write_text(yaml.safe_dump(document | storage | {"kubernetes": block | kubernetes}))
+    file.write_text(yaml.safe_dump(document | storage | {"kubernetes": block | kubernetes}, sort_keys=False))
     return file
 
 
@@ -122,22 +122,53 @@ def test_a_cluster_deleted_in_the_middle_is_gone_on_with_on_a_new_one(
     assert [epoch["epoch"] for epoch in epochs_in(tmp_path)] == list(range(1, 21))
 
 
-def test_an_api_server_that_goes_away_loses_no_line_of_the_log(tmp_path: Path, kuberay: KubeRayHere) -> None:
-    file = slow(tmp_path, epochs=12)
-    running = start_tandem("run", file, "--on", "kuberay")
-    until(lambda: len(epochs_in(tmp_path)) >= 2)
+def test_an_api_server_that_goes_away_loses_no_line_of_the_log(
+    tmp_path: Path, kuberay: KubeRayHere, bucket: dict[str, str]
+) -> None:
+    """Results in a bucket, so that the log is read from there; credentials come from a Secret alone."""
+    data = {name: base64.b64encode(value.encode()).decode() for name, value in bucket.items()}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "data": data}
+    kuberay.server.store.put(("secrets", "default", "s3"), secret)
+    file = slow(tmp_path, epochs=12, claims=[], secrets=["s3"])
+    on_s3 = ("--set", "storage=s3://bucket/results")
+    running = start_tandem("run", file, "--on", "kuberay", *on_s3)
+    until(lambda: [key for key in stored() if key.endswith("epochs.jsonl")])
     kuberay.server.stop()
     time.sleep(float(os.environ.get("TANDEM_TEST_OUTAGE", "8")))
     kuberay.server.start()
     kuberay.server.store.compact()
     storm = iter([429, 500, 503] * 3)
-    kuberay.server.fault = lambda method, path: next(
-        ((code, {"Retry-After": "1"} if code == 429 else {}) for code in storm), None
-    )
+
+    def fault(method: str, path: str) -> tuple[int, dict[str, str]] | None:
+        code = next(storm, None)
+        return None if code is None else (code, {"Retry-After": "1"} if code == 429 else {})
+
+    kuberay.server.fault = fault
     out, err = running.communicate(timeout=240)
     assert running.returncode == 0, (out, err)
     for epoch in range(1, 13):
         assert err.count(f"epoch {epoch}/12") == 1, err
+    fetched = tandem("fetch", "s3://bucket/results/slow", tmp_path / "fetched")
+    assert fetched.returncode == 0, fetched.stderr
+    assert (tmp_path / "fetched/report/report.html").is_file()
+    again = tandem("report", "s3://bucket/results/slow")
+    assert again.returncode == 0, again.stderr
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "fetched").rglob("*") if path.is_file())
+    manifests = json.dumps(
+        [kuberay.server.store.list(kind, None) for kind in ("rayjobs.ray.io", "pods", "configmaps")]
+    )
+    for planted in ("planted-key", "planted-secret"):
+        assert planted not in out + err + manifests and planted.encode() not in kept
+
+
+def stored() -> list[str]:
+    from pyarrow import fs
+
+    files, path = fs.FileSystem.from_uri("s3://bucket/results")
+    return [
+        entry.path
+        for entry in files.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    ]
 
 
 def test_a_job_that_cannot_start_says_why(tmp_path: Path, kuberay: KubeRayHere) -> None:

@@ -192,6 +192,6 @@ def test_an_unknown_field_is_refused_before_anything_is_made(plane: ControlPlane
         "metadata": {"name": f"{good.id}-x"},
         "spec": {"entrypont": "x"},
     }
-    with pytest.raises(ClusterError, match='unknown field "spec.entrypont"'):
+    with pytest.raises(ClusterError, match=r'unknown field "spec\.entrypont"'):
         api.KubernetesApi(None, plane.namespace).create(api.RAY_JOB, manifest)
     assert len(plane.ray_jobs()) == 1

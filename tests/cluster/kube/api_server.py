@@ -1,12 +1,12 @@
 """A strict API server for tests, which the official client and kubectl talk to over real HTTPS.
 
-It serves what tandem uses as Kubernetes does: resource versions and uids, the bodies of 400, 401, 403, 404, 409 and 422, the
-schemas of KubeRay's CRDs with strict field validation, pruning and defaulting, status as a subresource, label and field selectors,
-lists in pages, watches with bookmarks and expiry, owner references, finalizers, RBAC, access reviews, tokens of service
-accounts, dry runs, the proxy to services. The transcripts of a real cluster hold it to that.
+It serves what tandem uses as Kubernetes does: resource versions and uids, the bodies of 400, 401, 403, 404, 409 and
+422, the schemas of KubeRay's CRDs with strict field validation, pruning and defaulting, status as a subresource, label
+and field selectors, lists in pages, watches with bookmarks and expiry, owner references, finalizers, RBAC, access
+reviews, tokens of service accounts, dry runs, the proxy to services. The transcripts of a real cluster hold it to that.
 
-Not modelled: field ownership (server-side apply merges), strategic merge of lists, schemas of Kubernetes' own kinds, CEL rules,
-admission, pod logs, continue tokens of a fixed snapshot, aggregated APIs, OpenAPI.
+Not modelled: field ownership (server-side apply merges), strategic merge of lists, schemas of Kubernetes' own kinds,
+CEL rules, admission, pod logs, continue tokens of a fixed snapshot, aggregated APIs, OpenAPI.
 """
 
 from __future__ import annotations
@@ -660,7 +660,10 @@ def _continued(token: str) -> tuple[str, str]:
     try:
         namespace, name = json.loads(base64.b64decode(token, validate=True))
     except ValueError:
-        message = "invalid continue token: continue key is not valid: invalid character 'm' looking for beginning of value"
+        message = (
+            "invalid continue token: continue key is not valid: "
+            "invalid character 'm' looking for beginning of value"
+        )
         raise Refused(400, "BadRequest", message) from None
     return namespace, name
 

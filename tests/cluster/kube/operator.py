@@ -1,12 +1,13 @@
 """A small stand-in for KubeRay's operator: it turns a RayJob into real Ray nodes, and reports as KubeRay does.
 
-It watches the test API server's memory, refuses what KubeRay refuses, makes the RayCluster, its Secret, its pods and its service, submits in
-HTTP mode once every pod is ready, polls Ray's own job status, retries with a new cluster, replaces lost pods, submits again when a
-new head knows of no job, keeps deadlines, suspends, tears down, and lets go of what is deleted.
+It watches the test API server's memory, refuses what KubeRay refuses, makes the RayCluster, its Secret, its pods and
+its service, submits in HTTP mode once every pod is ready, polls Ray's own job status, retries with a new cluster,
+replaces lost pods, submits again when a new head knows of no job, keeps deadlines, suspends, tears down, and lets go of
+what is deleted.
 
-A pod is a process on this machine: where a volume would be mounted, the entrypoint's path is replaced by a real directory. Not
-modelled: the submitter modes, services' DNS, images (but for names that `missing_images` lists), the autoscaler, probes,
-conditions beyond those that tandem reads, gangs and queues.
+A pod is a process on this machine: where a volume would be mounted, the entrypoint's path is replaced by a real
+directory. Not modelled: the submitter modes, services' DNS, images (but for names that `missing_images` lists), the
+autoscaler, probes, conditions beyond those that tandem reads, gangs and queues.
 """
 
 from __future__ import annotations
@@ -534,13 +535,16 @@ def _past_deadline(job: Manifest) -> tuple[str, str] | None:
     started = datetime.fromisoformat(status["startTime"]).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
     early = spec.get("preRunningDeadlineSeconds")
     if status["jobDeploymentStatus"] == "Initializing" and early and elapsed > early:
-        words = f"The RayJob has passed the preRunningDeadlineSeconds. StartTime: {started}. PreRunningDeadlineSeconds: {early}"
-        return "PreRunningDeadlineExceeded", words
+        return "PreRunningDeadlineExceeded", _passed("preRunningDeadlineSeconds", early, started)
     late = spec.get("activeDeadlineSeconds")
     if late and elapsed > late:
-        words = f"The RayJob has passed the activeDeadlineSeconds. StartTime: {started}. ActiveDeadlineSeconds: {late}"
-        return "DeadlineExceeded", words
+        return "DeadlineExceeded", _passed("activeDeadlineSeconds", late, started)
     return None
+
+
+def _passed(field: str, seconds: int, started: str) -> str:
+    name = field[0].upper() + field[1:]
+    return f"The RayJob has passed the {field}. StartTime: {started}. {name}: {seconds}"
 
 
 def _refusal(job: Manifest) -> str | None:

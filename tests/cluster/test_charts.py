@@ -1,0 +1,201 @@
+"""k8s/ and helm/: what kubectl and helm make of them is valid for the API and for KubeRay, unknown fields refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.cluster.kube import schemas
+from tests.cluster.kube.control_plane import CRDS, TOOLS
+from tests.conftest import ROOT, tandem
+
+CHART = ROOT / "helm" / "tandem"
+OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
+OTHERS = ("kueue.x-k8s.io/", "monitoring.coreos.com/")
+"""Groups whose schemas no library ships."""
+EVERYTHING = {
+    "standingCluster": {
+        "enabled": True,
+        "workers": {"min": 1, "max": 4, "cpus": 8, "memoryGiB": 32, "gpus": 1, "nodeSelector": {"a": "b"}},
+    },
+    "podMonitor": {"enabled": True},
+    "dashboard": {"enabled": True},
+    "nightly": {"enabled": True, "experiment": '{"experiment": {}}', "secrets": ["s3"]},
+    "pullSecrets": ["registry"],
+    "submitters": [{"kind": "User", "name": "ada@example.com"}],
+    "viewers": [{"kind": "ServiceAccount", "name": "ci", "namespace": "ci"}],
+}
+VALUES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "everything": EVERYTHING,
+    "nothing": {
+        "networkPolicy": {"enabled": False},
+        "quota": {"enabled": False},
+        "storage": {"enabled": False},
+    },
+}
+
+
+def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [str(TOOLS / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def objects(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def check(manifest: dict[str, Any]) -> None:
+    """Refuse what the API server would."""
+    api = manifest["apiVersion"]
+    if api.startswith("ray.io/"):
+        if not CRDS.is_dir():
+            pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
+        definition = schemas.crd(CRDS / f"ray.io_{manifest['kind'].lower()}s.yaml")
+        schema = schemas.version_of(definition, "v1")["schema"]["openAPIV3Schema"]
+        assert list(schemas.unknown_fields(manifest, schema)) == []
+        below = {name: value for name, value in manifest.items() if name != "metadata"}
+        assert list(schemas.problems(below, schema)) == []
+        for template in templates(manifest["spec"]):
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": template["spec"]}
+            kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+            assert_unprivileged(template["spec"])
+    elif not api.startswith(OTHERS):
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+def templates(value: Any) -> Iterator[dict[str, Any]]:
+    """Every pod template in an object."""
+    if isinstance(value, dict):
+        if "containers" in value.get("spec", {}):
+            yield value
+        for below in value.values():
+            yield from templates(below)
+    elif isinstance(value, list):
+        for below in value:
+            yield from templates(below)
+
+
+def assert_unprivileged(spec: dict[str, Any]) -> None:
+    """What the namespace's pod security, `restricted`, asks for, and a read-only root beyond it."""
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        context = container["securityContext"]
+        assert context["readOnlyRootFilesystem"] and context["capabilities"] == {"drop": ["ALL"]}
+        assert context["allowPrivilegeEscalation"] is False
+        limits = container["resources"]["limits"]
+        assert limits == container["resources"]["requests"] or "ray" not in container["name"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_is_valid(overlay: str) -> None:
+    made = objects(tool("kubectl", "kustomize", ROOT / "k8s/overlays" / overlay))
+    for manifest in made:
+        check(manifest)
+    kinds = {manifest["kind"] for manifest in made}
+    assert {"Namespace", "ServiceAccount", "Role", "NetworkPolicy", "ResourceQuota"} <= kinds
+
+
+def test_the_nightly_component_is_what_render_prints() -> None:
+    file = ROOT / "k8s/components/nightly/nightly.yaml"
+    printed = tandem("render", "examples/nightly.yaml", "--cron", "0 3 * * *", cwd=ROOT)
+    assert printed.returncode == 0, printed.stderr
+    assert file.read_text() == printed.stdout
+    config_map, cron = yaml.safe_load_all(printed.stdout)
+    check(config_map)
+    check(cron)
+    assert len(cron["metadata"]["name"]) <= 36
+    assert "jobId" not in cron["spec"]["jobTemplate"], "each night is a job of its own"
+
+
+def test_roles_give_no_more_than_the_commands_use() -> None:
+    manifests = objects(tool("kubectl", "kustomize", ROOT / "k8s/base"))
+    for manifest in manifests:
+        assert manifest["kind"] not in ("ClusterRole", "ClusterRoleBinding")
+        for rule in manifest.get("rules", []):
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+    roles = {
+        manifest["metadata"]["name"]: manifest["rules"]
+        for manifest in manifests
+        if manifest["kind"] == "Role"
+    }
+    writes = {"create", "delete", "patch", "update"}
+    assert not any(writes & set(rule["verbs"]) for rule in roles["tandem-viewer"])
+    for name, rules in roles.items():
+        secret = [rule for rule in rules if "secrets" in rule["resources"]]
+        assert not secret or name == "tandem-log-reader"
+
+
+def test_the_chart_is_clean() -> None:
+    linted = tool("helm", "lint", CHART, "--strict")
+    assert linted.returncode == 0, linted.stdout
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_the_chart_is_valid_under_values(values: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(VALUES[values]))
+    made = objects(tool("helm", "template", "team", CHART, "-n", "team", "-f", file))
+    for manifest in made:
+        check(manifest)
+    kinds = [manifest["kind"] for manifest in made]
+    assert kinds.count("Role") == 3
+    assert ("RayCluster" in kinds) == ("RayCronJob" in kinds) == (values == "everything")
+    assert ("NetworkPolicy" in kinds) == (values != "nothing")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"imagee": "x"}, "imagee"),
+        ({"rayVersion": "latest"}, "rayVersion"),
+        ({"nightly": {"enabled": True}}, "experiment"),
+        ({"standingCluster": {"workers": {"cpus": 0}}}, "cpus"),
+    ],
+)
+def test_wrong_values_are_refused(values: dict[str, Any], words: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    done = tool("helm", "template", "team", CHART, "-f", file)
+    assert done.returncode != 0 and words in done.stderr
+
+
+def test_the_chart_and_kustomize_give_the_same_rights() -> None:
+    base = objects(tool("kubectl", "kustomize", ROOT / "k8s/base"))
+    chart = objects(tool("helm", "template", "team", CHART, "--set", "readLogsThroughDashboard=false"))
+
+    def rules(manifests: list[dict[str, Any]], kind: str, field: str) -> dict[str, Any]:
+        return {found["metadata"]["name"]: found[field] for found in manifests if found["kind"] == kind}
+
+    ours = rules(base, "Role", "rules")
+    del ours["tandem-log-reader"]
+    assert rules(chart, "Role", "rules") == ours
+    assert rules(chart, "NetworkPolicy", "spec") == rules(base, "NetworkPolicy", "spec")
+
+
+def test_the_dashboard_shows_what_the_driver_exports() -> None:
+    source = (ROOT / "orchestrator/metrics.py").read_text()
+    dashboard = json.loads((CHART / "dashboards/tandem.json").read_text())
+    for panel in dashboard["panels"]:
+        metric = panel["targets"][0]["expr"].partition("ray_")[2].partition("{")[0]
+        assert f'"{metric}"' in source
+
+
+def test_every_example_renders_to_what_the_operator_takes(tmp_path: Path) -> None:
+    for example in sorted((ROOT / "examples").glob("*.yaml")):
+        document = yaml.safe_load(example.read_text())
+        document["kubernetes"] = document.get("kubernetes") or {"image": "registry.example/tandem:1"}
+        document["storage"] = "s3://bucket/results"
+        file = tmp_path / example.name
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
+        for manifest in objects(tandem("render", file)):
+            check(manifest)
