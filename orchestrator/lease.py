@@ -44,6 +44,7 @@ def held(
         HeldError: another driver holds it, and renews it.
         StorageError: the storage cannot be written.
     """
+    _wait_until_free(storage, expired_after)
     mine: Record = {
         "holder": uuid.uuid4().hex,
         "host": platform.node(),
@@ -53,7 +54,6 @@ def held(
         "renewals": 0,
         "renewed_at": time.time(),
     }
-    _wait_until_free(storage, expired_after)
     storage.write_json(_FILE, mine)
     if not storage.is_local:
         time.sleep(_SETTLE_SECONDS)

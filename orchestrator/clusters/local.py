@@ -53,7 +53,7 @@ def joined_ray() -> Iterator[None]:
     """Join the Ray cluster that this process runs on, as a submitted driver does."""
     import ray
 
-    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address="auto", log_to_driver=True, logging_level=logging.ERROR)
     try:
         yield
     finally:

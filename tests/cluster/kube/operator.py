@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import re
 import secrets
 import tempfile
@@ -226,7 +227,7 @@ class Operator:
             for resource in ("cpu", "nvidia.com/gpu")
             if resource in asked
             and all(
-                float(node["status"]["allocatable"].get(resource, 0)) < float(asked[resource])
+                _amount(node["status"]["allocatable"].get(resource, 0)) < _amount(asked[resource])
                 for node in nodes
             )
         ]
@@ -512,7 +513,14 @@ def _is_stuck(pod: Manifest) -> bool:
 def _cpus(described: Manifest, pod: Manifest) -> str:
     """As the operator's `ray start`: the parameter where there is one, else the container's limit."""
     limits = (pod["spec"]["containers"][0].get("resources") or {}).get("limits") or {}
-    return str((described.get("rayStartParams") or {}).get("num-cpus") or limits.get("cpu", "1"))
+    given = (described.get("rayStartParams") or {}).get("num-cpus")
+    return str(given or math.ceil(_amount(limits.get("cpu", "1"))))
+
+
+def _amount(quantity: Any) -> float:
+    """CPUs or devices as a number; `500m` is half of one."""
+    text = str(quantity)
+    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
 
 
 def _condition(type_: str, status: str, reason: str, message: str = "") -> Manifest:
