@@ -98,29 +98,28 @@ def resume(
 
 
 @app.command()
-def check(file: ExperimentFile, set_: Overrides = None, debug: Debug = False) -> None:
-    """Check an experiment, its data, its storage and this machine's capacity; train nothing."""
+def check(
+    file: ExperimentFile,
+    on: On = None,
+    namespace: Namespace = None,
+    set_: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Check an experiment, its data, its storage and the room for it, and estimate its time; train nothing."""
     with errors(debug):
-        from orchestrator import commands, driver, spec
+        from orchestrator import commands
 
-        experiment = spec.load(file, set_ or [])
-        fit = commands.local_capacity(experiment.scale)
-        prepared = driver.prepare(experiment, driver.open_records(experiment))
-        data = prepared.dataset
-        height, width, channels = data.image_shape
-        typer.echo(
-            f"{len(prepared.runs)} runs, {min(fit, len(prepared.runs))} at a time; "
-            f"{len(data.train_labels)} training, {len(data.validation_labels)} validation and "
-            f"{len(data.test_labels)} test images of {width}x{height}x{channels} in "
-            f"{len(data.class_names)} classes"
-        )
-        if experiment.sweep is not None:
-            for name in experiment.arms:
-                limits = experiment.sweep.budget_of(name).model_dump(exclude_none=True)
-                listed = ", ".join(f"{value:g} {limit}" for limit, value in limits.items())
-                typer.echo(f"sweep of {name}: {len(experiment.sweep.space_of(name))} parameters, {listed}")
-        for warning in data.warnings:
-            typer.echo(f"note: {warning}")
+        experiment = load(file, set_, searches=False)
+        if on is None:
+            fit = commands.local_capacity(experiment.scale)
+            lines = commands.check(experiment, fit=fit)
+        else:
+            from orchestrator.clusters.base import open_cluster
+
+            shipped = package(experiment, file.parent, searches=False)
+            lines = open_cluster(on, namespace=namespace).check(shipped)
+        for line in lines:
+            typer.echo(line)
 
 
 @app.command()

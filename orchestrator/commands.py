@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator import driver, environment, lease
+from orchestrator import driver, environment, estimate, lease
 from orchestrator.clusters.local import local_ray
 from orchestrator.driver import Prepared
 from orchestrator.metrics import Metrics
 from orchestrator.progress import Progress, SweepProgress
-from orchestrator.records import ExperimentRecords
+from orchestrator.records import ExperimentRecords, Storage
 from orchestrator.spec import Experiment, Scale
 from orchestrator.sweep import sweep
 
@@ -27,6 +27,58 @@ def local_capacity(scale: Scale) -> int:
         InputError: not even one; says what would fit.
     """
     return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
+
+
+def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
+    """What is to be done, line by line, with how long it will take if earlier runs tell.
+
+    Args:
+        experiment: as it was read.
+        fit: runs that there is room for at once.
+
+    Raises:
+        InputError: something that would make the runs fail.
+    """
+    prepared = driver.prepare(experiment, driver.open_records(experiment))
+    data, at_once = prepared.dataset, min(fit, len(prepared.runs))
+    height, width, channels = data.image_shape
+    yield (
+        f"{len(prepared.runs)} runs, {at_once} at a time; "
+        f"{len(data.train_labels)} training, {len(data.validation_labels)} validation and "
+        f"{len(data.test_labels)} test images of {width}x{height}x{channels} in "
+        f"{len(data.class_names)} classes"
+    )
+    if experiment.sweep is not None:
+        for name in experiment.arms:
+            limits = experiment.sweep.budget_of(name).model_dump(exclude_none=True)
+            listed = ", ".join(f"{value:g} {limit}" for limit, value in limits.items())
+            yield f"sweep of {name}: {len(experiment.sweep.space_of(name))} parameters, {listed}"
+    for warning in data.warnings:
+        yield f"note: {warning}"
+    expected = estimate.from_records(
+        experiment,
+        Storage(experiment.storage),
+        train_images=len(data.train_labels),
+        image_shape=data.image_shape,
+        at_once=at_once,
+    )
+    if expected is None:
+        yield (
+            "time: no earlier run of every arm's framework, model, batch size and scale in "
+            f"{experiment.storage} to go by; two epochs of it are enough: --set arms.*.epochs=2 --set name=calibration"
+        )
+        return
+    money = "" if expected.cost is None else f", cost {expected.cost:.2f}"
+    yield (
+        f"time: about {_duration(expected.seconds)} ± {expected.relative_error:.0%}{money}, "
+        f"by {expected.runs_seen} earlier runs"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def train(

@@ -240,6 +240,10 @@ class RunRecords:
         if self._files.read("run.json") is None:
             self._files.write_json("run.json", record)
 
+    def description(self) -> Record | None:
+        """What the run is, or None where that was not written."""
+        return self._files.read_json("run.json")
+
     def add_attempt(self, record: Record) -> None:
         """Note that workers took the run up."""
         self._files.append_line("attempts.jsonl", record)

@@ -36,6 +36,11 @@ def main(job_id: str, directory: Path) -> int:
         if document.get("is_dated"):
             today = datetime.now(UTC).strftime("%Y%m%d")
             experiment = experiment.model_copy(update={"name": f"{experiment.name}-{today}"})
+        if document.get("is_check"):
+            with joined_ray():
+                fit = driver.runs_that_fit(experiment.scale)
+            print(*commands.check(experiment, fit=fit), sep="\n", flush=True)
+            return 0
         records = driver.open_records(experiment)
         with driver_log.kept(records.storage, job_id):
             code = _train(document, experiment, records, directory)

@@ -65,6 +65,13 @@ class Cluster(Protocol):
             ClusterError: it cannot be reached, or refuses.
         """
 
+    def check(self, package: Package) -> Iterator[str]:
+        """What there is to say of a package before it is submitted, line by line.
+
+        Raises:
+            TandemError: it could not run; says why.
+        """
+
     def job(self, job_id: str) -> Job:
         """One job.
 

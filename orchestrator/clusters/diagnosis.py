@@ -263,7 +263,7 @@ def _unschedulable(facts: Facts, pod: Manifest, message: str) -> Finding:
 def _short_of(facts: Facts, resource: str, asked: dict[str, str]) -> str:
     wanted = f" {asked[resource]} asked" if resource in asked else ""
     amounts = [str(_status(node).get("allocatable", {}).get(resource, "0")) for node in facts.nodes]
-    largest = max(amounts, key=_amount, default=None)
+    largest = max(amounts, key=amount, default=None)
     has = "" if largest is None else f", the largest node has {largest}"
     return (
         f"too little {resource} ({(wanted + has).strip(' ,')})" if wanted or has else f"too little {resource}"
@@ -614,8 +614,8 @@ def _node_selector(facts: Facts, group: str) -> str:
     return ", ".join(f"{key}={value}" for key, value in selector.items()) or "none"
 
 
-def _amount(quantity: str) -> float:
-    """A Kubernetes quantity as a number."""
+def amount(quantity: str) -> float:
+    """A Kubernetes quantity as a number, such as 0.5 of `500m`."""
     match = re.fullmatch(r"([\d.]+)([A-Za-z]*)", quantity)
     if not match:
         return 0.0

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from orchestrator import lease
 from orchestrator.clusters import kubernetes_api as api
 from orchestrator.clusters.base import Job, JobState, Level
+from orchestrator.clusters.capacity import shortfalls
 from orchestrator.clusters.diagnosis import Facts, Finding, diagnose
 from orchestrator.clusters.kubernetes_api import KubernetesApi, Manifest
 from orchestrator.clusters.manifests import EXPERIMENT, JOB, RESULTS, render
@@ -80,6 +81,31 @@ class KubeRay:
             except api.Refusal as refusal:
                 if refusal.reason != "AlreadyExists":
                     raise
+
+    def check(self, package: Package) -> Iterator[str]:
+        """What the control plane knows: rights, the objects themselves, room on nodes and in quotas, the queue."""
+        self._enter_namespace_of(package)
+        yield f"Kubernetes {self._api.version}, namespace {self._api.namespace} of {self._api.context}"
+        self._require(diagnose(self._facts(None)))
+        self.validate(package)
+        yield "the API server takes the experiment's objects"
+        settings = package.experiment.kubernetes
+        assert settings is not None  # or validate would have refused
+        nodes, quotas = self._readable(api.NODE), self._readable(api.QUOTA)
+        self._require(shortfalls(settings, nodes=nodes, quotas=quotas))
+        seen = f"{len(nodes)} nodes" if nodes else "nodes, which these credentials may not see,"
+        yield f"room: {seen} and {len(quotas)} quotas were compared with the pods"
+        if settings.queue is not None and settings.scheduler == "kueue":
+            queues = [queue["metadata"]["name"] for queue in self._readable(api.LOCAL_QUEUE)]
+            if queues and settings.queue not in queues:
+                raise InputError(
+                    f"kubernetes.queue {settings.queue!r}: the namespace's queues are {', '.join(queues)}"
+                )
+        yield "data, storage and time are known on the cluster only; its driver checks them before it trains"
+
+    def _require(self, findings: list[Finding]) -> None:
+        if findings:
+            raise ClusterError(str(findings[0]))
 
     def job(self, job_id: str) -> Job:
         """One job."""

@@ -40,6 +40,8 @@ class Package:
     """Directory that holds the user's own modules, of which every .py file goes along."""
     command: list[str]
     """The words after `tandem` that led here, for the records."""
+    is_check: bool = False
+    """Whether nothing is to be trained, only checked."""
     is_dated: bool = False
     """Whether each start is an experiment of its own, with the day in its name."""
 
@@ -63,7 +65,11 @@ class Package:
 
     def _document(self) -> dict[str, object]:
         document = {"experiment": self.experiment.model_dump(mode="json"), "searches": self.searches}
-        return document | ({"is_dated": True} if self.is_dated else {})
+        return (
+            document
+            | ({"is_dated": True} if self.is_dated else {})
+            | ({"is_check": True} if self.is_check else {})
+        )
 
     def files(self) -> dict[str, str]:
         """The experiment and the user's modules, by file name.

@@ -8,6 +8,7 @@ RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token gives one.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import re
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from orchestrator.clusters.base import Job, JobState, Level
 from orchestrator.clusters.diagnosis import Facts, Finding, diagnose
 from orchestrator.clusters.package import ENTRYPOINT, Package
-from trainers.errors import ClusterError, InputError
+from trainers.errors import ClusterError, InputError, TandemError
 
 _DASHBOARD_PORT = 8265
 _LOOK_SECONDS = 1.0
@@ -41,6 +42,7 @@ class RayJobs:
             self._client: Any = JobSubmissionClient(address)
             answer = self._client._do_request("GET", "/api/version")
             theirs = answer.json()["ray_version"]
+        self._ray_version = theirs
         if theirs != ray.__version__:
             raise ClusterError(
                 f"{address} runs Ray {theirs}, but here is {ray.__version__}; "
@@ -63,6 +65,17 @@ class RayJobs:
                 metadata={_EXPERIMENT: package.experiment.name, _RESULTS: package.results},
             )
         return self.job(job_id)
+
+    def check(self, package: Package) -> Iterator[str]:
+        """Have the cluster itself look at the data, the storage and its room, in a job of a few seconds."""
+        probe = dataclasses.replace(package, is_check=True)
+        job = self.submit(probe)
+        yield f"Ray {self._ray_version} at {self.address}"
+        yield from self.log(job.id, follow=True)
+        if self.job(job.id).state is not JobState.SUCCEEDED:
+            raise TandemError(f"{self.address} cannot run this experiment")
+        with self._asking():
+            self._client.delete_job(job.id)
 
     def job(self, job_id: str) -> Job:
         """One job."""

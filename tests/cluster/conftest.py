@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -46,6 +50,46 @@ def server() -> Iterator[ApiServer]:
         pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
     with serving(CRDS) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[str]:
+    """The address of a cluster whose token is in this process's environment."""
+    dashboard = free_port()
+    token = secrets.token_hex(16)
+    ray = str(Path(sys.executable).with_name("ray"))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PATH": path}
+    scratch = tempfile.mkdtemp(prefix="ray")
+    command = [ray, "start", "--head", f"--port={free_port()}", "--num-cpus=2", f"--temp-dir={scratch}"]
+    command += [f"--dashboard-port={dashboard}", "--disable-usage-stats", "--block"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        head = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        processes = psutil.Process(head.pid)
+        address = f"http://127.0.0.1:{dashboard}"
+        limit = time.monotonic() + 60
+        while True:
+            try:
+                if requests.get(f"{address}/api/version", headers=bearer(token), timeout=5).ok:
+                    break
+            except requests.ConnectionError:
+                pass
+            assert time.monotonic() < limit
+            time.sleep(0.5)
+        yield address
+        started = [processes, *processes.children(recursive=True)]
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, timeout=30)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 @pytest.fixture

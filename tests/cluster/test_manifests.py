@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from hypothesis import strategies as st
 
 from orchestrator import spec
 from orchestrator.clusters.manifests import render
-from orchestrator.clusters.package import EXPERIMENT_FILE, Package
-from tests.conftest import ROOT, tandem
+from orchestrator.clusters.package import EXPERIMENT_FILE, FILES_VARIABLE, Package
+from tests.cluster.kube import schemas
+from tests.cluster.kube.control_plane import CRDS
+from tests.conftest import tandem
 from trainers.errors import InputError
-
-CRDS = ROOT.parent / "shared" / "kuberay" / "crds"
 
 
 def experiment(**kubernetes: Any) -> dict[str, Any]:
@@ -105,6 +106,8 @@ KUBERNETES = st.fixed_dictionaries(
         "keep_seconds": st.integers(0, 9999),
         "retries": st.integers(0, 9),
         "priority": LABEL,
+        "suspended": st.booleans(),
+        "redis": st.fixed_dictionaries({"address": st.just("redis:6379")}, optional={"secret": LABEL}),
         "secrets": st.lists(LABEL, max_size=2),
         "pull_secrets": st.lists(LABEL, max_size=2),
         "service_account": LABEL,
@@ -113,13 +116,39 @@ KUBERNETES = st.fixed_dictionaries(
 )
 
 
-@hypothesis.settings(max_examples=500, deadline=None)
-@hypothesis.given(
-    kubernetes=KUBERNETES, name=st.from_regex(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True)
+NAME = st.from_regex(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True).filter(
+    lambda name: name not in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 )
-def test_whatever_the_file_says_the_objects_are_valid(kubernetes: dict[str, Any], name: str) -> None:
-    config_map, job = rendered(experiment() | {"name": name, "kubernetes": kubernetes})
+QUEUE = st.none() | st.tuples(st.sampled_from(["kueue", "volcano", "yunikorn"]), LABEL)
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(kubernetes=KUBERNETES, name=NAME, queue=QUEUE)
+def test_whatever_the_file_says_the_objects_are_valid(
+    kubernetes: dict[str, Any], name: str, queue: tuple[str, str] | None
+) -> None:
+    job = check_rendered(kubernetes, name, queue)
     ray_job().validate(job)
+
+
+@pytest.mark.slow
+@hypothesis.settings(max_examples=5000, deadline=None)
+@hypothesis.given(kubernetes=KUBERNETES, name=NAME, queue=QUEUE)
+def test_whatever_thousands_of_files_say_the_objects_are_valid(
+    kubernetes: dict[str, Any], name: str, queue: tuple[str, str] | None
+) -> None:
+    job = check_rendered(kubernetes, name, queue)
+    schema = schemas.version_of(schemas.crd(CRDS / "ray.io_rayjobs.yaml"), "v1")["schema"]["openAPIV3Schema"]
+    assert list(schemas.unknown_fields(job, schema)) == []
+    assert list(schemas.problems({key: job[key] for key in ("apiVersion", "kind", "spec")}, schema)) == []
+
+
+def check_rendered(kubernetes: dict[str, Any], name: str, queue: tuple[str, str] | None) -> dict[str, Any]:
+    """Hold a rendered job to what the operator refuses and what tandem promises; gives it."""
+    if queue is not None:
+        fixed = [group | {"min": group["max"]} for group in kubernetes.get("workers", [{"min": 1, "max": 1}])]
+        kubernetes = kubernetes | {"scheduler": queue[0], "queue": queue[1], "workers": fixed}
+    config_map, job = rendered(experiment() | {"name": name, "kubernetes": kubernetes})
     spec = job["spec"]
     assert re.fullmatch(r"[a-z]([-a-z0-9]{0,42}[a-z0-9])?", job["metadata"]["name"])
     assert config_map["metadata"]["name"] == job["metadata"]["name"]
@@ -139,6 +168,24 @@ def test_whatever_the_file_says_the_objects_are_valid(kubernetes: dict[str, Any]
         mounted = {mount["name"] for mount in container["volumeMounts"]}
         assert mounted == {volume["name"] for volume in pod["volumes"]}
         assert all(set(entry) == {"secretRef"} for entry in container["envFrom"])
+    if queue is not None:
+        assert queue[1] in job["metadata"]["labels"].values()
+    return dict(job)
+
+
+def test_a_standing_cluster_is_given_the_files_with_the_job(tmp_path: Path) -> None:
+    (job,) = rendered(experiment(cluster="team"))
+    ray_job().validate(job)
+    spec = job["spec"]
+    assert spec["clusterSelector"] == {"ray.io/cluster": "team"} and "rayClusterSpec" not in spec
+    assert spec["backoffLimit"] == 0, "KubeRay refuses retries on a standing cluster"
+    files = json.loads(yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"][FILES_VARIABLE])
+    assert json.loads(files[EXPERIMENT_FILE])["experiment"]["name"] == "there"
+    (tmp_path / "models.py").write_text("#" * (100 << 10))
+    document = experiment(cluster="team")
+    document["arms"]["keras"]["model"] = "models:build"
+    with pytest.raises(InputError, match="more than a job's environment holds"):
+        rendered(document, tmp_path)
 
 
 def test_the_schema_refuses_what_the_operator_does_not_know() -> None:
@@ -185,6 +232,7 @@ def test_the_users_modules_go_along(tmp_path: Path) -> None:
         ({"kubernetes": {"image": "a", "workers": [{}, {}]}}, "share a name"),
         ({"kubernetes": {"image": "a", "queue": "q", "workers": [{"max": 2}]}}, "a cluster of a fixed size"),
         ({"kubernetes": {"image": "a", "namespace": "No"}}, "lower-case letters"),
+        ({"kubernetes": {"image": "a", "cluster": "c", "queue": "q"}}, "is for a cluster of the job's own"),
     ],
 )
 def test_what_cannot_run_gets_one_sentence(change: dict[str, Any], sentence: str) -> None:

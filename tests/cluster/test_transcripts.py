@@ -160,7 +160,17 @@ def states(case: str) -> list[tuple[str | None, str | None]]:
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
-@pytest.mark.parametrize("case", ["ok-http", "invalid", "unschedulable", "image-pull", "retries", "deadline"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "ok-http",
+        "invalid",
+        "unschedulable",
+        "image-pull",
+        pytest.param("retries", marks=pytest.mark.slow),
+        pytest.param("deadline", marks=pytest.mark.slow),
+    ],
+)
 def test_the_operator_goes_through_the_same_states(case: str, kuberay: KubeRayHere) -> None:
     file = TRANSCRIPTS / f"{case}.jsonl"
     if not file.is_file():

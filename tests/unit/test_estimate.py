@@ -1,0 +1,75 @@
+"""Estimates from records whose times are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator import estimate, spec
+from orchestrator.records import Storage
+
+EXPERIMENT = {
+    "name": "new",
+    "data": {"source": "digits"},
+    "arms": {"torch": {"framework": "torch", "model": "tutorial_cnn", "epochs": 10, "seeds": [0, 1]}},
+    "scale": {"price_per_worker_hour": 3.6},
+}
+
+
+def earlier(root: Path, name: str, *, epoch_seconds: float, start_seconds: float = 5.0) -> None:
+    """A run of three epochs over 1,000 images."""
+    document = spec.load_mapping(EXPERIMENT | {"name": name}).model_dump(mode="json")
+    arm = document["arms"]["torch"]
+    run = root / name / "runs" / "torch-seed0"
+    run.mkdir(parents=True)
+    data = {"image_shape": [8, 8, 1], "train_images": 1000}
+    runs = [{"id": "torch-seed0", "arm": "torch", "framework": "torch", "seed": 0}]
+    (root / name / "experiment.json").write_text(
+        json.dumps({"experiment": document, "data": data, "runs": runs})
+    )
+    (run / "run.json").write_text(json.dumps({"recipe": arm}))
+    (run / "attempts.jsonl").write_text(json.dumps({"startup": {"workers_seconds": start_seconds}}) + "\n")
+    ends = [epoch_seconds * (number + 1) + 1 for number in range(3)]  # the first takes a second more
+    lines = [json.dumps({"epoch": number + 1, "seconds_since_start": end}) for number, end in enumerate(ends)]
+    (run / "epochs.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def estimated(root: Path, *, images: int = 2000, at_once: int = 1) -> estimate.Estimate | None:
+    return estimate.from_records(
+        spec.load_mapping(EXPERIMENT),
+        Storage(str(root)),
+        train_images=images,
+        image_shape=(8, 8, 1),
+        at_once=at_once,
+    )
+
+
+def test_time_and_cost_follow_from_what_earlier_runs_took(tmp_path: Path) -> None:
+    earlier(tmp_path, "before", epoch_seconds=2.0)
+    expected = estimated(tmp_path)
+    assert expected is not None
+    # 2 seeds x 10 epochs x 2,000 images x 2 ms, and a start of 5 s and a first epoch's 1 s
+    assert expected.seconds == pytest.approx(86.0)
+    assert expected.cost == pytest.approx(86.0 / 3600 * 3.6)
+    halved = estimated(tmp_path, at_once=2)
+    assert halved is not None and halved.seconds == pytest.approx(46.0)
+
+
+def test_the_error_is_what_earlier_runs_differ_by(tmp_path: Path) -> None:
+    earlier(tmp_path, "slow", epoch_seconds=3.0)
+    earlier(tmp_path, "fast", epoch_seconds=1.0)
+    expected = estimated(tmp_path)
+    assert expected is not None and expected.runs_seen == 2
+    assert expected.relative_error == pytest.approx(0.5)
+
+
+def test_other_work_is_nothing_to_go_by(tmp_path: Path) -> None:
+    assert estimated(tmp_path) is None
+    earlier(tmp_path, "before", epoch_seconds=2.0)
+    other = spec.load_mapping(EXPERIMENT | {"arms": {"torch": {"framework": "torch", "model": "lenet5"}}})
+    found = estimate.from_records(
+        other, Storage(str(tmp_path)), train_images=1000, image_shape=(8, 8, 1), at_once=1
+    )
+    assert found is None
