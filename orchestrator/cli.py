@@ -29,6 +29,7 @@ from orchestrator.cli_shared import (
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
+    from orchestrator.compare import Comparison
     from orchestrator.records import ExperimentRecords
     from orchestrator.spec import Experiment
 
@@ -74,6 +75,20 @@ def sweep(
 
 
 @app.command()
+def attribute(
+    file: ExperimentFile,
+    on: On = None,
+    namespace: Namespace = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train the recipes between two arms, and say which part of their gap is whose."""
+    with errors(debug):
+        _run(file, on, namespace, set_, as_json, searches=False, attributes=True)
+
+
+@app.command()
 def resume(
     directory: ResultsDirectory,
     on: On = None,
@@ -89,7 +104,7 @@ def resume(
         records = ExperimentRecords(Storage(directory))
         document = records.document()
         sweep = document.get("sweep")
-        experiment = spec.from_json((sweep or document)["experiment"])
+        experiment = spec.from_json((sweep or document.get("attribution") or document)["experiment"])
         module_path, searches = Path(document["module_path"]), sweep is not None
         if on is not None:
             cli_clusters.run_on(on, namespace, package(experiment, module_path, searches=searches), as_json)
@@ -198,12 +213,77 @@ def scaling(
 
 
 @app.command()
-def report(directory: ResultsDirectory, as_json: AsJson = False, debug: Debug = False) -> None:
+def report(
+    directory: ResultsDirectory,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if", metavar="CONDITION", help="Exit with 1 if this holds, such as torch.accuracy < 0.9."
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the conditions and runs as JUnit XML, for CI.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """Make the report again, from the records alone."""
     with errors(debug):
         from orchestrator.records import ExperimentRecords, Storage
+        from orchestrator.report import gate
 
-        _report(ExperimentRecords(Storage(directory)), as_json)
+        conditions = [gate.parse(text) for text in fail_if or []]
+        comparison = _report(ExperimentRecords(Storage(directory)), as_json)
+        verdicts = gate.judge(comparison, conditions)
+        if junit is not None:
+            junit.write_bytes(gate.junit(comparison, verdicts))
+        for verdict in verdicts:
+            if verdict.failed:
+                typer.echo(f"fails: {verdict}", err=True)
+    if any(verdict.failed for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command("compare")
+def compare_(
+    first: Annotated[str, typer.Argument(metavar="DIR", help="Results of an experiment.")],
+    second: Annotated[str, typer.Argument(metavar="DIR", help="Results of another, or of another day.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare the arms of two experiments, name by name: what changed, and whether it is more than chance."""
+    with errors(debug):
+        from orchestrator import changes
+        from orchestrator.records import ExperimentRecords, Storage
+
+        found = changes.between(ExperimentRecords(Storage(first)), ExperimentRecords(Storage(second)))
+        if as_json:
+            typer.echo(json.dumps([dataclasses.asdict(change) for change in found], indent=1))
+            return
+        for change in found:
+            typer.echo(str(change))
+
+
+@app.command()
+def serve(
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="Storage with experiments in it.")
+    ] = "tandem-results",
+    port: Annotated[int, typer.Option(help="Of this machine.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others can read what is served.")
+    ] = "127.0.0.1",
+    debug: Debug = False,
+) -> None:
+    """Browse the reports of many experiments; read-only."""
+    with errors(debug):
+        from orchestrator.records import Storage
+        from orchestrator.serve import listen
+
+        server = listen(Storage(directory), host, port)
+        typer.echo(f"http://{host}:{server.server_address[1]}")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 @app.command()
@@ -237,10 +317,13 @@ def _run(
     as_json: bool,
     *,
     searches: bool,
+    attributes: bool = False,
 ) -> None:
-    from orchestrator import driver
+    from orchestrator import driver, spec
 
     experiment = load(file, set_, searches=searches)
+    if attributes and experiment.attribution is None:
+        experiment = experiment.model_copy(update={"attribution": spec.Attribution()})
     if on is not None:
         cli_clusters.run_on(on, namespace, package(experiment, file.parent, searches=searches), as_json)
         return
@@ -267,12 +350,12 @@ def _train_and_report(
     except KeyboardInterrupt:
         console.print(f"interrupted; go on with: tandem resume {records.storage.url}", soft_wrap=True)
         raise typer.Exit(130) from None
-    if _report(records, as_json):
+    if _report(records, as_json).failed_runs:
         raise typer.Exit(1)
 
 
-def _report(records: ExperimentRecords, as_json: bool) -> bool:
-    """Write the report; returns whether a run failed."""
+def _report(records: ExperimentRecords, as_json: bool) -> Comparison:
+    """Write the report and tell the answer."""
     from orchestrator import report as reports
 
     comparison = reports.write(records)
@@ -281,7 +364,7 @@ def _report(records: ExperimentRecords, as_json: bool) -> bool:
     else:
         typer.echo(comparison.answer)
         typer.echo(f"report: {records.storage.url}/report/report.html")
-    return bool(comparison.failed_runs)
+    return comparison
 
 
 @contextlib.contextmanager

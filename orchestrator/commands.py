@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -10,14 +11,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator import driver, environment, estimate, lease
+from orchestrator import attribution, driver, environment, estimate, lease
 from orchestrator.clusters.local import local_ray
 from orchestrator.driver import Prepared
 from orchestrator.metrics import Metrics
 from orchestrator.progress import Progress, SweepProgress
-from orchestrator.records import ExperimentRecords, Storage
+from orchestrator.records import ExperimentRecords, Record, Storage
 from orchestrator.spec import Experiment, Scale
 from orchestrator.sweep import sweep
+from trainers.errors import InputError
 
 
 def local_capacity(scale: Scale) -> int:
@@ -39,6 +41,7 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
     Raises:
         InputError: something that would make the runs fail.
     """
+    experiment, _ = _crossed(experiment, searches=False)
     prepared = driver.prepare(experiment, driver.open_records(experiment))
     data, at_once = prepared.dataset, min(fit, len(prepared.runs))
     height, width, channels = data.image_shape
@@ -104,8 +107,9 @@ def train(
     """
     if connect is local_ray:
         local_capacity(experiment.scale)
+    crossed, origin = _crossed(experiment, searches=searches)
     with console.status("reading the data"):
-        prepared = driver.prepare(experiment, records)
+        prepared = dataclasses.replace(driver.prepare(crossed, records), attribution=origin)
     for warning in prepared.dataset.warnings:
         console.print(f"note: {warning}")
 
@@ -115,6 +119,18 @@ def train(
 
     with lease.held(records.storage, on_loss=stop):
         _train_prepared(prepared, module_path, console, searches=searches, command=command, connect=connect)
+
+
+def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Record | None]:
+    """The experiment with the arms that an attribution needs, and where they come from."""
+    if experiment.attribution is None:
+        return experiment, None
+    if searches:
+        raise InputError(
+            "attribution: a sweep changes the arms; search them first, then take the winners apart"
+        )
+    crossed, plan = attribution.expand(experiment, most_recipes=experiment.attribution.most_recipes)
+    return crossed, {"plan": plan.to_json(), "experiment": experiment.model_dump(mode="json")}
 
 
 def _train_prepared(

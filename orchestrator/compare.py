@@ -1,7 +1,6 @@
 """From records to what can be said about the arms: statistics, differences, caveats. Pure.
 
-Intervals are Student's t at 95 %: of the mean for one arm, of the mean paired difference where
-arms share seeds, and Welch's where they do not (scipy.stats).
+The statistics are in `evidence`, the parts of a gap in `attribution`; here they are put into words.
 """
 
 from __future__ import annotations
@@ -9,29 +8,23 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from orchestrator import parity, spec
+from orchestrator import attribution, evidence, parity, spec
+from orchestrator.attribution import Attribution
+from orchestrator.evidence import Evidence, Interval, McNemar, mean_interval
 from orchestrator.parity import Parity
 from orchestrator.records import ExperimentRecords, Record, RunRecords
 from orchestrator.sweep.analysis import SweepSummary, summarise
 from trainers.contract import FRAMEWORKS
 
-CONFIDENCE = 0.95
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A mean with its 95 % interval; without a spread there is none."""
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
+DEFAULT_MARGIN = 0.01
+"""Of experiments recorded before there was one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,21 +102,45 @@ class PairComparison:
     differences: list[str]
     """Every factor besides the framework in which the arms differ, with both values."""
     same_framework: bool
-    paired_seeds: list[int]
-    gap: Interval | None
-    """Test accuracy of the first minus the second."""
-    p_value: float | None
+    evidence: Evidence | None
+    """Of the gap in test accuracy, the first minus the second; None where an arm has no result."""
+    adjusted_p: float | None
+    """The p-value, corrected for the number of pairs (Holm)."""
+    mcnemar: McNemar | None
+    """On the test images; None where predictions are missing."""
+    margin: float
     speed_ratio: float | None
     """Images per second of the first over the second."""
     parity_failures: list[str]
     """For arms of two frameworks, what parts the frameworks on either arm's recipe."""
 
     @property
+    def gap(self) -> Interval | None:
+        """Of the evidence."""
+        return None if self.evidence is None else self.evidence.gap
+
+    @property
+    def paired_seeds(self) -> list[int]:
+        """Of the evidence."""
+        return [] if self.evidence is None else self.evidence.paired_seeds
+
+    @property
     def conclusive(self) -> bool:
-        """Whether the interval of the gap leaves zero out."""
+        """Whether there is a gap, at 5 % over all pairs; without any spread, whether it is not zero."""
         gap = self.gap
+        if gap is None or gap.low is None or gap.high is None:
+            return False
+        if self.adjusted_p is not None:
+            return self.adjusted_p < evidence.ALPHA
+        return gap.low > 0 or gap.high < 0
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the gap is proven to be smaller than the margin."""
         return (
-            gap is not None and gap.low is not None and gap.high is not None and (gap.low > 0 or gap.high < 0)
+            self.evidence is not None
+            and self.evidence.equivalence_p is not None
+            and self.evidence.equivalence_p < evidence.ALPHA
         )
 
 
@@ -140,6 +157,8 @@ class Comparison:
     notes: list[str]
     sweep: SweepSummary | None
     """How the arms' recipes were found, where they were searched for."""
+    attribution: Attribution | None
+    """What the gap between two arms is made of, where that was asked."""
 
     @property
     def failed_runs(self) -> list[RunSummary]:
@@ -185,7 +204,11 @@ class Comparison:
                 }
                 for arm in self.arms
             ],
-            "pairs": [dataclasses.asdict(pair) | {"conclusive": pair.conclusive} for pair in self.pairs],
+            "pairs": [
+                dataclasses.asdict(pair) | {"conclusive": pair.conclusive, "equivalent": pair.equivalent}
+                for pair in self.pairs
+            ],
+            "attribution": self.attribution and _attribution_json(self.attribution),
             "sweep": self.sweep and [search.to_json() for search in self.sweep.arms],
             "data": self.document["data"],
             "environment": self.sessions[-1]["environment"] if self.sessions else None,
@@ -219,7 +242,8 @@ def analyse(records: ExperimentRecords) -> Comparison:
         _summarise_arm(name, arm, by_arm[name], parities.get(name))
         for name, arm in specification["arms"].items()
     ]
-    pairs = [compare_pair(first, second) for first, second in itertools.combinations(arms, 2)]
+    found = _attribution(document, arms)
+    pairs = _pairs(records, arms, found, margin=specification.get("margin", DEFAULT_MARGIN))
     sweep = summarise(records, document)
     return Comparison(
         name=specification["name"],
@@ -227,10 +251,76 @@ def analyse(records: ExperimentRecords) -> Comparison:
         sessions=records.sessions(),
         arms=arms,
         pairs=pairs,
-        answer=answer(arms, pairs),
+        answer=answer(arms, pairs) if found is None else _taken_apart(arms, pairs, found),
         notes=(sweep.notes if sweep else []) + _notes(document, arms, pairs),
         sweep=sweep,
+        attribution=found,
     )
+
+
+def _attribution(document: Record, arms: list[ArmSummary]) -> Attribution | None:
+    """What the gap is made of, where the experiment was made to tell."""
+    record = document.get("attribution")
+    if record is None:
+        return None
+    accuracies = {arm.name: _by_seed(arm) for arm in arms}
+    speeds = {
+        arm.name: {run.seed: run.images_per_second for run in arm.done if run.images_per_second}
+        for arm in arms
+    }
+    return attribution.attribute(attribution.Plan.from_json(record["plan"]), accuracies, speeds)
+
+
+def _attribution_json(found: Attribution) -> Record:
+    return {
+        "first": found.plan.first,
+        "second": found.plan.second,
+        "gap": dataclasses.asdict(found.gap),
+        "seeds": found.seeds,
+        "missing": found.missing,
+        "orders_sampled": len(found.plan.orders),
+        "shares": [dataclasses.asdict(share) | {"speed_ratio": share.speed_ratio} for share in found.shares],
+    }
+
+
+def _pairs(
+    records: ExperimentRecords, arms: list[ArmSummary], found: Attribution | None, *, margin: float
+) -> list[PairComparison]:
+    """Every two arms; of an attribution only the two that it is about."""
+    if found is not None:
+        arms = [arm for arm in arms if arm.name in (found.plan.first, found.plan.second)]
+        arms.sort(key=lambda arm: arm.name != found.plan.first)
+    kept = records.disagreements() or {}
+    labels = kept.get("test_labels")
+    answers = {} if labels is None else {arm.name: _answers(records, arm) for arm in arms}
+    pairs = [
+        compare_pair(first, second, margin=margin, mcnemar=_mcnemar(answers, first, second, labels))
+        for first, second in itertools.combinations(arms, 2)
+    ]
+    corrected = evidence.holm([pair.evidence.p_value if pair.evidence else None for pair in pairs])
+    return [
+        dataclasses.replace(pair, adjusted_p=p_value) for pair, p_value in zip(pairs, corrected, strict=True)
+    ]
+
+
+def _answers(records: ExperimentRecords, arm: ArmSummary) -> np.ndarray | None:
+    """Int [seeds, n] answers to the test images; None where a run's are missing."""
+    predictions = [records.run(run.id).predictions() for run in arm.done]
+    given = [prediction["answers"] for prediction in predictions if prediction is not None]
+    return np.stack(given) if given and len({len(answers) for answers in given}) == 1 else None
+
+
+def _mcnemar(
+    answers: dict[str, np.ndarray | None], first: ArmSummary, second: ArmSummary, labels: np.ndarray | None
+) -> McNemar | None:
+    one, two = answers.get(first.name), answers.get(second.name)
+    if one is None or two is None or labels is None or not one.shape[1] == two.shape[1] == len(labels):
+        return None
+    return evidence.mcnemar(one, two, labels)
+
+
+def _by_seed(arm: ArmSummary) -> dict[int, float]:
+    return {run.seed: run.result["test_accuracy"] for run in arm.done if run.result}
 
 
 def _parities(records: ExperimentRecords, document: Record) -> dict[str, Parity]:
@@ -296,37 +386,11 @@ def _summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parit
     )
 
 
-def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Mean and Student's t interval; the mean alone for one value, None for none."""
-    if not values:
-        return None
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return Interval(mean)
-    half = float(stats.sem(values)) * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    return Interval(mean, mean - half, mean + half)
-
-
-def compare_pair(first: ArmSummary, second: ArmSummary) -> PairComparison:
+def compare_pair(
+    first: ArmSummary, second: ArmSummary, *, margin: float, mcnemar: McNemar | None = None
+) -> PairComparison:
     """The gap between two arms, paired by seed where they share at least two."""
-    one = {run.seed: run.result["test_accuracy"] for run in first.done if run.result}
-    two = {run.seed: run.result["test_accuracy"] for run in second.done if run.result}
-    shared = sorted(set(one) & set(two))
-    gap: Interval | None = None
-    p_value: float | None = None
-    if len(shared) >= 2:
-        gap = mean_interval([one[seed] - two[seed] for seed in shared])
-        differences = [one[seed] - two[seed] for seed in shared]
-        if np.ptp(differences) > 0:
-            p_value = float(stats.ttest_1samp(differences, 0).pvalue)
-    elif len(one) >= 2 and len(two) >= 2:
-        test = stats.ttest_ind(list(one.values()), list(two.values()), equal_var=False)
-        interval = test.confidence_interval(CONFIDENCE)
-        mean = float(np.mean(list(one.values())) - np.mean(list(two.values())))
-        gap = Interval(mean, float(interval.low), float(interval.high))
-        p_value = float(test.pvalue)
-    elif one and two:
-        gap = Interval(float(np.mean(list(one.values())) - np.mean(list(two.values()))))
+    weighed = evidence.weigh(_by_seed(first), _by_seed(second), margin=margin)
     speeds = [arm.images_per_second for arm in (first, second)]
     ratio = speeds[0].mean / speeds[1].mean if speeds[0] and speeds[1] else None
     return PairComparison(
@@ -334,9 +398,10 @@ def compare_pair(first: ArmSummary, second: ArmSummary) -> PairComparison:
         second=second.name,
         differences=differing_factors(first, second),
         same_framework=first.framework == second.framework,
-        paired_seeds=shared if len(shared) >= 2 else [],
-        gap=gap,
-        p_value=p_value,
+        evidence=weighed,
+        adjusted_p=weighed.p_value if weighed else None,
+        mcnemar=mcnemar,
+        margin=margin,
         speed_ratio=ratio,
         parity_failures=[]
         if first.framework == second.framework
@@ -422,10 +487,10 @@ def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) ->
     points = f"{abs(pair.gap.mean) * 100:.2f} points"
     if pair.gap.low is None or pair.gap.high is None:
         lead = f"{ahead.name} scored higher than {behind.name}, {scores}"
-        evidence = "with one seed on a side, chance cannot be told from a real difference"
+        proof = "with one seed on a side, chance cannot be told from a real difference"
     elif pair.gap.mean == 0 and pair.gap.low == pair.gap.high:
         lead = f"{first.name} and {second.name} scored the same, {first.accuracy.mean:.2%}"
-        evidence = "the seeds show no difference at all"
+        proof = "the seeds show no difference at all"
     else:
         low, high = sorted((abs(pair.gap.low), abs(pair.gap.high)))
         how = (
@@ -435,18 +500,34 @@ def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) ->
         )
         if pair.conclusive:
             lead = f"{ahead.name} is more accurate than {behind.name}, {scores}"
-            evidence = (
+            proof = (
                 f"the gap of {points} holds over {how} (95 % interval {low * 100:.2f} to {high * 100:.2f})"
             )
         else:
-            lead = f"{first.name} and {second.name} cannot be told apart in accuracy, {scores}"
             sign = 1 if ahead is first else -1
             ends = sorted((sign * pair.gap.low * 100, sign * pair.gap.high * 100))
-            evidence = (
-                f"a gap of {points} over {how} is not enough evidence "
-                f"(95 % interval {ends[0]:+.2f} to {ends[1]:+.2f})"
-            )
-    return f"{lead}; {evidence}. {_credit(pair)}{_parity(pair)}{_speed(first, second, pair)}"
+            bounds = f"(95 % interval {ends[0]:+.2f} to {ends[1]:+.2f})"
+            if pair.equivalent:
+                within = f"within {pair.margin * 100:g} points"
+                lead = f"{first.name} and {second.name} are equally accurate {within}, {scores}"
+                proof = f"a gap of {points} over {how} proves it {bounds}"
+            else:
+                lead = f"{first.name} and {second.name} cannot be told apart in accuracy, {scores}"
+                proof = f"a gap of {points} over {how} is not enough evidence {bounds}{_needed(pair)}"
+    return f"{lead}; {proof}. {_credit(pair)}{_parity(pair)}{_speed(first, second, pair)}"
+
+
+def _needed(pair: PairComparison) -> str:
+    if pair.evidence is None or pair.evidence.seeds_needed is None:
+        return ""
+    return f", and some {pair.evidence.seeds_needed} seeds would be needed to tell so small a gap"
+
+
+def _taken_apart(arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution) -> str:
+    """The answer of an attribution: the gap between its two arms, and what it is made of."""
+    by_name = {arm.name: arm for arm in arms}
+    ends = [by_name[found.plan.first], by_name[found.plan.second]]
+    return f"{answer(ends, pairs)} {attribution.sentence(found)}"
 
 
 def _parity(pair: PairComparison) -> str:

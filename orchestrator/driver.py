@@ -35,6 +35,8 @@ class Prepared:
     dataset: Dataset
     runs: list[Run]
     records: ExperimentRecords
+    attribution: Record | None = None
+    """The plan that the arms were made from, and the experiment that they were made of."""
 
 
 def open_records(experiment: Experiment) -> ExperimentRecords:
@@ -156,6 +158,7 @@ def describe(prepared: Prepared, *, module_path: Path, sweep: Record | None = No
             "experiment": experiment.model_dump(mode="json"),
             "module_path": str(module_path),
             "sweep": sweep,
+            "attribution": prepared.attribution,
             "runs": [
                 {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed}
                 for run in prepared.runs
@@ -374,5 +377,6 @@ def _keep_disagreements(prepared: Prepared) -> None:
             "indices": indices,
             "labels": labels[indices],
             "images": np.asarray(dataset.test_images[indices]),
+            "test_labels": labels,
         }
     )

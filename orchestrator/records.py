@@ -92,7 +92,7 @@ class Storage:
         try:
             with self._files.open_input_stream(self._path(name)) as stream:
                 return bytes(stream.read())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StorageError(f"storage {self.url!r}: {name} cannot be read: {error}") from error

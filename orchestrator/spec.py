@@ -113,6 +113,14 @@ class Scale(Block):
         return None if price is None else price * self.max_workers
 
 
+class Attribution(Block):
+    """Take the gap between two arms apart by what they differ in."""
+
+    most_recipes: int = Field(
+        16, ge=4, description="Train every crossing of the factors up to this many; sample orders above."
+    )
+
+
 class Experiment(Block):
     """A whole experiment file, every default filled in."""
 
@@ -121,6 +129,8 @@ class Experiment(Block):
     arms: dict[str, Arm] = Field(min_length=1)
     scale: Scale = Scale()
     sweep: Sweep | None = Field(None, description="What `tandem sweep` searches.")
+    attribution: Attribution | None = Field(None, description="Whether two arms' gap is taken apart.")
+    margin: float = Field(0.01, gt=0, lt=1, description="Accuracies that differ by less count as the same.")
     kubernetes: Kubernetes | None = Field(None, description="The cluster that KubeRay makes for it.")
     storage: str = Field(
         "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."

@@ -74,6 +74,87 @@ def learning_curve(comparison: Comparison, measure: str) -> Figure | None:
     return figure
 
 
+def readings(figure: Figure, measure: str) -> dict[str, Any] | None:
+    """What a learning curve shows, for a page to tell under the pointer; None for a figure without curves.
+
+    Returns:
+        `x` epochs; `series` for each arm a mean for each of them or None; `box` and `limits`, the ends of the
+        horizontal axis as shares of the picture's width and as epochs; `percent`, whether values are shares.
+    """
+    axis = figure.axes[0]
+    lines = [line for line in axis.get_lines() if not str(line.get_label()).startswith("_")]
+    if not lines:
+        return None
+    with plt.rc_context(STYLE):
+        figure.draw_without_rendering()
+    epochs = sorted({int(x) for line in lines for x in np.asarray(line.get_xdata())})
+    series = {}
+    for line in lines:
+        known = dict(zip(map(int, np.asarray(line.get_xdata())), np.asarray(line.get_ydata()), strict=True))
+        series[str(line.get_label())] = [_reading(known.get(epoch)) for epoch in epochs]
+    box = axis.get_position()
+    return {
+        "x": epochs,
+        "series": series,
+        "box": [round(box.x0, 4), round(box.x1, 4)],
+        "limits": [round(limit, 4) for limit in axis.get_xlim()],
+        "percent": measure == "accuracy",
+    }
+
+
+def _reading(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(f"{value:.5g}")
+
+
+def attribution(comparison: Comparison) -> Figure | None:
+    """Each factor's share of the gap with its interval, and the gap itself."""
+    found = comparison.attribution
+    if found is None or not found.shares:
+        return None
+    rows = [(share.factor, share.accuracy) for share in found.shares] + [("all together", found.gap)]
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(6.4, 1.2 + 0.45 * len(rows)))
+        for row, (name, interval) in enumerate(rows):
+            colour = "#555555" if name == "all together" else COLOURS[0 if interval.mean >= 0 else 1]
+            axis.barh(row, interval.mean * 100, color=colour, alpha=0.75, height=0.6)
+            if interval.low is not None and interval.high is not None:
+                axis.plot([interval.low * 100, interval.high * 100], [row, row], color="black", linewidth=1.5)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel(f"points of test accuracy, {found.plan.first} over {found.plan.second}")
+    return figure
+
+
+def reliability(
+    comparison: Comparison, confidences: dict[str, np.ndarray], right: dict[str, np.ndarray]
+) -> Figure | None:
+    """How often answers of each confidence are right, over all seeds of an arm."""
+    if not confidences:
+        return None
+    edges = np.linspace(0, 1, 11)
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(4.4, 3.8))
+        axis.plot([0, 1], [0, 1], color="#888888", linestyle="--", linewidth=1)
+        for arm, sure in confidences.items():
+            place = np.clip(np.digitize(sure, edges) - 1, 0, 9)
+            filled = [number for number in range(10) if (place == number).any()]
+            axis.plot(
+                [sure[place == number].mean() for number in filled],
+                [right[arm][place == number].mean() for number in filled],
+                marker="o",
+                color=_colour(comparison, arm),
+                label=arm,
+            )
+        axis.set_xlabel("mean confidence")
+        axis.set_ylabel("share of right answers")
+        axis.xaxis.set_major_formatter("{x:.0%}")
+        axis.yaxis.set_major_formatter("{x:.0%}")
+        axis.legend(frameon=False)
+    return figure
+
+
 def accuracy_over_time(comparison: Comparison) -> Figure | None:
     """Accuracy against the seconds a run had trained, evaluated and saved by then."""
     frame = comparison.epochs_frame()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import math
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from orchestrator import compare
-from orchestrator.compare import Comparison, Interval
+from orchestrator import attribution, compare, evidence
+from orchestrator.compare import Comparison
+from orchestrator.evidence import Interval
 from orchestrator.records import ExperimentRecords
 from orchestrator.report import figures, sweep
 
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
     from orchestrator.sweep.analysis import ArmSearch, SweepSummary
 
 _SECTIONS = {
+    "attribution": (
+        "Parts of the gap",
+        "Each factor's share with its 95 % interval over seeds; the shares sum to the gap.",
+    ),
     "sweep": (
         "Search",
         "The best validation result so far, by the number of trials; dots: the trials.",
@@ -64,19 +72,28 @@ def write(records: ExperimentRecords) -> Comparison:
         for name, figure in group.items():
             storage.write(f"figures/{name}.png", figures.save(figure, "png"))
             storage.write(f"figures/{name}.svg", drawings[name])
-    plt.close("all")
     storage.write_json("results.json", comparison.to_json())
     storage.write("results.csv", _runs_csv(comparison).encode())
     storage.write("epochs.csv", comparison.epochs_frame().to_csv(index=False).encode())
     storage.write("report.md", _markdown(comparison, pictures).encode())
-    storage.write("report.html", _html(comparison, pictures, drawings, searched).encode())
+    curves = {
+        f"{measure} by epoch": figures.readings(pictures["learning"][f"{measure}-by-epoch"], measure)
+        for measure in ("accuracy", "loss")
+        if f"{measure}-by-epoch" in pictures.get("learning", {})
+    }
+    page = _html(comparison, pictures, drawings, searched, curves, _calibration(comparison, records))
+    storage.write("report.html", page.encode())
+    plt.close("all")
     return comparison
 
 
 def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
-    kept, answers = records.disagreements(), _answers(comparison, records)
+    kept, predictions = records.disagreements(), _predictions(comparison, records)
+    answers = {arm: found.answers for arm, found in predictions.items()}
+    shown = _shown_arms(comparison)
     searched = sweep.best_so_far(comparison.sweep) if comparison.sweep else None
     drawn: dict[str, dict[str, Figure | None]] = {
+        "attribution": {"attribution": figures.attribution(comparison)},
         "sweep": {"best-by-trials": searched},
         "learning": {
             "accuracy-by-epoch": figures.learning_curve(comparison, "accuracy"),
@@ -87,8 +104,17 @@ def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
             "throughput": figures.throughput(comparison),
         },
         "class-accuracy": {"class-accuracy": figures.class_accuracy(comparison)},
+        "reliability": {
+            "reliability": figures.reliability(
+                comparison,
+                {arm: predictions[arm].confidences.ravel() for arm in shown if _is_scored(predictions, arm)},
+                {arm: predictions[arm].right.ravel() for arm in shown if _is_scored(predictions, arm)},
+            )
+        },
         "confusion": {
-            f"confusion-{arm.name}": figures.confusion_matrix(comparison, arm) for arm in comparison.arms
+            f"confusion-{arm.name}": figures.confusion_matrix(comparison, arm)
+            for arm in comparison.arms
+            if arm.name in shown
         },
         "disagreements": {"disagreements": figures.disagreements(comparison, kept, answers)},
     }
@@ -99,15 +125,38 @@ def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
     return {section: group for section, group in present.items() if group}
 
 
-def _answers(comparison: Comparison, records: ExperimentRecords) -> dict[str, np.ndarray]:
-    """Each arm's answers over the test split, int [seeds, n]."""
-    answers = {}
+def _shown_arms(comparison: Comparison) -> list[str]:
+    """All arms; of an attribution only the two that it is about, since the others are on the way between them."""
+    found = comparison.attribution
+    return [arm.name for arm in comparison.arms] if found is None else [found.plan.first, found.plan.second]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predictions:
+    """An arm's predictions for the test split, each [seeds, n]; `right` is empty where the labels are unknown."""
+
+    answers: np.ndarray
+    confidences: np.ndarray
+    right: np.ndarray
+
+
+def _is_scored(predictions: dict[str, _Predictions], arm: str) -> bool:
+    return arm in predictions and predictions[arm].right.size > 0
+
+
+def _predictions(comparison: Comparison, records: ExperimentRecords) -> dict[str, _Predictions]:
+    labels = (records.disagreements() or {}).get("test_labels")
+    found = {}
     for arm in comparison.arms:
-        predictions = [records.run(run.id).predictions() for run in arm.done]
-        given = [prediction["answers"] for prediction in predictions if prediction is not None]
-        if given:
-            answers[arm.name] = np.stack(given)
-    return answers
+        kept = [records.run(run.id).predictions() for run in arm.done]
+        given = [prediction for prediction in kept if prediction is not None]
+        if not given or len({len(prediction["answers"]) for prediction in given}) > 1:
+            continue
+        answers = np.stack([prediction["answers"] for prediction in given])
+        confidences = np.stack([prediction["confidences"] for prediction in given])
+        known = labels is not None and answers.shape[1] == len(labels)
+        found[arm.name] = _Predictions(answers, confidences, answers == labels if known else np.empty(0))
+    return found
 
 
 def _runs_csv(comparison: Comparison) -> str:
@@ -161,6 +210,107 @@ def _configuration(comparison: Comparison) -> list[tuple[str, list[str], bool]]:
     return [(field, values, len(set(values)) > 1) for field, values in rows]
 
 
+def _points(interval: Interval) -> str:
+    """`+1.20 (+0.90 to +1.50)`, of a difference of shares in points."""
+    return _with_bounds(interval, lambda share: f"{share * 100:+.2f}")
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def evidences(comparison: Comparison) -> list[dict[str, str]]:
+    """What is known of the gap of each pair of arms, a table's row each."""
+    rows = []
+    for pair in comparison.pairs:
+        found = pair.evidence
+        if found is None:
+            continue
+        only = pair.mcnemar
+        rows.append(
+            {
+                "pair": f"{pair.first} − {pair.second}",
+                "gap": _points(found.gap),
+                "bootstrap": "–" if found.bootstrap is None else _points(found.bootstrap),
+                "p": _p(pair.adjusted_p),
+                "effect": "–" if found.effect_size is None else f"{found.effect_size:+.2f}",
+                f"same within {pair.margin * 100:g}": _p(found.equivalence_p),
+                "McNemar": "–"
+                if only is None
+                else f"{only.only_first} against {only.only_second}, p {_p(only.p_value)}",
+                "seeds to tell": "–" if found.seeds_needed is None else f"{found.seeds_needed:,}",
+            }
+        )
+    return rows
+
+
+def attributed(comparison: Comparison) -> list[dict[str, str | float]]:
+    """Each factor's share of the gap, a table's row each, and the whole."""
+    found = comparison.attribution
+    if found is None or not found.shares:
+        return []
+    rows: list[dict[str, str | float]] = [
+        {
+            "factor": share.factor,
+            "points": _points(share.accuracy),
+            "points_value": share.accuracy.mean,
+            "speed": "–" if share.log_speed is None else _with_bounds(share.log_speed, _times),
+            "speed_value": share.speed_ratio or "",
+        }
+        for share in found.shares
+    ]
+    speeds = [share.log_speed.mean for share in found.shares if share.log_speed is not None]
+    whole_speed = f"{math.exp(sum(speeds)):.2f}" if len(speeds) == len(found.shares) else "–"
+    total: dict[str, str | float] = {
+        "factor": "all together",
+        "points": _points(found.gap),
+        "points_value": found.gap.mean,
+        "speed": whole_speed,
+        "speed_value": whole_speed,
+    }
+    return [*rows, total]
+
+
+def _times(log_ratio: float) -> str:
+    return f"{math.exp(log_ratio):.2f}"
+
+
+def _attribution_note(comparison: Comparison) -> str:
+    found = comparison.attribution
+    if found is None:
+        return ""
+    plan = found.plan
+    how = (
+        f"{len(plan.orders)} sampled orders of changing them, over {len(plan.choices)} recipes; intervals hold the "
+        "sampling's error as well"
+        if plan.orders
+        else f"all {len(plan.choices)} recipes between the two arms"
+    )
+    epochs = sorted({arm.recipe["epochs"] for arm in comparison.arms})
+    trained = " and ".join(map(str, epochs))
+    return (
+        f"Shapley values from {how}, each trained for {trained} epochs with {len(found.seeds)} paired seeds. "
+        f"A share is what a factor adds to {plan.first} over {plan.second}, averaged over all orders; "
+        "the shares sum to the gap."
+    )
+
+
+def _descriptions(comparison: Comparison) -> dict[str, str]:
+    found = comparison.attribution
+    names = [arm.name for arm in comparison.arms]
+    return {name: "" if found is None else attribution.describe(found.plan, name) for name in names}
+
+
+def _calibration(comparison: Comparison, records: ExperimentRecords) -> dict[str, float]:
+    return {
+        arm: evidence.calibration_error(found.confidences.ravel(), found.right.ravel())
+        for arm, found in _predictions(comparison, records).items()
+        if found.right.size
+    }
+
+
 def _context(comparison: Comparison) -> dict[str, Any]:
     data = comparison.document["data"]
     session = comparison.sessions[-1] if comparison.sessions else None
@@ -181,6 +331,11 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "workers": _workers(comparison.document["experiment"]["scale"]["workers"]),
         "parities": _parities(comparison),
         "searches": _searches(comparison),
+        "descriptions": _descriptions(comparison),
+        "evidences": evidences(comparison),
+        "attribution": attributed(comparison),
+        "attribution_note": _attribution_note(comparison),
+        "script": (Path(__file__).parent / "page.js").read_text(),
         "percent": percent,
         "whole": whole,
         "duration": duration,
@@ -200,6 +355,8 @@ def _html(
     pictures: Pictures,
     drawings: dict[str, bytes],
     searched: SweepPictures | None,
+    curves: dict[str, dict[str, Any] | None],
+    calibration: dict[str, float],
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -213,6 +370,9 @@ def _html(
                 + base64.b64encode(drawings[name]).decode()
                 for name in group
             },
+            "curves": {
+                name: curve for name, curve in curves.items() if curve is not None and section == "learning"
+            },
         }
         for section, group in pictures.items()
     ]
@@ -224,7 +384,7 @@ def _html(
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        _context(comparison), sections=sections, searched=searched
+        _context(comparison), sections=sections, searched=searched, calibration=calibration
     )
 
 
@@ -299,6 +459,14 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
         for arm in comparison.arms
     ]
     lines += ["", "Means over seeds with 95 % intervals.", ""]
+    if shares := attributed(comparison):
+        lines += ["## Where the gap comes from", ""]
+        lines += [row(["factor", "points of accuracy", "times the speed"]), row(["---"] * 3)]
+        lines += [row([str(share["factor"]), str(share["points"]), str(share["speed"])]) for share in shares]
+        lines += ["", _attribution_note(comparison), ""]
+    if proofs := evidences(comparison):
+        lines += ["## Evidence", "", row(list(proofs[0])), row(["---"] * len(proofs[0]))]
+        lines += [row(list(proof.values())) for proof in proofs] + [""]
     if searches := _searches(comparison):
         lines += ["## What the search spent", "", row(list(searches[0])), row(["---"] * len(searches[0]))]
         lines += [row(list(search.values())) for search in searches] + [""]

@@ -1,0 +1,105 @@
+"""Conditions on a comparison for CI: `torch.accuracy < keras.accuracy - 0.01`, parsed and never run."""
+
+from __future__ import annotations
+
+import dataclasses
+import xml.etree.ElementTree as ET
+from typing import Any
+
+from orchestrator.compare import ArmSummary, Comparison
+from orchestrator.expressions import Expression
+from trainers.errors import InputError
+
+QUANTITIES = (
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "images_per_second",
+    "train_seconds",
+    "failed_runs",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A condition, and the values that it saw."""
+
+    condition: str
+    failed: bool
+    values: dict[str, float | None]
+
+    def __str__(self) -> str:
+        told = ", ".join(
+            f"{name} {'missing' if value is None else format(value, 'g')}"
+            for name, value in self.values.items()
+        )
+        return f"{self.condition} ({told})"
+
+
+def parse(text: str) -> Expression:
+    """A condition.
+
+    Raises:
+        InputError: it is not understood.
+    """
+    try:
+        return Expression(text)
+    except ValueError as error:
+        raise InputError(f"--fail-if: {error}") from error
+
+
+def judge(comparison: Comparison, conditions: list[Expression]) -> list[Verdict]:
+    """Whether each condition holds; one that mentions what is missing counts as holding, since it proves nothing.
+
+    Raises:
+        InputError: a condition mentions what there is not.
+    """
+    known = {arm.name: _quantities(arm) for arm in comparison.arms}
+    verdicts = []
+    for condition in conditions:
+        values = {name: _value(name, known) for name in sorted(condition.names)}
+        missing = any(value is None for value in values.values())
+        holds = missing or bool(condition(values))
+        verdicts.append(Verdict(condition.text, holds, values))
+    return verdicts
+
+
+def _quantities(arm: ArmSummary) -> dict[str, float | None]:
+    accuracy, speed = arm.accuracy, arm.images_per_second
+    return {
+        "accuracy": accuracy.mean if accuracy else None,
+        "accuracy_low": accuracy.low if accuracy else None,
+        "accuracy_high": accuracy.high if accuracy else None,
+        "images_per_second": speed.mean if speed else None,
+        "train_seconds": arm.train_seconds,
+        "failed_runs": float(sum(run.state == "failed" for run in arm.runs)),
+    }
+
+
+def _value(name: str, known: dict[str, dict[str, float | None]]) -> float | None:
+    arm, _, quantity = name.rpartition(".")
+    if arm not in known:
+        raise InputError(f"--fail-if: there is no arm {arm or name!r}; the arms are {', '.join(known)}")
+    if quantity not in QUANTITIES:
+        raise InputError(f"--fail-if: {name}: give one of {', '.join(QUANTITIES)}")
+    return known[arm][quantity]
+
+
+def junit(comparison: Comparison, verdicts: list[Verdict]) -> bytes:
+    """JUnit XML: a test case for each run and each condition."""
+    cases: list[tuple[str, str, str | None]] = [
+        (f"{run.arm} seed {run.seed}", "runs", None if run.state == "done" else run.cause or run.state)
+        for arm in comparison.arms
+        for run in arm.runs
+    ]
+    cases += [
+        (verdict.condition, "conditions", str(verdict) if verdict.failed else None) for verdict in verdicts
+    ]
+    failures = sum(failure is not None for _, _, failure in cases)
+    suite = ET.Element("testsuite", name=comparison.name, tests=str(len(cases)), failures=str(failures))
+    for name, group, failure in cases:
+        case = ET.SubElement(suite, "testcase", name=name, classname=f"{comparison.name}.{group}")
+        if failure is not None:
+            ET.SubElement(case, "failure", message=failure)
+    document: Any = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return bytes(document)
