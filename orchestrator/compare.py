@@ -520,7 +520,7 @@ def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) ->
 def _needed(pair: PairComparison) -> str:
     if pair.evidence is None or pair.evidence.seeds_needed is None:
         return ""
-    return f", and some {pair.evidence.seeds_needed} seeds would be needed to tell so small a gap"
+    return f", and some {pair.evidence.seeds_needed} seeds would be needed to tell a gap of this size"
 
 
 def _taken_apart(arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution) -> str:

@@ -16,7 +16,7 @@ from scipy import stats
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
-_MOST_SEEDS = 10_000
+_MOST_SEEDS = 1_000
 _RESAMPLES = 2_000
 
 
@@ -156,7 +156,10 @@ def _bootstrap(values: list[float]) -> Interval | None:
 
 
 def _seeds_needed(test: object, effect: float | None, p_value: float | None, seeds: int) -> int | None:
-    if effect is None or p_value is None or p_value < ALPHA or effect == 0:
+    if effect is None or p_value is None or p_value < ALPHA:
+        return None
+    # The normal approximation from below: for smaller effects the search is slow and would find too many.
+    if abs(effect) * math.sqrt(_MOST_SEEDS) < stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a search that does not converge; its answer is then no number

@@ -48,7 +48,7 @@ for (const card of document.querySelectorAll("[data-curve]")) {
     tip.textContent = [`epoch ${curve.x[place]}`, ...told].join("\n");
     line.hidden = tip.hidden = false;
   };
-  const hide = () => { line.hidden = tip.hidden = true; };
+  const hide = () => { line.hidden = tip.hidden = true; place = -1; };
   card.addEventListener("pointermove", (event) => {
     const share = (event.clientX - image.getBoundingClientRect().left) / image.clientWidth;
     const x = curve.limits[0] + ((share - curve.box[0]) / (curve.box[1] - curve.box[0])) * (curve.limits[1] - curve.limits[0]);

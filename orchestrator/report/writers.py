@@ -44,6 +44,10 @@ _SECTIONS = {
         "and training images per second after the first epoch, which also compiles.",
     ),
     "class-accuracy": ("Accuracy by class", "On the test images, over all seeds."),
+    "reliability": (
+        "Calibration",
+        "How often answers of each confidence are right; on the dashed line, confidence means what it says.",
+    ),
     "confusion": ("Confusion matrices", "Percent of each true class (row) that got each answer."),
     "disagreements": (
         "Where the arms disagree",
@@ -90,10 +94,15 @@ def write(records: ExperimentRecords) -> Comparison:
 def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
     kept, predictions = records.disagreements(), _predictions(comparison, records)
     answers = {arm: found.answers for arm, found in predictions.items()}
-    shown = _shown_arms(comparison)
     searched = sweep.best_so_far(comparison.sweep) if comparison.sweep else None
+    whole, comparison = comparison, _ends(comparison)
+    scored = {
+        arm.name: predictions[arm.name]
+        for arm in comparison.arms
+        if arm.name in predictions and predictions[arm.name].right.size
+    }
     drawn: dict[str, dict[str, Figure | None]] = {
-        "attribution": {"attribution": figures.attribution(comparison)},
+        "attribution": {"attribution": figures.attribution(whole)},
         "sweep": {"best-by-trials": searched},
         "learning": {
             "accuracy-by-epoch": figures.learning_curve(comparison, "accuracy"),
@@ -107,14 +116,12 @@ def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
         "reliability": {
             "reliability": figures.reliability(
                 comparison,
-                {arm: predictions[arm].confidences.ravel() for arm in shown if _is_scored(predictions, arm)},
-                {arm: predictions[arm].right.ravel() for arm in shown if _is_scored(predictions, arm)},
+                {arm: found.confidences.ravel() for arm, found in scored.items()},
+                {arm: found.right.ravel() for arm, found in scored.items()},
             )
         },
         "confusion": {
-            f"confusion-{arm.name}": figures.confusion_matrix(comparison, arm)
-            for arm in comparison.arms
-            if arm.name in shown
+            f"confusion-{arm.name}": figures.confusion_matrix(comparison, arm) for arm in comparison.arms
         },
         "disagreements": {"disagreements": figures.disagreements(comparison, kept, answers)},
     }
@@ -125,10 +132,13 @@ def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
     return {section: group for section, group in present.items() if group}
 
 
-def _shown_arms(comparison: Comparison) -> list[str]:
+def _ends(comparison: Comparison) -> Comparison:
     """All arms; of an attribution only the two that it is about, since the others are on the way between them."""
     found = comparison.attribution
-    return [arm.name for arm in comparison.arms] if found is None else [found.plan.first, found.plan.second]
+    if found is None:
+        return comparison
+    names = (found.plan.first, found.plan.second)
+    return dataclasses.replace(comparison, arms=[arm for arm in comparison.arms if arm.name in names])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +148,6 @@ class _Predictions:
     answers: np.ndarray
     confidences: np.ndarray
     right: np.ndarray
-
-
-def _is_scored(predictions: dict[str, _Predictions], arm: str) -> bool:
-    return arm in predictions and predictions[arm].right.size > 0
 
 
 def _predictions(comparison: Comparison, records: ExperimentRecords) -> dict[str, _Predictions]:
@@ -383,6 +389,7 @@ def _html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # arms stay in their order
     return environment.get_template("page.html").render(
         _context(comparison), sections=sections, searched=searched, calibration=calibration
     )

@@ -156,6 +156,19 @@ def test_the_submitters_role_is_enough_and_needed(
         assert done.returncode == 0, done.stderr
 
 
+def test_check_tells_what_would_not_fit(plane: ControlPlane, file: Path) -> None:
+    fine = tandem("check", file, "--on", "kuberay")
+    assert fine.returncode == 0, fine.stderr
+    assert f"namespace {plane.namespace}" in fine.stdout and "takes the experiment's objects" in fine.stdout
+    assert plane.ray_jobs() == [], "nothing is made"
+    plane.core.create_namespaced_resource_quota(
+        plane.namespace, {"metadata": {"name": "small"}, "spec": {"hard": {"requests.cpu": "3"}}}
+    )
+    tight = tandem("check", file, "--on", "kuberay")
+    assert tight.returncode == 3
+    assert "quota small leaves 3 of requests.cpu, but the pods need 4" in tight.stderr
+
+
 def test_what_is_wrong_is_one_sentence(
     plane: ControlPlane, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

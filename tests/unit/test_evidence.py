@@ -127,13 +127,13 @@ def test_equivalence_is_told_at_its_rate() -> None:
     assert np.mean(alike) > 0.9
 
 
-def test_the_verdict_of_a_whole_experiment_has_the_same_rate(tmp_path) -> None:
+def test_the_verdict_over_three_arms_has_the_same_rate() -> None:
     """Three arms, so three pairs: with the correction, any false alarm at all stays near 5 %."""
     generator = np.random.default_rng(3)
     alarms = 0
-    for _ in range(400):
+    for _ in range(300):
         arms = [by_seed(generator.normal(0.7, 0.01, 5)) for _ in range(3)]
         pairs = [weigh(arms[a], arms[b], margin=0.01) for a, b in [(0, 1), (0, 2), (1, 2)]]
         corrected = evidence.holm([pair.p_value if pair else None for pair in pairs])
         alarms += any(value is not None and value < 0.05 for value in corrected)
-    assert alarms / 400 < 0.075
+    assert alarms / 300 < 0.08

@@ -1,0 +1,153 @@
+"""The report in a real browser: widths, colour schemes, keyboard, pointer, accessibility, and no network."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from orchestrator import report
+from orchestrator.records import ExperimentRecords
+from tests.unit.synthetic import CLASSES, make_records
+
+AXE = Path(sys.prefix) / "axe" / "axe.min.js"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with everything in it that planted records can have."""
+    root = tmp_path_factory.mktemp("page")
+    records = make_records(
+        root / "x",
+        {"keras": [0.5, 0.6, 0.7], "torch": [0.6, 0.65, 0.8], "third": [0.7, 0.75, 0.8]},
+        epochs=12,
+        speed={"keras": 900.0, "torch": 12000.0, "third": 5000.0},
+    )
+    labels = np.tile(np.arange(len(CLASSES)), 100)
+    records.keep_disagreements(
+        {
+            "indices": np.array([60, 170]),
+            "labels": labels[[60, 170]],
+            "images": np.zeros((2, 4, 4, 1), np.uint8),
+            "test_labels": labels,
+        }
+    )
+    report.write(records)
+    return root / "x" / "report" / "report.html"
+
+
+def opened(browser: Browser, file: Path, *, width: int = 1280, scheme: str = "light") -> Page:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.requested = []  # type: ignore[attr-defined]
+    page.on("request", lambda request: page.requested.append(request.url))  # type: ignore[attr-defined]
+    page.on("pageerror", lambda error: pytest.fail(str(error)))
+    page.goto(file.as_uri())
+    return page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 800, 1440])
+def test_it_is_usable_at_every_width_and_in_the_dark(
+    browser: Browser, page_file: Path, width: int, scheme: str
+) -> None:
+    page = opened(browser, page_file, width=width, scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing is wider than the screen"
+    asked = [url for url in page.requested if not url.startswith(("file:", "data:"))]  # type: ignore[attr-defined]
+    assert asked == [], "it needs no network"
+    page.add_script_tag(path=str(AXE))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    serious = [
+        (violation["id"], violation["nodes"][0]["html"][:200])
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    page.context.close()
+
+
+def column(page: Page, number: int) -> list[str]:
+    return page.locator("table.sortable").first.locator(f"tbody tr > :nth-child({number})").all_inner_texts()
+
+
+def test_tables_sort_by_number_with_mouse_and_keyboard(browser: Browser, page_file: Path) -> None:
+    page = opened(browser, page_file)
+    head = page.locator("table.sortable").first.locator("thead th").nth(2)
+    head.locator("button").click()
+    assert [cell.split(" ")[0] for cell in column(page, 3)] == ["900", "5,000", "12,000"]
+    assert head.get_attribute("aria-sort") == "ascending"
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert [name.split("\n")[0] for name in column(page, 1)] == ["torch", "third", "keras"]
+    assert head.get_attribute("aria-sort") == "descending"
+    page.context.close()
+
+
+def test_curves_tell_their_values_under_the_pointer_and_by_arrow_keys(
+    browser: Browser, page_file: Path
+) -> None:
+    page = opened(browser, page_file)
+    card = page.locator("[data-curve]").first
+    tip = card.locator("output")
+    assert tip.is_hidden()
+    card.scroll_into_view_if_needed()
+    box = card.locator("img").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 40)
+    words = tip.inner_text().splitlines()
+    assert words[0].startswith("epoch ") and [line.split(":")[0] for line in words[1:]] == [
+        "keras",
+        "torch",
+        "third",
+    ]
+    page.mouse.move(0, 0)
+    assert tip.is_hidden()
+    card.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert tip.inner_text().splitlines()[0] == "epoch 2"
+    table = page.locator("details", has_text="accuracy by epoch as a table").locator("tbody tr").nth(1)
+    told = [line.split(": ")[1] for line in tip.inner_text().splitlines()[1:]]
+    assert table.locator("td").all_text_contents() == told, "the table says the same as the picture"
+    page.keyboard.press("Escape")
+    assert tip.is_hidden()
+    page.context.close()
+
+
+def test_it_prints(browser: Browser, page_file: Path, tmp_path: Path) -> None:
+    page = opened(browser, page_file)
+    page.pdf(path=str(tmp_path / "report.pdf"))
+    assert (tmp_path / "report.pdf").stat().st_size > 10_000
+    page.context.close()
+
+
+def test_a_hundred_runs_of_two_hundred_epochs_make_a_small_page_quickly(tmp_path: Path) -> None:
+    import time
+
+    records: ExperimentRecords = make_records(
+        tmp_path / "big",
+        {f"arm{number}": [0.5 + seed / 100 for seed in range(20)] for number in range(5)},
+        epochs=200,
+    )
+    started = time.process_time()
+    report.write(records)
+    assert time.process_time() - started < 5
+    assert (tmp_path / "big/report/report.html").stat().st_size < 5 << 20
