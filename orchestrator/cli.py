@@ -287,6 +287,41 @@ def serve(
 
 
 @app.command()
+def model(
+    directory: ResultsDirectory,
+    to: Annotated[Path, typer.Argument(metavar="DIR", help="Where the model is written.")],
+    arm: Annotated[str | None, typer.Option(metavar="NAME", help="Another arm than the best.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write an experiment's best model, with its preprocessing, class names and a card."""
+    with errors(debug):
+        from orchestrator import products
+        from orchestrator.records import ExperimentRecords, Storage
+
+        written = products.save(ExperimentRecords(Storage(directory)), to, arm=arm)
+        typer.echo(f"{to}: {', '.join(written)}")
+
+
+@app.command()
+def predict(
+    directory: Annotated[Path, typer.Argument(metavar="MODEL", help="Directory that tandem model wrote.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Picture files.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """What a saved model says of pictures."""
+    with errors(debug):
+        from orchestrator import products
+
+        answers = products.predict(directory, images)
+        if as_json:
+            typer.echo(json.dumps([dataclasses.asdict(answer) for answer in answers], indent=1))
+            return
+        for answer in answers:
+            typer.echo(f"{answer.image}: {answer.label} ({answer.probability:.1%})")
+
+
+@app.command()
 def export(
     directory: ResultsDirectory,
     to: Annotated[str, typer.Option(metavar="URL", help="An Optuna storage, such as sqlite:///study.db.")],

@@ -130,9 +130,8 @@ class KubeRay:
             if ended:
                 return
             if state is JobState.PENDING and time.monotonic() - explained_at > _EXPLAIN_SECONDS:
-                findings = self.findings(job_id)
                 explained_at = time.monotonic()
-                line = f"waiting: {findings[0]}" if findings else f"waiting: {_job(latest).message}"
+                line = f"waiting: {self._reason(latest)}"
                 if line != explained:
                     yield line
                     explained = line
@@ -185,6 +184,14 @@ class KubeRay:
                 )
             )
         return levels
+
+    def _reason(self, manifest: Manifest) -> str:
+        """Why a job does not run yet, in one sentence."""
+        try:
+            findings = self.findings(manifest["metadata"]["name"])
+        except InputError:  # it was deleted meanwhile
+            findings = []
+        return str(findings[0]) if findings else _job(manifest).message
 
     def findings(self, job_id: str | None) -> list[Finding]:
         """What keeps a job, or any job, from running."""

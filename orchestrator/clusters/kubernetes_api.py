@@ -169,6 +169,8 @@ class KubernetesApi:
                         return
             except ClusterError as error:
                 changes.put(error)
+            except Exception as error:  # or whoever waits for changes would wait for ever
+                changes.put(ClusterError(f"watching {kind.resource} {name} failed: {error!r}"))
 
         threading.Thread(target=look, daemon=True, name="tandem-watch").start()
         try:
@@ -214,13 +216,14 @@ class KubernetesApi:
 
         try:
             response = self._send("GET", path, query, None, seconds=_WATCH_SECONDS + _REQUEST_SECONDS)
-            if response.status != 200:
-                return
-            for line in watch.watch.iter_resp_lines(response):
-                event = json.loads(line)
-                if event["type"] == "ERROR":
+            with contextlib.closing(response):
+                if response.status != 200:
                     return
-                yield event
+                for line in watch.watch.iter_resp_lines(response):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        return
+                    yield event
         except (urllib3.exceptions.HTTPError, OSError, ApiException, ValueError):
             return
 
@@ -260,7 +263,7 @@ class KubernetesApi:
                     raise self._refusal(method, path, response)
                 told = f"answers {response.status} ({_status_of(response).get('message', response.reason)})"
                 wait = max(wait, float(response.headers.get("Retry-After") or 0))
-            except (urllib3.exceptions.HTTPError, OSError, ApiException) as error:
+            except (urllib3.exceptions.HTTPError, OSError, ApiException, json.JSONDecodeError) as error:
                 told = f"does not answer ({_innermost(error)})"
             if time.monotonic() + wait > limit:
                 raise ClusterError(

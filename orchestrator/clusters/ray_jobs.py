@@ -24,6 +24,8 @@ _DASHBOARD_PORT = 8265
 _LOOK_SECONDS = 1.0
 _UNREACHABLE_SECONDS = 120.0
 _STOP_SECONDS = 60.0
+_AGENT_SECONDS = 60.0
+"""Until a new head's agent, which starts jobs, is there."""
 _LOG_END = 20_000
 _EXPERIMENT, _RESULTS = "tandem-experiment", "tandem-results"
 
@@ -57,14 +59,27 @@ class RayJobs:
                 return job
         attempts = [_attempt_of(job.id, package.job_id) or 0 for job in earlier]
         job_id = f"{package.job_id}-{max(attempts) + 1}" if attempts else package.job_id
-        with package.directory() as directory, self._asking():
-            self._client.submit_job(
+        with package.directory() as directory:
+            self._start(
                 entrypoint=f"{ENTRYPOINT} {job_id} .",
                 submission_id=job_id,
                 runtime_env={"working_dir": str(directory)},
                 metadata={_EXPERIMENT: package.experiment.name, _RESULTS: package.results},
             )
         return self.job(job_id)
+
+    def _start(self, **job: Any) -> None:
+        """Hand a job over, waiting for a cluster that has only just come up."""
+        limit = time.monotonic() + _AGENT_SECONDS
+        while True:
+            try:
+                with self._asking():
+                    self._client.submit_job(**job)
+                return
+            except ClusterError as error:
+                if "No available agent" not in str(error) or time.monotonic() > limit:
+                    raise
+                time.sleep(_LOOK_SECONDS)
 
     def check(self, package: Package) -> Iterator[str]:
         """Have the cluster itself look at the data, the storage and its room, in a job of a few seconds."""

@@ -101,6 +101,40 @@ def test_a_lost_head_loses_no_finished_epoch(tmp_path: Path, kuberay: KubeRayHer
 
 
 @pytest.mark.slow
+def test_a_lost_worker_is_replaced_and_the_run_goes_on(tmp_path: Path, kuberay: KubeRayHere) -> None:
+    running = start_tandem("run", slow(tmp_path), "--on", "kuberay")
+    until(lambda: len(epochs_in(tmp_path)) >= 3)
+    kuberay.operator.kill_processes("default", group="workers")
+    out, err = running.communicate(timeout=240)
+    assert running.returncode == 0, (out, err)
+    assert [epoch["epoch"] for epoch in epochs_in(tmp_path)] == list(range(1, 21))
+    (job,) = kuberay.server.store.list("rayjobs.ray.io", None)
+    assert job["status"].get("failed", 0) == 0, "the same cluster and the same driver"
+
+
+@pytest.mark.slow
+def test_an_experiment_runs_on_a_cluster_that_stands(tmp_path: Path, kuberay: KubeRayHere) -> None:
+    _, job = yaml.safe_load_all(tandem("render", slow(tmp_path)).stdout)
+    spec = job["spec"]["rayClusterSpec"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        pod["volumes"] = [volume for volume in pod["volumes"] if "configMap" not in volume]
+    team = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {"name": "team", "namespace": "default"},
+    }
+    kuberay.server.store.put(("rayclusters.ray.io", "default", "team"), team | {"spec": spec})
+    until(lambda: ("default", "team-head-svc") in kuberay.server.proxies)
+    file = slow(tmp_path, epochs=3, cluster="team", retries=0)
+    done = tandem("run", file, "--on", "kuberay")
+    assert done.returncode == 0, done.stderr
+    assert [epoch["epoch"] for epoch in epochs_in(tmp_path)] == [1, 2, 3]
+    assert kuberay.server.store.get(("rayclusters.ray.io", "default", "team")), "it stands on"
+    assert not kuberay.server.store.list("configmaps", "default")
+
+
+@pytest.mark.slow
 def test_a_cluster_deleted_in_the_middle_is_gone_on_with_on_a_new_one(
     tmp_path: Path, kuberay: KubeRayHere
 ) -> None:

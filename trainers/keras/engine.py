@@ -23,6 +23,7 @@ from trainers.contract import State, Steps, Task
 from trainers.initial import Weights, initial_weights
 from trainers.keras.models import build_model, get_weights, named_variables, set_weights
 from trainers.keras.optimizers import build_optimizer, get_slots
+from trainers.keras.product import product_of
 
 
 class Runtime:
@@ -192,6 +193,11 @@ class KerasEngine:
     def weights(self) -> Weights:
         """A built-in model's weights by neutral name."""
         return get_weights(self._model)
+
+    def product(self) -> keras.Model:
+        """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
+        with self._averaged():
+            return product_of(self._model, self._task.inputs, self._task.image_shape)
 
     def neutral_state(self) -> Weights:
         """Weights and the optimizer's slots, `<weight>#<slot>`, for `TorchEngine.load_neutral_state`."""

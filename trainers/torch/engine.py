@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,7 @@ from trainers.initial import Weights, initial_weights
 from trainers.torch.batch_norm import synchronize
 from trainers.torch.models import build_model, get_gradients, get_weights, set_weights, to_torch_layout
 from trainers.torch.optimizers import build_optimizer, decay_weights, set_slots
+from trainers.torch.product import Product
 
 
 class Runtime:
@@ -151,6 +153,12 @@ class TorchEngine:
     def weights(self) -> Weights:
         """A built-in model's weights by neutral name."""
         return get_weights(self._module)
+
+    def product(self) -> torch.nn.Module:
+        """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
+        with self._averaged():
+            module = copy.deepcopy(self._module)
+        return Product(module, self._scale, self._offset, self._kernel, self._task.inputs.stride).cpu().eval()
 
     def load_neutral_state(self, state: Weights) -> None:
         """Take over what `KerasEngine.neutral_state` gave: weights and the optimizer's slots."""

@@ -78,13 +78,26 @@ class Operator:
 
     def _run(self) -> None:
         while not self._over.wait(_TICK_SECONDS):
-            for job in self._store.list("rayjobs.ray.io", None):
+            clusters = self._store.list("rayclusters.ray.io", None)
+            standing = [found for found in clusters if not found["metadata"].get("ownerReferences")]
+            work = [(self._stand, cluster) for cluster in standing]
+            work += [(self._reconcile, job) for job in self._store.list("rayjobs.ray.io", None)]
+            for reconcile, found in work:
                 try:
-                    self._reconcile(job)
+                    reconcile(found)
                 except (requests.RequestException, OSError):
                     continue  # Ray is on its way up or down: at the next look
                 except Exception as error:  # shown by the fixture at its end
                     self.failures.append(error)
+
+    def _stand(self, cluster: Manifest) -> None:
+        """Keep a RayCluster up that belongs to no job."""
+        namespace, name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
+        if name not in self._clusters:
+            self._store.update(_cluster_key(cluster), lambda found: found.setdefault("status", {}))
+            self._populate(cluster)
+        elif self._are_ready(namespace, name, self._clusters[name]):
+            self._server.proxies[namespace, f"{name}-head-svc"] = self._clusters[name].dashboard
 
     def _reconcile(self, job: Manifest) -> None:
         status = job.get("status") or {}
@@ -156,6 +169,12 @@ class Operator:
                 "status": {"conditions": [_condition("HeadPodReady", "False", "ContainersNotReady")]},
             },
         )
+        self._populate(made)
+        self._event("RayJob", job, "Normal", "CreatedRayCluster", f"Created RayCluster {namespace}/{cluster}")
+
+    def _populate(self, made: Manifest) -> None:
+        """Give a RayCluster its Secret, service and pods."""
+        namespace, cluster, spec = made["metadata"]["namespace"], made["metadata"]["name"], made["spec"]
         token = secrets.token_hex(16)
         self._own(
             made,
@@ -172,7 +191,6 @@ class Operator:
         for group, described, count in groups:
             for _ in range(count):
                 self._make_pod(made, group, described)
-        self._event("RayJob", job, "Normal", "CreatedRayCluster", f"Created RayCluster {namespace}/{cluster}")
         environment = self._environment(namespace, described=spec["headGroupSpec"])
         if not any(_is_stuck(pod) for pod in self._pods(namespace, cluster)):
             self._clusters[cluster] = RayNodes(token, environment)
@@ -479,6 +497,10 @@ class Operator:
     def _change(self, job: Manifest, change: Any) -> None:
         with contextlib.suppress(KeyError):
             self._store.update(_key(job), change)
+
+
+def _cluster_key(cluster: Manifest) -> Key:
+    return "rayclusters.ray.io", cluster["metadata"]["namespace"], cluster["metadata"]["name"]
 
 
 def _key(job: Manifest) -> Key:

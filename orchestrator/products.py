@@ -1,0 +1,223 @@
+"""The winner of an experiment as a model that others can use: weights, preprocessing, class names, and a card.
+
+Each framework saves and loads in a process of its own: the two do not live in one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator import compare, spec
+from orchestrator.compare import ArmSummary, Comparison, RunSummary
+from orchestrator.records import ExperimentRecords, Storage
+from orchestrator.report.writers import percent
+from orchestrator.worker import make_task
+from trainers.data import open_dataset
+from trainers.data.sources import Encoded, Split, decode
+from trainers.errors import InputError, TandemError
+
+DESCRIPTION = "tandem-model.json"
+_CARD = """# {experiment}: {arm}
+
+{framework}, `{model}`, {parameters:,} trainable weights, trained by tandem.
+
+| | |
+|---|---|
+| classes | {classes} |
+| input | uint8 pixels [n, {height}, {width}, {channels}]; the preprocessing is in the model |
+| output | probabilities, in the order of the classes |
+| test accuracy of this run | {accuracy:.2%} on {test_images:,} images |
+| test accuracy of the arm | {arm_accuracy} over {seeds} seeds, with the 95 % interval |
+| trained on | {train_images:,} images, data fingerprint `{fingerprint}` |
+| recipe | {recipe} |
+| run | `{run}`, seed {seed} |
+
+{answer}
+
+The run was chosen among the arm's seeds by its validation accuracy, never by the test images. What the data lacks, the
+model has not learned: it gives one of the classes above to any picture.
+
+Try it: `tandem predict DIRECTORY picture.jpg`
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a model says of one picture."""
+
+    image: str
+    label: str
+    probability: float
+
+
+def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> list[str]:
+    """Write the model of an experiment's best arm, or of one by name; returns the names of the files.
+
+    Raises:
+        InputError: there is no such arm, it has no finished run, or its checkpoint or data are gone.
+        TandemError: the framework cannot save it.
+    """
+    comparison = compare.analyse(records)
+    chosen = _arm(comparison, arm)
+    run = _run(chosen)
+    directory.mkdir(parents=True, exist_ok=True)
+    module_path = str(records.document()["module_path"])
+    _in_process("save", records.storage.url, run.id, str(directory), module_path=module_path)
+    files = sorted(file.name for file in directory.iterdir() if file.name.startswith("model."))
+    data = comparison.document["data"]
+    assert run.result is not None
+    description = {
+        "schema": 1,
+        "experiment": comparison.name,
+        "arm": chosen.name,
+        "framework": chosen.framework,
+        "run": run.id,
+        "class_names": data["class_names"],
+        "image_shape": data["image_shape"],
+        "test_accuracy": run.result["test_accuracy"],
+        "recipe": chosen.recipe,
+        "data_fingerprint": data["fingerprint"],
+        "files": files,
+    }
+    (directory / DESCRIPTION).write_text(json.dumps(description, indent=1))
+    (directory / "README.md").write_text(_card(comparison, chosen, run))
+    return [*files, DESCRIPTION, "README.md"]
+
+
+def predict(directory: Path, images: list[Path]) -> list[Answer]:
+    """What a saved model says of picture files, resized to what it was trained on.
+
+    Raises:
+        InputError: there is no model, or a picture cannot be read.
+    """
+    try:
+        description = json.loads((directory / DESCRIPTION).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{directory} holds no model of tandem's; give a directory that tandem model wrote"
+        ) from error
+    missing = [str(image) for image in images if not image.is_file()]
+    if missing:
+        raise InputError(f"{', '.join(missing)}: there is no such file")
+    height, _, channels = description["image_shape"]
+    encoded = [Encoded(str(image), image.read_bytes) for image in images]
+    pixels = decode(Split(encoded, np.zeros(len(images), np.int64)), size=height, where="given")
+    if channels != pixels.shape[-1]:
+        grey = pixels.mean(axis=-1, keepdims=True).astype(np.uint8)
+        pixels = grey if channels == 1 else np.repeat(grey, channels, axis=-1)
+    with tempfile.TemporaryDirectory() as scratch:
+        np.save(Path(scratch) / "images.npy", pixels)
+        _in_process("predict", str(directory), scratch, module_path=str(directory))
+        probabilities = np.load(Path(scratch) / "probabilities.npy", allow_pickle=False)
+    names = description["class_names"]
+    return [
+        Answer(str(image), names[int(row.argmax())], float(row.max()))
+        for image, row in zip(images, probabilities, strict=True)
+    ]
+
+
+def _arm(comparison: Comparison, name: str | None) -> ArmSummary:
+    done = [arm for arm in comparison.arms if arm.accuracy is not None]
+    if name is not None:
+        done = [arm for arm in done if arm.name == name]
+    if not done:
+        raise InputError(
+            f"{'no arm' if name is None else f'arm {name!r}'} has a finished run to take a model from"
+        )
+    return max(done, key=lambda arm: arm.accuracy.mean if arm.accuracy else 0.0)
+
+
+def _run(arm: ArmSummary) -> RunSummary:
+    """The seed with the best validation accuracy; without a validation split, the first."""
+    return max(arm.done, key=lambda run: run.epochs[-1]["validation_accuracy"] or 0.0)
+
+
+def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
+    data = comparison.document["data"]
+    height, width, channels = data["image_shape"]
+    assert run.result is not None
+    recipe = "; ".join(
+        f"{key.replace('_', ' ')} {compare.describe_value(arm.recipe[key])}" for key in arm.recipe
+    )
+    return _CARD.format(
+        experiment=comparison.name,
+        arm=arm.name,
+        framework={"keras": "Keras", "torch": "PyTorch"}[arm.framework],
+        model=arm.recipe["model"],
+        parameters=arm.parameters or 0,
+        classes=", ".join(data["class_names"]),
+        height=height,
+        width=width,
+        channels=channels,
+        accuracy=run.result["test_accuracy"],
+        test_images=data["test_images"],
+        arm_accuracy=percent(arm.accuracy),
+        seeds=len(arm.done),
+        train_images=data["train_images"],
+        fingerprint=data["fingerprint"][:16],
+        recipe=recipe,
+        run=run.id,
+        seed=run.seed,
+        answer=comparison.answer,
+    )
+
+
+def _in_process(action: str, *arguments: str, module_path: str) -> None:
+    """Run a part of this module in a process of its own.
+
+    Raises:
+        TandemError: it failed; says how.
+    """
+    path = os.pathsep.join(filter(None, [module_path, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.products", action, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise TandemError(
+            f"the model cannot be {action.removesuffix('e')}ed: {lines[-1] if lines else 'no word'}"
+        )
+
+
+def _save_here(results: str, run_id: str, directory: str) -> None:
+    records = ExperimentRecords(Storage(results))
+    experiment = spec.from_json(records.document()["experiment"])
+    entry = next(run for run in records.document()["runs"] if run["id"] == run_id)
+    state = records.run(run_id).position().state
+    if state is None:
+        raise InputError(f"{run_id} has no checkpoint left to take a model from")
+    dataset = open_dataset(experiment.data)
+    recipe = experiment.arms[entry["arm"]].recipe()
+    framework: Any = importlib.import_module(f"trainers.{entry['framework']}.engine")
+    product: Any = importlib.import_module(f"trainers.{entry['framework']}.product")
+    task = make_task(dataset, recipe, seed=entry["seed"], rank=0, world_size=1)
+    engine = framework.Runtime(threads=1, use_gpu=False).engine(task)
+    engine.load_state(state)
+    product.save(engine.product(), Path(directory), dataset.image_shape)
+
+
+def _predict_here(directory: str, scratch: str) -> None:
+    description = json.loads((Path(directory) / DESCRIPTION).read_text())
+    product: Any = importlib.import_module(f"trainers.{description['framework']}.product")
+    images = np.load(Path(scratch) / "images.npy", allow_pickle=False)
+    np.save(Path(scratch) / "probabilities.npy", product.load(Path(directory))(images))
+
+
+if __name__ == "__main__":
+    actions: dict[str, Callable[..., None]] = {"save": _save_here, "predict": _predict_here}
+    actions[sys.argv[1]](*sys.argv[2:])

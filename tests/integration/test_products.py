@@ -1,0 +1,86 @@
+"""A trained model leaves its experiment and gives the same answers elsewhere, in both frameworks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator import spec
+from orchestrator.records import ExperimentRecords, Storage
+from tests.conftest import tandem
+from trainers.data import open_dataset
+
+EXPERIMENT = """
+name: digits
+data: {{source: digits}}
+defaults:
+  model: lenet5
+  epochs: 3
+  seeds: [0, 1]
+  optimizer: {{name: adamw, learning_rate: 0.003}}
+  weight_average: 0.9
+  whitening: {{patch: 2}}
+arms:
+  keras: {{framework: keras}}
+  torch: {{framework: torch}}
+storage: {storage}
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("products")
+    file = root / "experiment.yaml"
+    file.write_text(EXPERIMENT.format(storage=root))
+    done = tandem("run", file)
+    assert done.returncode == 0, done.stderr
+    return root / "digits"
+
+
+@pytest.mark.parametrize("arm", ["keras", "torch"])
+def test_the_saved_model_answers_as_the_run_did(trained: Path, tmp_path: Path, arm: str) -> None:
+    saved = tandem("model", trained, tmp_path / "model", "--arm", arm)
+    assert saved.returncode == 0, saved.stderr
+    described = json.loads((tmp_path / "model/tandem-model.json").read_text())
+    assert described["framework"] == arm
+    card = (tmp_path / "model/README.md").read_text()
+    assert "test accuracy of this run" in card and "lenet5" in card
+
+    dataset = open_dataset(spec.load(trained.parent / "experiment.yaml").data)
+    run = ExperimentRecords(Storage(str(trained))).run(described["run"])
+    predictions = run.predictions()
+    assert predictions is not None
+    files = []
+    for place in range(40):
+        files.append(tmp_path / f"{place}.png")
+        Image.fromarray(np.asarray(dataset.test_images[place])[..., 0]).save(files[-1])
+    told = tandem("predict", tmp_path / "model", *files, "--json")
+    assert told.returncode == 0, told.stderr
+    answers = json.loads(told.stdout)
+    names = described["class_names"]
+    assert [answer["label"] for answer in answers] == [names[label] for label in predictions["answers"][:40]]
+    probabilities = [answer["probability"] for answer in answers]
+    assert probabilities == pytest.approx(predictions["confidences"][:40].tolist(), abs=1e-4)
+
+
+def test_the_best_arm_is_taken_and_what_is_wrong_is_one_sentence(trained: Path, tmp_path: Path) -> None:
+    saved = tandem("model", trained, tmp_path / "best")
+    assert saved.returncode == 0, saved.stderr
+    results = json.loads((trained / "report/results.json").read_text())
+    best = max(results["arms"], key=lambda arm: arm["test_accuracy"]["mean"])
+    assert json.loads((tmp_path / "best/tandem-model.json").read_text())["arm"] == best["name"]
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    for wrong, words in [
+        (tandem("model", trained, tmp_path / "x", "--arm", "jax"), "arm 'jax' has a finished run"),
+        (tandem("predict", tmp_path, text), "holds no model of tandem's"),
+        (tandem("predict", tmp_path / "best", tmp_path / "none.png"), "there is no such file"),
+        (tandem("predict", tmp_path / "best", text), "cannot be decoded"),
+    ]:
+        assert wrong.returncode == 2 and words in wrong.stderr and "Traceback" not in wrong.stderr, (
+            wrong.stderr
+        )

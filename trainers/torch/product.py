@@ -1,0 +1,69 @@
+"""A trained PyTorch model for use elsewhere: with its preprocessing, in PyTorch's own format, and ONNX where it can be.
+
+Twin of `trainers/keras/product.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FILE = "model.pt2"
+
+
+class Product(nn.Module):
+    """From uint8 pixels [n, height, width, channels] to probabilities, float32 [n, num_classes]."""
+
+    def __init__(
+        self, module: nn.Module, scale: Tensor, offset: Tensor, kernel: Tensor | None, stride: int
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.register_buffer("scale", scale)
+        self.register_buffer("offset", offset)
+        self.register_buffer("kernel", kernel)
+        self.stride = stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.addcmul(self.offset, images.permute(0, 3, 1, 2).float(), self.scale)
+        if self.kernel is not None:
+            x = F.relu(F.conv2d(x, self.kernel, stride=self.stride))
+        return F.softmax(self.module(x).float(), dim=1)
+
+
+def save(product: Product, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:
+    """Write a model as `torch.export` has it; returns the names of the files.
+
+    Args:
+        product: from an engine.
+        directory: where to.
+        image_shape: height, width, channels.
+    """
+    example = torch.zeros((2, *image_shape), dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1)
+    exported = torch.export.export(product, (example,), dynamic_shapes={"images": {0: batch}})
+    torch.export.save(exported, directory / FILE)
+    written = [FILE]
+    if find_spec("onnxscript") is not None:
+        torch.onnx.export(
+            product, (example,), directory / "model.onnx", dynamic_shapes={"images": {0: batch}}, dynamo=True
+        )
+        written.append("model.onnx")
+    return written
+
+
+def load(directory: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A saved model as a function from uint8 images to probabilities."""
+    module = torch.export.load(directory / FILE).module()
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(module(torch.from_numpy(images)))
+
+    return predict
