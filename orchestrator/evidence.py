@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -115,7 +114,7 @@ def _paired(differences: list[float], seeds: list[int], margin: float) -> Eviden
         equivalence_p=float(DescrStatsW(differences).ttost_mean(-margin, margin)[0])
         if varies
         else float(abs(gap.mean) >= margin),
-        seeds_needed=_seeds_needed(TTestPower(), effect, p_value, len(seeds)),
+        seeds_needed=_seeds_needed(TTestPower().power, effect, p_value, len(seeds)),
     )
 
 
@@ -141,7 +140,7 @@ def _unpaired(one: list[float], two: list[float], margin: float) -> Evidence:
         p_value=p_value,
         effect_size=effect,
         equivalence_p=equivalence,
-        seeds_needed=_seeds_needed(TTestIndPower(), effect, p_value, min(len(one), len(two))),
+        seeds_needed=_seeds_needed(TTestIndPower().power, effect, p_value, min(len(one), len(two))),
     )
 
 
@@ -155,19 +154,23 @@ def _bootstrap(values: list[float]) -> Interval | None:
     return None if math.isnan(low) else Interval(float(np.mean(values)), low, high)
 
 
-def _seeds_needed(test: object, effect: float | None, p_value: float | None, seeds: int) -> int | None:
+def _seeds_needed(
+    power: Callable[[float, float, float], float], effect: float | None, p_value: float | None, seeds: int
+) -> int | None:
+    """Where a test's power, given effect, seeds and alpha, reaches 80 %."""
     if effect is None or p_value is None or p_value < ALPHA:
         return None
-    # The normal approximation from below: for smaller effects the search is slow and would find too many.
-    if abs(effect) * math.sqrt(_MOST_SEEDS) < stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER):
+
+    def missing(number: float) -> float:
+        reached = power(abs(effect), number, ALPHA)
+        return POWER - (1.0 if math.isnan(reached) else reached)  # no number is given where it is nearly 1
+
+    if missing(_MOST_SEEDS) > 0:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a search that does not converge; its answer is then no number
-        found = test.solve_power(effect_size=abs(effect), alpha=ALPHA, power=POWER)  # type: ignore[attr-defined]
-    number = float(np.ravel(found)[0])
-    if not math.isfinite(number) or number > _MOST_SEEDS:
-        return None
-    return max(math.ceil(number), seeds + 1)
+    least = seeds + 1
+    return (
+        least if missing(least) <= 0 else math.ceil(optimize.brentq(missing, least, _MOST_SEEDS, xtol=1e-3))
+    )
 
 
 def holm(p_values: list[float | None]) -> list[float | None]:

@@ -22,7 +22,7 @@ FILES_VARIABLE = "TANDEM_FILES"
 """Holds the files as JSON where there is no directory to ship them in."""
 _PACKAGES = ("orchestrator", "trainers")
 _CODE = Path(__file__).resolve().parents[2]
-_SUFFIXES = {".py", ".html"}
+_SUFFIXES = {".py", ".html", ".js"}
 _LARGEST_BYTES = 20 << 20
 _NIGHTLY_NAME_PART = 18
 _NAME_PART = 28

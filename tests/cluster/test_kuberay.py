@@ -202,6 +202,7 @@ def stored() -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_start_says_why(tmp_path: Path, kuberay: KubeRayHere) -> None:
     node = {
         "apiVersion": "v1",

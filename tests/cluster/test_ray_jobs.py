@@ -133,7 +133,7 @@ def test_only_code_is_shipped(tmp_path: Path) -> None:
         top = {path.name for path in directory.iterdir()}
         assert top == {"orchestrator", "trainers", "slow.py", EXPERIMENT_FILE}
         suffixes = {path.suffix for path in directory.rglob("*") if path.is_file()}
-        assert suffixes <= {".py", ".html", ".json"}
+        assert suffixes <= {".py", ".html", ".js", ".json"}
         size = sum(path.stat().st_size for path in directory.rglob("*"))
     assert size < 2 << 20
     other = Package(

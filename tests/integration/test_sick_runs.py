@@ -140,6 +140,7 @@ def test_a_diverging_run_is_stopped_before_its_time(
     )
 
 
+@pytest.mark.slow
 def test_a_hung_worker_is_replaced(tmp_path: Path, sick: Callable[..., Path]) -> None:
     finished = tandem("run", sick("model: 'sick_models:hanging'", workers=2, hang_seconds=8))
     assert finished.returncode == 0, finished.stderr

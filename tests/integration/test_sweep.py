@@ -49,6 +49,7 @@ def ended(root: Path) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_both_frameworks_from_a_file_to_a_report_of_winners(
     tmp_path: Path, experiment_file: Callable[[str], Path]
 ) -> None:
