@@ -214,16 +214,22 @@ def fetch(
 def run_on(address: str, namespace: str | None, shipped: Package, as_json: bool) -> None:
     """Submit, follow the log to the end, and tell the outcome; Ctrl-C leaves the job running."""
     from orchestrator.clusters.base import JobState, open_cluster
-    from orchestrator.records import ExperimentRecords, Storage
 
     cluster = open_cluster(address, namespace=namespace)
     job = cluster.submit(shipped)
-    typer.echo(f"job {job.id} on {address}", err=True)
+    settings = shipped.experiment.kubernetes
+    within = namespace or (
+        settings.namespace if settings is not None and address.startswith("kuberay") else None
+    )
+    where = f"--on {address}" + (f" -n {within}" if within else "")
+    typer.echo(f"job {job.id} {where}", err=True)
     try:
         for line in cluster.log(job.id, follow=True):
             typer.echo(line, err=True)
     except KeyboardInterrupt:
-        typer.echo(f"the job goes on; tandem logs {job.id} -f --on {address}, or tandem cancel", err=True)
+        typer.echo(
+            f"the job goes on; tandem logs {job.id} -f {where}, or tandem cancel {job.id} {where}", err=True
+        )
         raise typer.Exit(130) from None
     try:
         job = cluster.job(job.id)
@@ -231,18 +237,26 @@ def run_on(address: str, namespace: str | None, shipped: Package, as_json: bool)
         raise TandemError(f"job {job.id} was deleted; submitting it again goes on from its records") from None
     if job.state is JobState.STOPPED:
         raise TandemError(f"job {job.id} was stopped; submitting it again goes on from its records")
-    records = ExperimentRecords(Storage(job.results))
-    results = records.storage.read("report/results.json")
-    if results is None:
-        findings = cluster.findings(job.id)
-        if job.state is JobState.SUCCEEDED:
-            typer.echo(f"results: {job.results}, which cannot be read from here", err=True)
-            return
-        raise TandemError(str(findings[0]) if findings else f"job {job.id} {job.state}: {job.message}")
-    if as_json:
+    results = _results(job)
+    if as_json and results is not None:
         typer.echo(results.decode())
     if job.state is JobState.FAILED:
-        raise typer.Exit(1)
+        told = [finding for finding in cluster.findings(job.id) if finding.cause != "driver-failed"]
+        if told or results is None:
+            raise TandemError(str(told[0]) if told else f"job {job.id} {job.state}: {job.message}")
+        raise typer.Exit(1)  # runs failed, and the log says which
+    if results is None:
+        typer.echo(f"results: {job.results}, which cannot be read from here", err=True)
+
+
+def _results(job: Job) -> bytes | None:
+    """The comparison that a job's driver made, where its storage can be read from here."""
+    from orchestrator.records import Storage, StorageError
+
+    try:
+        return Storage(job.results).read("report/results.json")
+    except StorageError:
+        return None
 
 
 def _kept_logs(results: str) -> None:

@@ -79,6 +79,7 @@ def write(records: ExperimentRecords) -> Comparison:
     storage.write_json("results.json", comparison.to_json())
     storage.write("results.csv", _runs_csv(comparison).encode())
     storage.write("epochs.csv", comparison.epochs_frame().to_csv(index=False).encode())
+    storage.write("epochs.parquet", comparison.epochs_frame().to_parquet(index=False))
     storage.write("report.md", _markdown(comparison, pictures).encode())
     curves = {
         f"{measure} by epoch": figures.readings(pictures["learning"][f"{measure}-by-epoch"], measure)

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator import report
 from orchestrator.records import ExperimentRecords
+from tests.conftest import ROOT
 from tests.unit.synthetic import make_records
 
 
@@ -152,3 +153,30 @@ def test_runs_without_validation_show_training_curves(tmp_path: Path) -> None:
     comparison = report.write(records)
     assert any("no validation split" in note for note in comparison.notes)
     Page(read(records, "report.html"))
+
+
+def test_results_keep_to_their_published_schema(records: ExperimentRecords, tmp_path: Path) -> None:
+    import jsonschema
+
+    from tests.unit.test_attribution import recorded
+
+    published = json.loads((ROOT / "docs" / "results.schema.json").read_text())
+    validator = jsonschema.Draft202012Validator(published)
+    for made in (records, recorded(tmp_path)):
+        report.write(made)
+        validator.validate(json.loads(read(made, "results.json")))
+    torn = json.loads(read(records, "results.json"))
+    del torn["arms"][0]["runs"][0]["state"]
+    assert not validator.is_valid(torn)
+
+
+def test_a_report_made_again_is_the_same_to_the_byte(records: ExperimentRecords) -> None:
+    report.write(records)
+    first = {
+        path: path.read_bytes()
+        for path in (Path(records.storage.url) / "report").rglob("*")
+        if path.is_file()
+    }
+    report.write(records)
+    assert len(first) > 10
+    assert all(path.read_bytes() == content for path, content in first.items())
