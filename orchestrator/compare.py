@@ -508,7 +508,8 @@ def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) ->
             ends = sorted((sign * pair.gap.low * 100, sign * pair.gap.high * 100))
             bounds = f"(95 % interval {ends[0]:+.2f} to {ends[1]:+.2f})"
             if pair.equivalent:
-                within = f"within {pair.margin * 100:g} points"
+                margin = round(pair.margin * 100, 6)
+                within = f"within {margin:g} point{'' if margin == 1 else 's'}"
                 lead = f"{first.name} and {second.name} are equally accurate {within}, {scores}"
                 proof = f"a gap of {points} over {how} proves it {bounds}"
             else:

@@ -243,7 +243,7 @@ def evidences(comparison: Comparison) -> list[dict[str, str]]:
                 "bootstrap": "–" if found.bootstrap is None else _points(found.bootstrap),
                 "p": _p(pair.adjusted_p),
                 "effect": "–" if found.effect_size is None else f"{found.effect_size:+.2f}",
-                f"same within {pair.margin * 100:g}": _p(found.equivalence_p),
+                f"same within {round(pair.margin * 100, 6):g}": _p(found.equivalence_p),
                 "McNemar": "–"
                 if only is None
                 else f"{only.only_first} against {only.only_second}, p {_p(only.p_value)}",
