@@ -23,7 +23,8 @@ EXPERIMENT = {
     "storage": "/data/results",
     "kubernetes": {
         "image": "registry.example/tandem:1",
-        "workers": [{"min": 1, "max": 1}],
+        "head": {"cpus": 1, "memory_gib": 1},
+        "workers": [{"min": 1, "max": 1, "cpus": 1, "memory_gib": 1}],
         "claims": [{"claim": "results", "path": "/data"}],
         "suspended": True,
     },
@@ -162,11 +163,11 @@ def test_check_tells_what_would_not_fit(plane: ControlPlane, file: Path) -> None
     assert f"namespace {plane.namespace}" in fine.stdout and "takes the experiment's objects" in fine.stdout
     assert plane.ray_jobs() == [], "nothing is made"
     plane.core.create_namespaced_resource_quota(
-        plane.namespace, {"metadata": {"name": "small"}, "spec": {"hard": {"requests.cpu": "3"}}}
+        plane.namespace, {"metadata": {"name": "small"}, "spec": {"hard": {"requests.cpu": "1"}}}
     )
     tight = tandem("check", file, "--on", "kuberay")
     assert tight.returncode == 3
-    assert "quota small leaves 3 of requests.cpu, but the pods need 4" in tight.stderr
+    assert "quota small leaves 1 of requests.cpu, but the pods need 2" in tight.stderr
 
 
 def test_what_is_wrong_is_one_sentence(

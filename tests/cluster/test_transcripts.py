@@ -163,7 +163,7 @@ def states(case: str) -> list[tuple[str | None, str | None]]:
 @pytest.mark.parametrize(
     "case",
     [
-        "ok-http",
+        pytest.param("ok-http", marks=pytest.mark.slow),
         "invalid",
         "unschedulable",
         "image-pull",

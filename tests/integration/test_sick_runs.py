@@ -176,6 +176,7 @@ def test_out_of_memory_names_a_batch_size_that_fits(tmp_path: Path, sick: Callab
     assert failure["given_up"]
 
 
+@pytest.mark.slow
 def test_a_run_resumed_from_the_checkpoint_before_a_torn_one_ends_in_the_same_weights(
     tmp_path: Path, sick: Callable[..., Path]
 ) -> None:

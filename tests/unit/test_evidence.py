@@ -127,6 +127,7 @@ def test_equivalence_is_told_at_its_rate() -> None:
     assert np.mean(alike) > 0.9
 
 
+@pytest.mark.slow
 def test_the_verdict_over_three_arms_has_the_same_rate() -> None:
     """Three arms, so three pairs: with the correction, any false alarm at all stays near 5 %."""
     generator = np.random.default_rng(3)
