@@ -63,7 +63,7 @@ def between(first: ExperimentRecords, second: ExperimentRecords) -> list[Change]
             f"{first.storage.url} and {second.storage.url} share no arm: {', '.join(known)} and "
             f"{', '.join(arm.name for arm in after.arms)}"
         )
-    margin = after.document["experiment"].get("margin", compare.DEFAULT_MARGIN)
+    margin = compare.margin_of(after.document)
     return [_change(old, new, margin=margin) for old, new in shared]
 
 

@@ -23,9 +23,6 @@ from orchestrator.records import ExperimentRecords, Record, RunRecords
 from orchestrator.sweep.analysis import SweepSummary, summarise
 from trainers.contract import FRAMEWORKS
 
-DEFAULT_MARGIN = 0.01
-"""Of experiments recorded before there was one."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSummary:
@@ -144,6 +141,15 @@ class PairComparison:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """An arm's predictions for the test split, each [seeds, n]; `right` is empty where the labels are unknown."""
+
+    answers: np.ndarray
+    confidences: np.ndarray
+    right: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Everything that a report says."""
@@ -159,6 +165,8 @@ class Comparison:
     """How the arms' recipes were found, where they were searched for."""
     attribution: Attribution | None
     """What the gap between two arms is made of, where that was asked."""
+    predictions: dict[str, Predictions]
+    """Of each arm that has them."""
 
     @property
     def failed_runs(self) -> list[RunSummary]:
@@ -243,7 +251,10 @@ def analyse(records: ExperimentRecords) -> Comparison:
         for name, arm in specification["arms"].items()
     ]
     found = _attribution(document, arms)
-    pairs = _pairs(records, arms, found, margin=specification.get("margin", DEFAULT_MARGIN))
+    labels = (records.disagreements() or {}).get("test_labels")
+    read = {arm.name: _predictions(records, arm, labels) for arm in arms}
+    predictions = {arm: kept for arm, kept in read.items() if kept is not None}
+    pairs = _pairs(arms, found, predictions, labels, margin=margin_of(document))
     sweep = summarise(records, document)
     return Comparison(
         name=specification["name"],
@@ -255,7 +266,13 @@ def analyse(records: ExperimentRecords) -> Comparison:
         notes=(sweep.notes if sweep else []) + _notes(document, arms, pairs),
         sweep=sweep,
         attribution=found,
+        predictions=predictions,
     )
+
+
+def margin_of(document: Record) -> float:
+    """Below which an experiment's gaps count as none, also where it was recorded before there was a margin."""
+    return float(document["experiment"].get("margin", spec.DEFAULT_MARGIN))
 
 
 def _attribution(document: Record, arms: list[ArmSummary]) -> Attribution | None:
@@ -284,17 +301,24 @@ def _attribution_json(found: Attribution) -> Record:
 
 
 def _pairs(
-    records: ExperimentRecords, arms: list[ArmSummary], found: Attribution | None, *, margin: float
+    arms: list[ArmSummary],
+    found: Attribution | None,
+    predictions: dict[str, Predictions],
+    labels: np.ndarray | None,
+    *,
+    margin: float,
 ) -> list[PairComparison]:
     """Every two arms; of an attribution only the two that it is about."""
     if found is not None:
         arms = [arm for arm in arms if arm.name in (found.plan.first, found.plan.second)]
         arms.sort(key=lambda arm: arm.name != found.plan.first)
-    kept = records.disagreements() or {}
-    labels = kept.get("test_labels")
-    answers = {} if labels is None else {arm.name: _answers(records, arm) for arm in arms}
     pairs = [
-        compare_pair(first, second, margin=margin, mcnemar=_mcnemar(answers, first, second, labels))
+        compare_pair(
+            first,
+            second,
+            margin=margin,
+            mcnemar=_mcnemar(predictions.get(first.name), predictions.get(second.name), labels),
+        )
         for first, second in itertools.combinations(arms, 2)
     ]
     corrected = evidence.holm([pair.evidence.p_value if pair.evidence else None for pair in pairs])
@@ -303,20 +327,24 @@ def _pairs(
     ]
 
 
-def _answers(records: ExperimentRecords, arm: ArmSummary) -> np.ndarray | None:
-    """Int [seeds, n] answers to the test images; None where a run's are missing."""
-    predictions = [records.run(run.id).predictions() for run in arm.done]
-    given = [prediction["answers"] for prediction in predictions if prediction is not None]
-    return np.stack(given) if given and len({len(answers) for answers in given}) == 1 else None
-
-
-def _mcnemar(
-    answers: dict[str, np.ndarray | None], first: ArmSummary, second: ArmSummary, labels: np.ndarray | None
-) -> McNemar | None:
-    one, two = answers.get(first.name), answers.get(second.name)
-    if one is None or two is None or labels is None or not one.shape[1] == two.shape[1] == len(labels):
+def _predictions(
+    records: ExperimentRecords, arm: ArmSummary, labels: np.ndarray | None
+) -> Predictions | None:
+    """An arm's predictions; None where there are none, or not for the same images."""
+    kept = [records.run(run.id).predictions() for run in arm.done]
+    given = [prediction for prediction in kept if prediction is not None]
+    if len({len(prediction["answers"]) for prediction in given}) != 1:
         return None
-    return evidence.mcnemar(one, two, labels)
+    answers = np.stack([prediction["answers"] for prediction in given])
+    confidences = np.stack([prediction["confidences"] for prediction in given])
+    known = labels is not None and answers.shape[1] == len(labels)
+    return Predictions(answers, confidences, answers == labels if known else np.empty(0))
+
+
+def _mcnemar(one: Predictions | None, two: Predictions | None, labels: np.ndarray | None) -> McNemar | None:
+    if labels is None or one is None or two is None or not (one.right.size and two.right.size):
+        return None
+    return evidence.mcnemar(one.answers, two.answers, labels)
 
 
 def _by_seed(arm: ArmSummary) -> dict[int, float]:

@@ -113,6 +113,9 @@ class Scale(Block):
         return None if price is None else price * self.max_workers
 
 
+DEFAULT_MARGIN = 0.01
+
+
 class Attribution(Block):
     """Take the gap between two arms apart by what they differ in."""
 
@@ -130,7 +133,9 @@ class Experiment(Block):
     scale: Scale = Scale()
     sweep: Sweep | None = Field(None, description="What `tandem sweep` searches.")
     attribution: Attribution | None = Field(None, description="Whether two arms' gap is taken apart.")
-    margin: float = Field(0.01, gt=0, lt=1, description="Accuracies that differ by less count as the same.")
+    margin: float = Field(
+        DEFAULT_MARGIN, gt=0, lt=1, description="Accuracies that differ by less count as the same."
+    )
     kubernetes: Kubernetes | None = Field(None, description="The cluster that KubeRay makes for it.")
     storage: str = Field(
         "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."

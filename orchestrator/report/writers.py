@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 from orchestrator import attribution, compare, evidence
 from orchestrator.compare import Comparison
@@ -78,22 +77,23 @@ def write(records: ExperimentRecords) -> Comparison:
             storage.write(f"figures/{name}.svg", drawings[name])
     storage.write_json("results.json", comparison.to_json())
     storage.write("results.csv", _runs_csv(comparison).encode())
-    storage.write("epochs.csv", comparison.epochs_frame().to_csv(index=False).encode())
-    storage.write("epochs.parquet", comparison.epochs_frame().to_parquet(index=False))
+    epochs = comparison.epochs_frame()
+    storage.write("epochs.csv", epochs.to_csv(index=False).encode())
+    storage.write("epochs.parquet", epochs.to_parquet(index=False))
     storage.write("report.md", _markdown(comparison, pictures).encode())
     curves = {
         f"{measure} by epoch": figures.readings(pictures["learning"][f"{measure}-by-epoch"], measure)
         for measure in ("accuracy", "loss")
         if f"{measure}-by-epoch" in pictures.get("learning", {})
     }
-    page = _html(comparison, pictures, drawings, searched, curves, _calibration(comparison, records))
+    page = _html(comparison, pictures, drawings, searched, curves)
     storage.write("report.html", page.encode())
     plt.close("all")
     return comparison
 
 
 def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
-    kept, predictions = records.disagreements(), _predictions(comparison, records)
+    kept, predictions = records.disagreements(), comparison.predictions
     answers = {arm: found.answers for arm, found in predictions.items()}
     searched = sweep.best_so_far(comparison.sweep) if comparison.sweep else None
     whole, comparison = comparison, _ends(comparison)
@@ -140,30 +140,6 @@ def _ends(comparison: Comparison) -> Comparison:
         return comparison
     names = (found.plan.first, found.plan.second)
     return dataclasses.replace(comparison, arms=[arm for arm in comparison.arms if arm.name in names])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Predictions:
-    """An arm's predictions for the test split, each [seeds, n]; `right` is empty where the labels are unknown."""
-
-    answers: np.ndarray
-    confidences: np.ndarray
-    right: np.ndarray
-
-
-def _predictions(comparison: Comparison, records: ExperimentRecords) -> dict[str, _Predictions]:
-    labels = (records.disagreements() or {}).get("test_labels")
-    found = {}
-    for arm in comparison.arms:
-        kept = [records.run(run.id).predictions() for run in arm.done]
-        given = [prediction for prediction in kept if prediction is not None]
-        if not given or len({len(prediction["answers"]) for prediction in given}) > 1:
-            continue
-        answers = np.stack([prediction["answers"] for prediction in given])
-        confidences = np.stack([prediction["confidences"] for prediction in given])
-        known = labels is not None and answers.shape[1] == len(labels)
-        found[arm.name] = _Predictions(answers, confidences, answers == labels if known else np.empty(0))
-    return found
 
 
 def _runs_csv(comparison: Comparison) -> str:
@@ -310,10 +286,10 @@ def _descriptions(comparison: Comparison) -> dict[str, str]:
     return {name: "" if found is None else attribution.describe(found.plan, name) for name in names}
 
 
-def _calibration(comparison: Comparison, records: ExperimentRecords) -> dict[str, float]:
+def _calibration(comparison: Comparison) -> dict[str, float]:
     return {
         arm: evidence.calibration_error(found.confidences.ravel(), found.right.ravel())
-        for arm, found in _predictions(comparison, records).items()
+        for arm, found in comparison.predictions.items()
         if found.right.size
     }
 
@@ -342,6 +318,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "evidences": evidences(comparison),
         "attribution": attributed(comparison),
         "attribution_note": _attribution_note(comparison),
+        "calibration": _calibration(comparison),
         "script": (Path(__file__).parent / "page.js").read_text(),
         "percent": percent,
         "whole": whole,
@@ -363,7 +340,6 @@ def _html(
     drawings: dict[str, bytes],
     searched: SweepPictures | None,
     curves: dict[str, dict[str, Any] | None],
-    calibration: dict[str, float],
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -392,7 +368,7 @@ def _html(
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # arms stay in their order
     return environment.get_template("page.html").render(
-        _context(comparison), sections=sections, searched=searched, calibration=calibration
+        _context(comparison), sections=sections, searched=searched
     )
 
 
