@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,9 +22,7 @@ def examine() -> list[Finding]:
 
 def _packages() -> Iterator[Finding]:
     for package in _PACKAGES:
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+        if environment.version(package) is None:
             yield Finding("package-missing", f"{package} is not installed", f"pip install {package}")
 
 

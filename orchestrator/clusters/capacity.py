@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.clusters.diagnosis import Finding, Manifest, amount
+from orchestrator.clusters.diagnosis import Finding, amount
 from orchestrator.clusters.kubernetes_spec import Kubernetes, Pod, resources
+from orchestrator.clusters.objects import Manifest, status_of
 
 _QUOTA_PREFIXES = ("requests.", "limits.", "")
 
@@ -38,7 +39,7 @@ def _on_nodes(settings: Kubernetes, nodes: list[Manifest]) -> Iterator[Finding]:
 
 
 def _allocatable(node: Manifest, resource: str) -> str:
-    return str(node.get("status", {}).get("allocatable", {}).get(resource, "0"))
+    return str(status_of(node).get("allocatable", {}).get(resource, "0"))
 
 
 def _in_quotas(settings: Kubernetes, quotas: list[Manifest]) -> Iterator[Finding]:
@@ -47,8 +48,8 @@ def _in_quotas(settings: Kubernetes, quotas: list[Manifest]) -> Iterator[Finding
         for resource, asked in resources(pod)["requests"].items():
             needed[resource] = needed.get(resource, 0) + count * amount(asked)
     for quota in quotas:
-        hard = quota.get("status", {}).get("hard") or quota.get("spec", {}).get("hard", {})
-        used = quota.get("status", {}).get("used", {})
+        hard = status_of(quota).get("hard") or quota.get("spec", {}).get("hard", {})
+        used = status_of(quota).get("used", {})
         for resource, wanted in needed.items():
             for limit in (prefix + resource for prefix in _QUOTA_PREFIXES):
                 left = (

@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
-Manifest = dict[str, Any]
+from orchestrator.clusters.objects import Manifest, seconds_of, status_of
 
 _OPERATOR_SECONDS = 30.0
 _SILENT_SECONDS = 60.0
@@ -48,7 +47,6 @@ class Facts:
     events: list[Manifest] = dataclasses.field(default_factory=list)
     """About any of these."""
     nodes: list[Manifest] = dataclasses.field(default_factory=list)
-    quotas: list[Manifest] = dataclasses.field(default_factory=list)
     workloads: list[Manifest] = dataclasses.field(default_factory=list)
     """Kueue's, for this job."""
     missing_rights: list[str] = dataclasses.field(default_factory=list)
@@ -85,9 +83,9 @@ def _access(facts: Facts) -> Iterator[Finding]:
 
 def _operator(facts: Facts) -> Iterator[Finding]:
     job = facts.job
-    if job is None or _status(job) or _spec(job).get("suspend"):
+    if job is None or status_of(job) or _spec(job).get("suspend"):
         return
-    if facts.now - _seconds(job["metadata"].get("creationTimestamp")) > _OPERATOR_SECONDS:
+    if facts.now - (seconds_of(job["metadata"].get("creationTimestamp")) or 0.0) > _OPERATOR_SECONDS:
         yield Finding(
             "operator-missing",
             f"no KubeRay operator has taken {job['metadata']['name']} up",
@@ -97,7 +95,7 @@ def _operator(facts: Facts) -> Iterator[Finding]:
 
 
 def _validation(facts: Facts) -> Iterator[Finding]:
-    status = _status(facts.job)
+    status = status_of(facts.job)
     if status.get("jobDeploymentStatus") == "ValidationFailed":
         yield Finding(
             "invalid",
@@ -114,7 +112,7 @@ def _validation(facts: Facts) -> Iterator[Finding]:
 
 def _queues(facts: Facts) -> Iterator[Finding]:
     for workload in facts.workloads:
-        for condition in _status(workload).get("conditions", []):
+        for condition in status_of(workload).get("conditions", []):
             message = _line(condition.get("message"))
             if condition["type"] == "Evicted" and condition["status"] == "True":
                 yield Finding(
@@ -148,7 +146,7 @@ def _suspension(facts: Facts) -> Iterator[Finding]:
     job = facts.job
     if job is None or facts.workloads:
         return
-    if not _spec(job).get("suspend") and _status(job).get("jobDeploymentStatus") != "Suspended":
+    if not _spec(job).get("suspend") and status_of(job).get("jobDeploymentStatus") != "Suspended":
         return
     name, labels = job["metadata"]["name"], job["metadata"].get("labels") or {}
     queue = labels.get("kueue.x-k8s.io/queue-name")
@@ -217,7 +215,7 @@ def _missing_account(facts: Facts, message: str) -> Finding:
 
 def _scheduling(facts: Facts) -> Iterator[Finding]:
     for pod in facts.pods:
-        for condition in _status(pod).get("conditions") or []:
+        for condition in status_of(pod).get("conditions") or []:
             if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
                 yield _unschedulable(facts, pod, str(condition.get("message", "")))
                 break
@@ -262,7 +260,7 @@ def _unschedulable(facts: Facts, pod: Manifest, message: str) -> Finding:
 
 def _short_of(facts: Facts, resource: str, asked: dict[str, str]) -> str:
     wanted = f" {asked[resource]} asked" if resource in asked else ""
-    amounts = [str(_status(node).get("allocatable", {}).get(resource, "0")) for node in facts.nodes]
+    amounts = [str(status_of(node).get("allocatable", {}).get(resource, "0")) for node in facts.nodes]
     largest = max(amounts, key=amount, default=None)
     has = "" if largest is None else f", the largest node has {largest}"
     return (
@@ -359,7 +357,7 @@ def _out_of_memory(facts: Facts, pod: Manifest, container: str) -> Finding:
 
 def _pods_that_went(facts: Facts) -> Iterator[Finding]:
     for pod in facts.pods:
-        status, name = _status(pod), pod["metadata"]["name"]
+        status, name = status_of(pod), pod["metadata"]["name"]
         if status.get("reason") == "Evicted":
             yield Finding(
                 "evicted",
@@ -401,7 +399,7 @@ def _mounts(facts: Facts) -> Iterator[Finding]:
 
 def _driver(facts: Facts) -> Iterator[Finding]:
     """What the driver itself printed, which the RayJob's message ends with."""
-    status = _status(facts.job)
+    status = status_of(facts.job)
     text = f"{status.get('message') or ''}\n{facts.log}"
     told = re.findall(r"^tandem: (.*)$", text, re.MULTILINE)
     ours = told[-1] if told else ""
@@ -442,7 +440,7 @@ def _driver(facts: Facts) -> Iterator[Finding]:
 
 
 def _silence(facts: Facts) -> Iterator[Finding]:
-    status, silent = _status(facts.job), facts.driver_silent_seconds
+    status, silent = status_of(facts.job), facts.driver_silent_seconds
     if facts.job is None or status.get("jobDeploymentStatus") != "Running":
         return
     name = facts.job["metadata"]["name"]
@@ -455,9 +453,9 @@ def _silence(facts: Facts) -> Iterator[Finding]:
                 again,
             )
         return
-    began = _seconds((facts.cluster or {}).get("metadata", {}).get("creationTimestamp"))
+    began = seconds_of((facts.cluster or {}).get("metadata", {}).get("creationTimestamp"))
     for pod in facts.pods:
-        made = _seconds(pod["metadata"].get("creationTimestamp"))
+        made = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
         if began and _group(pod) == "headgroup" and made - began > _HEAD_SECONDS:
             yield Finding(
                 "head-replaced",
@@ -497,7 +495,7 @@ _REASONS = {
 
 
 def _outcome(facts: Facts) -> Iterator[Finding]:
-    status = _status(facts.job)
+    status = status_of(facts.job)
     if status.get("jobDeploymentStatus") != "Failed":
         return
     reason = str(status.get("reason") or "")
@@ -531,10 +529,6 @@ _RULES = (
 )
 
 
-def _status(manifest: Manifest | None) -> Manifest:
-    return (manifest or {}).get("status") or {}
-
-
 def _spec(manifest: Manifest) -> Manifest:
     return manifest.get("spec") or {}
 
@@ -545,7 +539,7 @@ def _group(pod: Manifest) -> str:
 
 def _containers(facts: Facts) -> Iterator[tuple[Manifest, Manifest]]:
     for pod in facts.pods:
-        status = _status(pod)
+        status = status_of(pod)
         for container in (status.get("initContainerStatuses") or []) + (
             status.get("containerStatuses") or []
         ):
@@ -622,10 +616,6 @@ def amount(quantity: str) -> float:
     if match[2] == "m":
         return float(match[1]) / 1000
     return float(match[1]) * _MEMORY.get(match[2], 1)
-
-
-def _seconds(timestamp: str | None) -> float:
-    return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0
 
 
 def _line(message: Any) -> str:

@@ -6,10 +6,12 @@ storage decide what is done, so a job that is lost is simply submitted again.
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import json
 import re
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, Protocol
 
 from orchestrator import lease
@@ -17,9 +19,10 @@ from orchestrator.clusters import kubernetes_api as api
 from orchestrator.clusters.base import Job, JobState, Level
 from orchestrator.clusters.capacity import shortfalls
 from orchestrator.clusters.diagnosis import Facts, Finding, diagnose
-from orchestrator.clusters.kubernetes_api import KubernetesApi, Manifest
+from orchestrator.clusters.kubernetes_api import KubernetesApi
 from orchestrator.clusters.manifests import EXPERIMENT, JOB, RESULTS, render
-from orchestrator.clusters.package import Package
+from orchestrator.clusters.objects import Manifest, seconds_of, status_of
+from orchestrator.clusters.package import Package, attempt_of
 from orchestrator.driver_log import KeptLog
 from orchestrator.records import Storage, StorageError
 from trainers.errors import ClusterError, InputError
@@ -55,9 +58,9 @@ class KubeRay:
         *_, ray_job = self._rendered(package, attempt)
         try:
             created = self._api.create(api.RAY_JOB, ray_job)
-        except api.Refusal as refusal:
+        except api.AlreadyThere:
             found = self._api.get(api.RAY_JOB, ray_job["metadata"]["name"])
-            if refusal.reason != "AlreadyExists" or found is None:
+            if found is None:
                 raise
             created = found  # by an earlier try whose answer was lost, or by somebody else
         try:
@@ -76,17 +79,14 @@ class KubeRay:
         self._enter_namespace_of(package)
         for manifest in self._rendered(package, attempt=1):
             kind = api.RAY_JOB if manifest["kind"] == "RayJob" else api.CONFIG_MAP
-            try:
+            with contextlib.suppress(api.AlreadyThere):
                 self._api.create(kind, manifest, dry_run=True)
-            except api.Refusal as refusal:
-                if refusal.reason != "AlreadyExists":
-                    raise
 
     def check(self, package: Package) -> Iterator[str]:
         """What the control plane knows: rights, the objects themselves, room on nodes and in quotas, the queue."""
         self._enter_namespace_of(package)
         yield f"Kubernetes {self._api.version}, namespace {self._api.namespace} of {self._api.context}"
-        self._require(diagnose(self._facts(None)))
+        self._require(self.findings(None))
         self.validate(package)
         yield "the API server takes the experiment's objects"
         settings = package.experiment.kubernetes
@@ -141,7 +141,7 @@ class KubeRay:
         manifest = self._manifest(job_id)
         if _state(manifest).is_terminal:
             return _job(manifest)
-        cluster = _status(manifest).get("rayClusterName")
+        cluster = status_of(manifest).get("rayClusterName")
         owns = "clusterSelector" not in manifest["spec"]
         self._api.delete(api.RAY_JOB, job_id)
         limit = time.monotonic() + _GONE_SECONDS
@@ -160,7 +160,7 @@ class KubeRay:
     def chain(self, job_id: str) -> list[Level]:
         """The RayJob, its RayCluster, each pod, and the Ray job."""
         manifest = self._manifest(job_id)
-        status = _status(manifest)
+        status = status_of(manifest)
         job = _job(manifest)
         levels = [Level(kind="RayJob", name=job_id, state=_deployment(manifest), detail=job.message)]
         cluster_name = status.get("rayClusterName")
@@ -195,16 +195,20 @@ class KubeRay:
 
     def findings(self, job_id: str | None) -> list[Finding]:
         """What keeps a job, or any job, from running."""
-        return diagnose(self._facts(job_id))
+        return diagnose(self._access() if job_id is None else self._facts(job_id))
 
-    def _facts(self, job_id: str | None) -> Facts:
-        manifest = None if job_id is None else self._manifest(job_id)
-        cluster_name = _status(manifest).get("rayClusterName") if manifest else None
-        names = {name for name in (job_id, cluster_name) if name}
+    def _access(self) -> Facts:
+        return Facts(
+            namespace=self._api.namespace,
+            missing_rights=self._missing_rights(),
+            knows_ray_jobs=self._knows(api.RAY_JOB),
+        )
+
+    def _facts(self, job_id: str) -> Facts:
+        manifest = self._manifest(job_id)
+        cluster_name = status_of(manifest).get("rayClusterName")
         pods = self._pods(cluster_name) if cluster_name else []
-        names |= {pod["metadata"]["name"] for pod in pods}
-        if job_id:
-            pods = pods + self._readable(api.POD, labels=f"ray.io/originated-from-cr-name={job_id}")
+        names = {name for name in (job_id, cluster_name) if name} | {pod["metadata"]["name"] for pod in pods}
         events = [
             event for event in self._readable(api.EVENT) if event["involvedObject"].get("name") in names
         ]
@@ -220,11 +224,8 @@ class KubeRay:
             pods=pods,
             events=events,
             nodes=self._readable(api.NODE),
-            quotas=self._readable(api.QUOTA),
             workloads=workloads,
-            missing_rights=[] if job_id else self._missing_rights(),
-            knows_ray_jobs=job_id is not None or self._knows(api.RAY_JOB),
-            driver_silent_seconds=None if manifest is None else _silent_seconds(manifest),
+            driver_silent_seconds=_silent_seconds(manifest),
             now=time.time(),
         )
 
@@ -246,17 +247,13 @@ class KubeRay:
 
     def _missing_rights(self) -> list[str]:
         needed = [
-            *((verb, api.RAY_JOB, "") for verb in ("create", "get", "list", "watch", "delete")),
-            ("create", api.CONFIG_MAP, ""),
-            ("list", api.RAY_CLUSTER, ""),
-            ("list", api.POD, ""),
-            ("list", api.EVENT, ""),
+            *((verb, api.RAY_JOB) for verb in ("create", "get", "list", "watch", "delete")),
+            ("create", api.CONFIG_MAP),
+            ("list", api.RAY_CLUSTER),
+            ("list", api.POD),
+            ("list", api.EVENT),
         ]
-        return [
-            f"{verb} {kind.resource}"
-            for verb, kind, subresource in needed
-            if not self._api.may(verb, kind, subresource=subresource)
-        ]
+        return [f"{verb} {kind.resource}" for verb, kind in needed if not self._api.may(verb, kind)]
 
     def _manifest(self, job_id: str) -> Manifest:
         manifest = self._api.get(api.RAY_JOB, job_id)
@@ -295,11 +292,8 @@ class KubeRay:
                 "uid": ray_job["metadata"]["uid"],
             }
             manifest["metadata"]["ownerReferences"] = [owner]
-            try:
+            with contextlib.suppress(api.AlreadyThere):
                 self._api.create(api.CONFIG_MAP, manifest)
-            except api.Refusal as refusal:
-                if refusal.reason != "AlreadyExists":
-                    raise
 
     def _log_of(self, manifest: Manifest) -> _Log:
         results = _annotations(manifest).get(RESULTS, "")
@@ -336,7 +330,7 @@ class _DashboardLog:
         self._cluster, self._printed = "", 0
 
     def new(self, manifest: Manifest, *, final: bool) -> str:
-        status = _status(manifest)
+        status = status_of(manifest)
         service = str(status.get("dashboardURL") or "").partition(".")[0]
         cluster = status.get("rayClusterName")
         if not service or not cluster:
@@ -353,8 +347,6 @@ class _DashboardLog:
         return new
 
     def _token(self, cluster: str) -> str:
-        import base64
-
         secret = self._api.get(api.SECRET, secret_of(cluster))
         return "" if secret is None else base64.b64decode(secret["data"]["auth_token"]).decode()
 
@@ -366,8 +358,6 @@ def secret_of(cluster: str) -> str:
 
 
 def _logs_in(answer: str | None) -> str:
-    import json
-
     try:
         return str(json.loads(answer or "{}").get("logs", ""))
     except ValueError:
@@ -386,13 +376,7 @@ def _silent_seconds(manifest: Manifest) -> float | None:
 
 def _attempt(manifest: Manifest) -> int:
     """Which attempt at the same work a RayJob is, from 1."""
-    first = manifest["metadata"]["labels"][JOB]
-    number = manifest["metadata"]["name"].removeprefix(first).removeprefix("-")
-    return int(number) if number.isdigit() else 1
-
-
-def _status(manifest: Manifest) -> Manifest:
-    return manifest.get("status") or {}
+    return attempt_of(manifest["metadata"]["name"], manifest["metadata"]["labels"][JOB]) or 1
 
 
 def _annotations(manifest: Manifest) -> dict[str, str]:
@@ -400,13 +384,13 @@ def _annotations(manifest: Manifest) -> dict[str, str]:
 
 
 def _deployment(manifest: Manifest) -> str:
-    return _status(manifest).get("jobDeploymentStatus") or "not yet seen by the operator"
+    return status_of(manifest).get("jobDeploymentStatus") or "not yet seen by the operator"
 
 
 def _state(manifest: Manifest) -> JobState:
     """Both of KubeRay's statuses matter: a stopped job is Complete, and one past its deadline still RUNNING."""
     deployment = _deployment(manifest)
-    ray = str(_status(manifest).get("jobStatus") or "")
+    ray = str(status_of(manifest).get("jobStatus") or "")
     if deployment in ("Failed", "ValidationFailed"):
         return JobState.FAILED
     if deployment == "Complete":
@@ -417,7 +401,7 @@ def _state(manifest: Manifest) -> JobState:
 
 
 def _job(manifest: Manifest, *, state: JobState | None = None) -> Job:
-    status, metadata = _status(manifest), manifest["metadata"]
+    status, metadata = status_of(manifest), manifest["metadata"]
     words = [status.get("reason"), _first_line(status.get("message"))]
     return Job(
         id=metadata["name"],
@@ -425,8 +409,8 @@ def _job(manifest: Manifest, *, state: JobState | None = None) -> Job:
         results=_annotations(manifest).get(RESULTS, ""),
         state=state or _state(manifest),
         message=": ".join(word for word in words if word) or _deployment(manifest),
-        started_at=_seconds(status.get("startTime") or metadata.get("creationTimestamp")),
-        ended_at=_seconds(status.get("endTime")),
+        started_at=seconds_of(status.get("startTime") or metadata.get("creationTimestamp")),
+        ended_at=seconds_of(status.get("endTime")),
     )
 
 
@@ -434,14 +418,10 @@ def _first_line(message: Any) -> str:
     return re.sub(r", last available logs.*", "", str(message or "").strip().partition("\n")[0])
 
 
-def _seconds(timestamp: str | None) -> float | None:
-    return None if timestamp is None else datetime.fromisoformat(timestamp).timestamp()
-
-
 def _cluster_state(cluster: Manifest | None) -> str:
     if cluster is None:
         return "gone"
-    status = _status(cluster)
+    status = status_of(cluster)
     ready, desired = status.get("readyWorkerReplicas", 0), status.get("desiredWorkerReplicas", 0)
     return f"{status.get('state') or 'starting'}, {ready} of {desired} workers ready"
 

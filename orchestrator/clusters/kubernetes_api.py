@@ -18,9 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator.clusters.objects import Manifest
 from trainers.errors import ClusterError
-
-Manifest = dict[str, Any]
 
 _PATIENCE_SECONDS = 120.0
 _FIRST_PATIENCE_SECONDS = 5.0
@@ -57,24 +56,29 @@ RAY_JOB = Kind("RayJob", "rayjobs", "ray.io/v1")
 RAY_CLUSTER = Kind("RayCluster", "rayclusters", "ray.io/v1")
 CONFIG_MAP = Kind("ConfigMap", "configmaps")
 EVENT = Kind("Event", "events")
-NAMESPACE = Kind("Namespace", "namespaces")
 NODE = Kind("Node", "nodes")
 POD = Kind("Pod", "pods")
 QUOTA = Kind("ResourceQuota", "resourcequotas")
 SECRET = Kind("Secret", "secrets")
-DEPLOYMENT = Kind("Deployment", "deployments", "apps/v1")
 LOCAL_QUEUE = Kind("LocalQueue", "localqueues", "kueue.x-k8s.io/v1beta1")
 WORKLOAD = Kind("Workload", "workloads", "kueue.x-k8s.io/v1beta1")
 ACCESS_REVIEW = Kind("SelfSubjectAccessReview", "selfsubjectaccessreviews", "authorization.k8s.io/v1")
 
 
 class Refusal(ClusterError):
-    """The API said no; `status` is HTTP's, `reason` the API's."""
+    """The API said no; `status` is HTTP's."""
 
-    def __init__(self, sentence: str, *, status: int, reason: str) -> None:
+    def __init__(self, sentence: str, *, status: int) -> None:
         super().__init__(sentence)
         self.status = status
-        self.reason = reason
+
+
+class NotThere(Refusal):
+    """There is no such object, kind or namespace."""
+
+
+class AlreadyThere(Refusal):
+    """There is an object of this name."""
 
 
 class KubernetesApi:
@@ -100,10 +104,8 @@ class KubernetesApi:
         """An object, or None where there is none."""
         try:
             return self.request("GET", kind.path(self._within(kind), name))
-        except Refusal as refusal:
-            if refusal.status == 404:
-                return None
-            raise
+        except NotThere:
+            return None
 
     def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> list[Manifest]:
         """All objects that selectors name, read page by page."""
@@ -129,7 +131,7 @@ class KubernetesApi:
         """Create an object, unknown fields refused.
 
         Raises:
-            Refusal: with reason AlreadyExists where an object of this name is there.
+            AlreadyThere: there is an object of this name.
         """
         query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
         return self.request("POST", kind.path(self._within(kind)), query, manifest)
@@ -139,7 +141,7 @@ class KubernetesApi:
         with contextlib.suppress(NotThere):
             self.request("DELETE", kind.path(self._within(kind), name), {"propagationPolicy": "Background"})
 
-    def may(self, verb: str, kind: Kind, *, subresource: str = "") -> bool:
+    def may(self, verb: str, kind: Kind) -> bool:
         """Whether these credentials may do something in the namespace."""
         attributes = {
             "namespace": self.namespace,
@@ -147,8 +149,6 @@ class KubernetesApi:
             "group": kind.api.rpartition("/")[0],
             "resource": kind.plural,
         }
-        if subresource:
-            attributes["subresource"] = subresource
         review = {
             "apiVersion": ACCESS_REVIEW.api,
             "kind": ACCESS_REVIEW.name,
@@ -296,14 +296,17 @@ class KubernetesApi:
         return response
 
     def _within(self, kind: Kind) -> str | None:
-        return None if kind in (NAMESPACE, NODE) else self.namespace
+        return None if kind is NODE else self.namespace
 
     def _refusal(self, method: str, path: str, response: Any) -> Refusal:
         status = _status_of(response)
-        reason = str(status.get("reason", ""))
         message = str(status.get("message", "")).strip() or f"{method} {path}: {response.status}"
-        make = NotThere if response.status == 404 else Refusal
-        return make(self._sentence(response.status, message), status=response.status, reason=reason)
+        kind = Refusal
+        if response.status == 404:
+            kind = NotThere
+        elif status.get("reason") == "AlreadyExists":
+            kind = AlreadyThere
+        return kind(self._sentence(response.status, message), status=response.status)
 
     def _sentence(self, status: int, message: str) -> str:
         if status == 401:
@@ -327,10 +330,6 @@ class KubernetesApi:
                 f"{self.namespace}, or name another with --namespace"
             )
         return f"{self.context} refuses: {' '.join(message.split())}"
-
-
-class NotThere(Refusal):
-    """There is no such object, kind or namespace."""
 
 
 def _configured(context: str | None) -> tuple[Any, str, str]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from pathlib import PurePosixPath
-from typing import Any
 
 import yaml
 
 from orchestrator.clusters.kubernetes_spec import Kubernetes, Pod, Redis, WorkerGroup, resources
-from orchestrator.clusters.package import ENTRYPOINT, FILES_VARIABLE, Package
+from orchestrator.clusters.objects import Manifest
+from orchestrator.clusters.package import ENTRYPOINT, FILES_VARIABLE, Package, attempt_id
 from trainers.errors import InputError
-
-Manifest = dict[str, Any]
 
 RESULTS = "tandem/results"
 """Annotation: where the records and the report are kept."""
@@ -54,7 +52,7 @@ def render(package: Package, *, namespace: str | None = None, attempt: int = 1) 
             f"storage {storage!r} is inside the pods and would be gone with them; give a URL such as s3://, "
             "or a directory below the path of one of kubernetes.claims"
         )
-    name = package.job_id if attempt == 1 else f"{package.job_id}-{attempt}"
+    name = attempt_id(package.job_id, attempt)
     metadata = _metadata(package, settings, name, settings.namespace or namespace)
     if settings.cluster is not None:
         return [_job_on_a_standing_cluster(package, settings.cluster, metadata)]

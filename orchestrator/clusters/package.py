@@ -105,6 +105,19 @@ class Package:
         return modules
 
 
+def attempt_id(first: str, attempt: int) -> str:
+    """The id of an attempt at some work, from 1; that of the first is the work's own."""
+    return first if attempt == 1 else f"{first}-{attempt}"
+
+
+def attempt_of(job_id: str, first: str) -> int | None:
+    """Which attempt of some work a job is, from 1; None if it is of other work."""
+    if job_id == first:
+        return 1
+    number = job_id.removeprefix(f"{first}-")
+    return int(number) if number != job_id and number.isdigit() else None
+
+
 def _only_code(directory: str, names: list[str]) -> list[str]:
     return [
         name

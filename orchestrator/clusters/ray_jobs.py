@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.clusters.base import Job, JobState, Level
 from orchestrator.clusters.diagnosis import Facts, Finding, diagnose
-from orchestrator.clusters.package import ENTRYPOINT, Package
+from orchestrator.clusters.package import ENTRYPOINT, Package, attempt_id, attempt_of
 from trainers.errors import ClusterError, InputError, TandemError
 
 _DASHBOARD_PORT = 8265
@@ -53,12 +53,12 @@ class RayJobs:
 
     def submit(self, package: Package) -> Job:
         """Start a package's driver; where the same work is under way already, give that job."""
-        earlier = [job for job in self.jobs() if _attempt_of(job.id, package.job_id) is not None]
+        earlier = [job for job in self.jobs() if attempt_of(job.id, package.job_id) is not None]
         for job in earlier:
             if not job.state.is_terminal:
                 return job
-        attempts = [_attempt_of(job.id, package.job_id) or 0 for job in earlier]
-        job_id = f"{package.job_id}-{max(attempts) + 1}" if attempts else package.job_id
+        attempts = [attempt_of(job.id, package.job_id) or 0 for job in earlier]
+        job_id = attempt_id(package.job_id, max(attempts, default=0) + 1)
         with package.directory() as directory:
             self._start(
                 entrypoint=f"{ENTRYPOINT} {job_id} .",
@@ -181,14 +181,6 @@ class RayJobs:
         except (RuntimeError, KeyError, ValueError) as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise ClusterError(f"{self.address} refuses: {lines[-1]}") from error
-
-
-def _attempt_of(job_id: str, first: str) -> int | None:
-    """Which attempt of some work a job is, from 1; None if it is of other work."""
-    if job_id == first:
-        return 1
-    number = job_id.removeprefix(f"{first}-")
-    return int(number) if number != job_id and number.isdigit() else None
 
 
 def _job(details: Any) -> Job:
