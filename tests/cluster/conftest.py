@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import secrets
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 
 from tests.cluster.kube.api_server import ApiServer, serving
 from tests.cluster.kube.control_plane import CRDS, KUBECONFIG, ControlPlane
-from tests.cluster.kube.nodes import free_port
+from tests.cluster.kube.nodes import RayNodes, free_port
 from tests.cluster.kube.operator import Operator
 
 
@@ -55,37 +52,22 @@ def server() -> Iterator[ApiServer]:
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[str]:
     """The address of a cluster whose token is in this process's environment."""
-    dashboard = free_port()
-    token = secrets.token_hex(16)
-    ray = str(Path(sys.executable).with_name("ray"))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PATH": path}
-    scratch = tempfile.mkdtemp(prefix="ray")
-    command = [ray, "start", "--head", f"--port={free_port()}", "--num-cpus=2", f"--temp-dir={scratch}"]
-    command += [f"--dashboard-port={dashboard}", "--disable-usage-stats", "--block"]
+    nodes = RayNodes(secrets.token_hex(16), {})
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        head = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        processes = psutil.Process(head.pid)
-        address = f"http://127.0.0.1:{dashboard}"
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", nodes.token)
+        nodes.start_head("head", cpus="2")
         limit = time.monotonic() + 60
         while True:
             try:
-                if requests.get(f"{address}/api/version", headers=bearer(token), timeout=5).ok:
+                if requests.get(f"{nodes.dashboard}/api/version", headers=bearer(nodes.token), timeout=5).ok:
                     break
             except requests.ConnectionError:
                 pass
             assert time.monotonic() < limit
             time.sleep(0.5)
-        yield address
-        started = [processes, *processes.children(recursive=True)]
-        for process in started:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(started, timeout=30)
+        yield nodes.dashboard
+        nodes.kill_all()
 
 
 def bearer(token: str) -> dict[str, str]:
