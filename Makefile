@@ -60,5 +60,5 @@ tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server .venv/axe/axe.min.js
 .venv/ready: pyproject.toml
 	@echo "setting up .venv: installs Ray, TensorFlow and PyTorch, a few minutes the first time"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --editable ".[dev,onnx]"
 	@touch $@

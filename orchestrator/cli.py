@@ -197,7 +197,7 @@ def scaling(
         scales = scaling.summary(points, predict=[counts[-1] * 2**power for power in range(4)])
         storage = driver.open_records(experiment).storage.at("scaling")
         storage.write_json("scaling.json", scales)
-        storage.write("scaling.svg", figures.save(scaling.draw(scales), "svg"))
+        storage.write("scaling.svg", figures.save(figures.scaling(scales), "svg"))
         if as_json:
             typer.echo(json.dumps(scales, indent=1))
             return

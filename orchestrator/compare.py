@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 from scipy import stats
 
-from orchestrator import attribution, evidence, parity, spec
+from orchestrator import attribution, evidence, parity, performance, spec
 from orchestrator.attribution import Attribution
 from orchestrator.evidence import Evidence, Interval, McNemar, mean_interval
 from orchestrator.parity import Parity
-from orchestrator.records import ExperimentRecords, Record, RunRecords
+from orchestrator.performance import Performance
+from orchestrator.records import SCHEMA_VERSION, ExperimentRecords, Record, RunRecords
+from orchestrator.spec import Experiment
 from orchestrator.sweep.analysis import SweepSummary, summarise
 from trainers.contract import FRAMEWORKS
 
@@ -71,6 +74,8 @@ class ArmSummary:
     """Mean over the seeds that are done."""
     confusion: np.ndarray | None
     """Int64 [classes, classes], summed over seeds."""
+    robustness: dict[str, list[Interval]]
+    """By kind of damage, accuracy on undamaged test images and by growing severity; empty where it was not tested."""
 
     @property
     def done(self) -> list[RunSummary]:
@@ -167,6 +172,9 @@ class Comparison:
     """What the gap between two arms is made of, where that was asked."""
     predictions: dict[str, Predictions]
     """Of each arm that has them."""
+    performance: Performance
+    scales: Record | None
+    """What `tandem bench scaling` measured of the same experiment."""
 
     @property
     def failed_runs(self) -> list[RunSummary]:
@@ -192,6 +200,10 @@ class Comparison:
                     "train_seconds": arm.train_seconds,
                     "class_accuracy": None if arm.class_accuracy is None else arm.class_accuracy.tolist(),
                     "confusion": None if arm.confusion is None else arm.confusion.tolist(),
+                    "robustness": {
+                        kind: [dataclasses.asdict(interval) for interval in intervals]
+                        for kind, intervals in arm.robustness.items()
+                    },
                     "runs": [
                         {
                             "id": run.id,
@@ -216,6 +228,7 @@ class Comparison:
                 dataclasses.asdict(pair) | {"conclusive": pair.conclusive, "equivalent": pair.equivalent}
                 for pair in self.pairs
             ],
+            "performance": self.performance.to_json(),
             "attribution": self.attribution and _attribution_json(self.attribution),
             "sweep": self.sweep and [search.to_json() for search in self.sweep.arms],
             "data": self.document["data"],
@@ -263,10 +276,14 @@ def analyse(records: ExperimentRecords) -> Comparison:
         arms=arms,
         pairs=pairs,
         answer=answer(arms, pairs) if found is None else _taken_apart(arms, pairs, found),
-        notes=(sweep.notes if sweep else []) + _notes(document, arms, pairs),
+        notes=(sweep.notes if sweep else [])
+        + _notes(document, arms, pairs)
+        + _missing(records, document, arms, predictions),
         sweep=sweep,
         attribution=found,
         predictions=predictions,
+        performance=performance.measure(arms, specification, train_images=document["data"]["train_images"]),
+        scales=records.storage.read_json("scaling/scaling.json"),
     )
 
 
@@ -354,7 +371,8 @@ def _by_seed(arm: ArmSummary) -> dict[int, float]:
 def _parities(records: ExperimentRecords, document: Record) -> dict[str, Parity]:
     """The parity of each arm's recipe, where both frameworks have traced it."""
     parities = {}
-    for name, arm in spec.from_json(document["experiment"]).arms.items():
+    experiment = _experiment(document)
+    for name, arm in experiment.arms.items() if experiment else ():
         recipe = parity.traced_recipe(arm)
         if recipe is not None:
             key = parity.recipe_key(recipe, document["data"]["fingerprint"])
@@ -411,7 +429,20 @@ def _summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parit
         parity=parity,
         train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
         confusion=np.sum(confusions, axis=0) if confusions else None,
+        robustness=_robustness([run.result.get("robustness") for run in done if run.result]),
     )
+
+
+def _robustness(tested: list[dict[str, list[float]] | None]) -> dict[str, list[Interval]]:
+    """Over seeds, where all of them were tested."""
+    given = [entry for entry in tested if entry is not None]
+    if not given or len(given) < len(tested):
+        return {}
+    found = {kind: np.array([entry[kind] for entry in given]) for kind in given[0]}
+    return {
+        kind: [interval for values in table.T if (interval := mean_interval(values.tolist())) is not None]
+        for kind, table in found.items()
+    }
 
 
 def compare_pair(
@@ -619,6 +650,52 @@ def _notes(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]
     if any(math.isnan(epoch["train_loss"]) for run in runs for epoch in run.epochs):
         notes.append("A training loss became NaN: that run diverged.")
     return notes
+
+
+def _missing(
+    records: ExperimentRecords,
+    document: Record,
+    arms: list[ArmSummary],
+    predictions: dict[str, Predictions],
+) -> list[str]:
+    """What the report lacks because records are damaged, gone, or of another version."""
+    notes = []
+    if document.get("schema", SCHEMA_VERSION) > SCHEMA_VERSION:
+        notes.append(
+            f"These records were written by a newer tandem (version {document['schema']} of their schema; this one "
+            f"knows {SCHEMA_VERSION}), so what it does not know is left out."
+        )
+    if _experiment(document) is None:
+        notes.append(
+            "The recorded experiment has fields that this tandem does not know, so parity is not told."
+        )
+    if not records.sessions():
+        notes.append("sessions.jsonl is gone or damaged, so the environment and the command are not known.")
+    for arm in arms:
+        for run in arm.runs:
+            if records.run(run.id).has_damaged_result():
+                notes.append(
+                    f"The result of {run.arm} seed {run.seed} is damaged; tandem resume tests the run again."
+                )
+            elif run.result is not None and len(run.epochs) < arm.recipe["epochs"]:
+                notes.append(
+                    f"Of {run.arm} seed {run.seed}, {len(run.epochs)} of {arm.recipe['epochs']} epochs are recorded."
+                )
+        kept = len(predictions[arm.name].answers) if arm.name in predictions else 0
+        if kept < len(arm.done):
+            notes.append(
+                f"Predictions of {len(arm.done) - kept} of {len(arm.done)} runs of {arm.name} are gone or damaged, so "
+                "calibration, McNemar's test and the images on which arms disagree are told without them."
+            )
+    return notes
+
+
+def _experiment(document: Record) -> Experiment | None:
+    """The recorded experiment; None where this version cannot read it."""
+    try:
+        return spec.from_json(document["experiment"])
+    except ValidationError:
+        return None
 
 
 def _times(count: int) -> str:

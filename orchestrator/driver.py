@@ -294,6 +294,7 @@ def _assignment(
         driver_session=driver_session,
         launched_at=time.time(),
         module_path=str(module_path),
+        robustness=prepared.experiment.robustness,
         parity_recipes=tuple(parity.traced_recipes(prepared.experiment)),
     )
 

@@ -48,6 +48,18 @@ class Evidence:
     no number would do."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One quantity over an arm's seeds."""
+
+    interval: Interval
+    """Student's t."""
+    bootstrap: Interval | None
+    """Bias-corrected and accelerated, over seeds; None below three seeds or without spread."""
+    deviation: float | None
+    """Standard deviation; None for one seed."""
+
+
 @dataclasses.dataclass(frozen=True)
 class McNemar:
     """Test images that only one of two arms answers right, by the majority of each arm's seeds."""
@@ -66,6 +78,18 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
         return Interval(mean)
     half = float(stats.sem(values)) * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
     return Interval(mean, mean - half, mean + half)
+
+
+def measure(values: Sequence[float]) -> Measure | None:
+    """A quantity over seeds with what can be said of it; None for no value."""
+    interval = mean_interval(values)
+    if interval is None:
+        return None
+    return Measure(
+        interval=interval,
+        bootstrap=_bootstrap(values) if np.ptp(values) > 0 else None,
+        deviation=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+    )
 
 
 def weigh(first: dict[int, float], second: dict[int, float], *, margin: float) -> Evidence | None:
@@ -144,7 +168,7 @@ def _unpaired(one: list[float], two: list[float], margin: float) -> Evidence:
     )
 
 
-def _bootstrap(values: list[float]) -> Interval | None:
+def _bootstrap(values: Sequence[float]) -> Interval | None:
     if len(values) < 3:
         return None
     result = stats.bootstrap(

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.records import RunRecords
+from orchestrator.records import Record, RunRecords
+from orchestrator.usage import Meter
 from orchestrator.watchdog import Watchdog
-from trainers.contract import EpochMetrics, State
-from trainers.loop import DivergedError, Hooks
+from trainers.contract import EpochMetrics, State, Task
+from trainers.loop import DivergedError, Hooks, gather
 
 _PARTIAL_SECONDS = 120
 _PREEMPTION_CHECK_SECONDS = 2
@@ -31,16 +32,17 @@ class Recorder:
         engine: Any,
         watchdog: Watchdog,
         *,
-        rank: int,
-        world_size: int,
+        task: Task,
+        meter: Meter,
         started: float,
         expects_preemption: bool,
         goes_on: Callable[[EpochMetrics], bool],
     ) -> None:
         self._records = records
         self._engine = engine
-        self._world_size = world_size
-        self._writes = rank == 0
+        self._task = task
+        self._meter = meter
+        self._writes = task.rank == 0
         self._started = started
         self._expects_preemption = expects_preemption
         self._goes_on = goes_on
@@ -55,18 +57,19 @@ class Recorder:
         )
 
     def _after_epoch(self, metrics: EpochMetrics) -> bool:
+        used = gather(self._task, self._engine, list(self._meter.read()))
         if self._writes:
-            self._keep_epoch(metrics)
+            self._keep_epoch(metrics, memory_peak_bytes=used[:, 0].max(), energy_joules=used[:, 1].sum())
         return self._goes_on(metrics)
 
-    def _keep_epoch(self, metrics: EpochMetrics) -> None:
+    def _keep_epoch(self, metrics: EpochMetrics, **used: float) -> None:
         start = time.perf_counter()
         self.settle()
         state = self._healthy_state(f"epoch {metrics.epoch}")
-        extra = {
+        extra: Record = {
             "seconds_since_start": time.time() - self._started,
             "checkpoint_seconds": time.perf_counter() - start,
-        }
+        } | {name: float(value) if np.isfinite(value) else None for name, value in used.items()}
         self._writing = self._thread.submit(self._records.add_epoch, metrics, state, extra)
         self._kept_at = time.monotonic()
 
@@ -87,7 +90,7 @@ class Recorder:
         import ray.train
 
         waited = self._engine.all_reduce(np.array([time.monotonic() - self._asked_at]))
-        if waited[0] < _PREEMPTION_CHECK_SECONDS * self._world_size:
+        if waited[0] < _PREEMPTION_CHECK_SECONDS * self._task.world_size:
             return False
         self._asked_at = time.monotonic()
         return ray.train.get_preemption_info() is not None

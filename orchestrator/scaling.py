@@ -16,9 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.optimize import nnls
 
 from orchestrator import driver
@@ -146,6 +144,7 @@ def _variant(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) -
         "name": f"{mode}-{workers}",
         "arms": {name: arm.model_dump(mode="json") for name, arm in arms.items()},
         "storage": f"{experiment.storage}/{experiment.name}/scaling",
+        "robustness": False,
     }
     document["scale"] |= {"workers": workers, "concurrent_runs": 1}
     document["data"] |= {"validation": 0, "limit": images}
@@ -173,18 +172,3 @@ def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:
             },
         }
     return arms
-
-
-def draw(scales: Record) -> Figure:
-    """Efficiency against workers: measured points, dashed the model's prediction."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-    for axis, mode in zip(axes, ("strong", "weak"), strict=True):
-        for arm, scale in scales.items():
-            measured, predicted = scale["efficiency"][mode], scale["predicted_efficiency"][mode]
-            (line,) = axis.plot(list(measured), list(measured.values()), "o-", label=arm)
-            axis.plot(list(predicted), list(predicted.values()), "--", color=line.get_color(), linewidth=1)
-        axis.set(title=f"{mode} scaling", xlabel="workers", xscale="log", ylim=(0, None))
-        axis.set_xticks(list(predicted), [str(n) for n in predicted], minor=False)
-    axes[0].set_ylabel("efficiency")
-    axes[0].legend(frameon=False)
-    return figure

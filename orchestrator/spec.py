@@ -136,6 +136,15 @@ class Experiment(Block):
     margin: float = Field(
         DEFAULT_MARGIN, gt=0, lt=1, description="Accuracies that differ by less count as the same."
     )
+    target_accuracy: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="What the time to an accuracy is told for; when left out, the most that every run reached.",
+    )
+    robustness: bool = Field(
+        True, description="Test trained models on noisy, blurred and JPEG-compressed images as well."
+    )
     kubernetes: Kubernetes | None = Field(None, description="The cluster that KubeRay makes for it.")
     storage: str = Field(
         "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."

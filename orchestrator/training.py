@@ -40,6 +40,8 @@ class Assignment:
     """When the driver asked for the workers, in seconds since the epoch."""
     module_path: str
     """Directory that users' own models are imported from."""
+    robustness: bool = False
+    """Whether trained models are also tested on damaged images."""
     parity_recipes: tuple[Recipe, ...] = ()
     """What to trace before training, for the comparison with the other framework."""
     desk: Any = None

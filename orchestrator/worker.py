@@ -22,15 +22,17 @@ from orchestrator.plan import Run
 from orchestrator.recorder import Recorder
 from orchestrator.records import ExperimentRecords, Position, Record, RunRecords, Storage
 from orchestrator.sweep.lane import Lane
+from orchestrator.usage import Meter
 from orchestrator.watchdog import Watchdog
 from trainers.contract import EpochMetrics, State, Task
 from trainers.data import Dataset, open_dataset
 from trainers.errors import InputError
 from trainers.inputs import input_transform
-from trainers.loop import DivergedError, final_test, train
+from trainers.loop import DivergedError, final_test, gather, train
 from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
 from trainers.parity import trace
 from trainers.recipes import Recipe
+from trainers.robustness import robustness
 
 if TYPE_CHECKING:
     from orchestrator.training import Assignment
@@ -121,6 +123,8 @@ class _Worker:
     """In a sweep, where runs come from and epochs are reported to."""
     engines: dict[str, tuple[Any, State]] = dataclasses.field(default_factory=dict)
     """In a sweep, engines to use again, each with the state that it began with."""
+    reached: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Floating-point operations per second of a matrix product, by precision."""
 
     def next_run(self) -> Run | None:
         """What to train next, the same on every worker."""
@@ -207,8 +211,8 @@ class _Worker:
                 records,
                 engine,
                 watchdog,
-                rank=self.rank,
-                world_size=self.world_size,
+                task=task,
+                meter=Meter(first_on_node=ray.train.get_context().get_local_rank() == 0),
                 started=started,
                 expects_preemption=os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0",
                 goes_on=goes_on,
@@ -238,6 +242,14 @@ class _Worker:
             if self.lane is not None:
                 return
             final = final_test(task, self.dataset, engine, watchdog.heartbeat)
+            held = (
+                robustness(task, self.dataset, engine, final.answers, watchdog.heartbeat)
+                if self.assignment.robustness
+                else None
+            )
+            matmul_flops, device_memory = gather(
+                task, engine, [self.matmul_flops(engine, recipe=task.recipe), engine.device_memory_peak()]
+            ).T
         except DivergedError as error:
             recorder.settle()
             healthy = records.position().epoch
@@ -257,12 +269,22 @@ class _Worker:
                     "confusion": final.evaluation.confusion.tolist(),
                     "test_images": len(self.dataset.test_labels),
                     "test_seconds": final.seconds,
+                    "robustness": held,
                     "parameters": engine.parameter_count(),
+                    "forward_flops": engine.forward_flops(),
+                    "matmul_flops": matmul_flops.sum(),
+                    "device_memory_peak_bytes": int(device_memory.max()) or None,
                     "finished_at": time.time(),
                 },
                 {"answers": final.answers, "confidences": final.confidences.astype("float32")},
             )
         ray.train.report({"run": run.id, "test_accuracy": final.evaluation.accuracy})
+
+    def matmul_flops(self, engine: Any, recipe: Recipe) -> float:
+        """What a worker reaches at most in a recipe's precision; measured once for all its runs."""
+        if recipe.precision not in self.reached:
+            self.reached[recipe.precision] = engine.matmul_flops()
+        return self.reached[recipe.precision]
 
     def _out_of_memory(self, task: Task) -> OutOfMemoryError:
         size = task.recipe.batch_size

@@ -94,6 +94,15 @@ class Engine(Protocol):
     def parameter_count(self) -> int:
         """Trainable weights."""
 
+    def forward_flops(self) -> int:
+        """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two."""
+
+    def matmul_flops(self) -> float:
+        """Floating-point operations per second that a large matrix product reaches here, in the recipe's precision."""
+
+    def device_memory_peak(self) -> int:
+        """Bytes of the GPU's memory that were in use at most; 0 without a GPU."""
+
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and right answers.
 

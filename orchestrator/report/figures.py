@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -15,8 +16,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from trainers.data.corruptions import SEVERITIES
+
 if TYPE_CHECKING:
     from orchestrator.compare import ArmSummary, Comparison
+    from orchestrator.records import Record
 
 # Okabe and Ito's palette, told apart under every common colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -202,6 +206,72 @@ def throughput(comparison: Comparison) -> Figure | None:
         axis.grid(axis="y", visible=False)
         axis.set_xlabel("training images per second (bar: mean of the seeds, dots: seeds)")
         axis.xaxis.set_major_formatter("{x:,.0f}")
+    return figure
+
+
+def seconds(comparison: Comparison) -> Figure | None:
+    """Where an arm's time went, by part."""
+    measured = comparison.performance.arms
+    arms = [arm.name for arm in comparison.arms if measured[arm.name].seconds]
+    if not arms:
+        return None
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(5.2, 1.6 + 0.5 * len(arms)))
+        left = np.zeros(len(arms))
+        for place, part in enumerate(measured[arms[0]].seconds):
+            widths = np.array([measured[arm].seconds[part] for arm in arms])
+            axis.barh(range(len(arms)), widths, left=left, height=0.6, color=COLOURS[place], label=part)
+            left += widths
+        axis.set_yticks(range(len(arms)), arms)
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel("seconds (mean of the runs; start-up of the cold one)")
+        figure.legend(frameon=False, loc="outside upper center", ncols=3)
+    return figure
+
+
+def robustness(comparison: Comparison) -> Figure | None:
+    """Accuracy on damaged images by severity, a panel for each kind of damage."""
+    arms = [arm for arm in comparison.arms if arm.robustness]
+    if not arms:
+        return None
+    kinds = list(arms[0].robustness)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(kinds), figsize=(9, 3.2), sharey=True)
+        for axis, kind in zip(axes, kinds, strict=True):
+            for arm in arms:
+                means = [interval.mean for interval in arm.robustness[kind]]
+                axis.plot(means, "o-", color=_colour(comparison, arm.name), label=arm.name)
+            axis.set_title(kind)
+            axis.set_xticks(range(4), ["none", *map(str, SEVERITIES)])
+            axis.set_xlabel("severity")
+        axes[0].set_ylabel("test accuracy")
+        axes[0].yaxis.set_major_formatter("{x:.0%}")
+        axes[0].legend(frameon=False)
+    return figure
+
+
+def scaling(scales: Record) -> Figure:
+    """Efficiency against workers: measured points, dashed the model's prediction.
+
+    Args:
+        scales: as `tandem bench scaling` writes it.
+    """
+    arms = {name: scale for name, scale in scales.items() if name != "schema"}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+        for axis, mode in zip(axes, ("strong", "weak"), strict=True):
+            for colour, (arm, scale) in zip(itertools.cycle(COLOURS), arms.items(), strict=False):
+                measured, predicted = scale["efficiency"][mode], scale["predicted_efficiency"][mode]
+                axis.plot([int(n) for n in measured], list(measured.values()), "o-", label=arm, color=colour)
+                axis.plot(
+                    [int(n) for n in predicted], list(predicted.values()), "--", color=colour, linewidth=1
+                )
+            axis.set(title=f"{mode} scaling", xlabel="workers", xscale="log", ylim=(0, None))
+            axis.set_xticks([int(n) for n in predicted], [str(n) for n in predicted], minor=False)
+            axis.yaxis.set_major_formatter("{x:.0%}")
+        axes[0].set_ylabel("efficiency")
+        axes[0].legend(frameon=False)
     return figure
 
 

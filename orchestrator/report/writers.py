@@ -14,9 +14,11 @@ import matplotlib.pyplot as plt
 
 from orchestrator import attribution, compare, evidence
 from orchestrator.compare import Comparison
-from orchestrator.evidence import Interval
+from orchestrator.evidence import Interval, Measure
+from orchestrator.performance import ArmPerformance
 from orchestrator.records import ExperimentRecords
 from orchestrator.report import figures, sweep
+from trainers.data.corruptions import SEVERITIES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,9 +42,17 @@ _SECTIONS = {
     "speed": (
         "Speed",
         "Accuracy against seconds of training, evaluation and checkpoints, one line for each run; "
-        "and training images per second after the first epoch, which also compiles.",
+        "training images per second after the first epoch, which also compiles; and where the time went.",
+    ),
+    "scaling": (
+        "Scaling",
+        "Images per second on n workers over n times those on the fewest; dashed: what the fitted model predicts.",
     ),
     "class-accuracy": ("Accuracy by class", "On the test images, over all seeds."),
+    "robustness": (
+        "Robustness",
+        "Accuracy on at most 1,000 test images with noise, blur or JPEG compression; means of the seeds.",
+    ),
     "reliability": (
         "Calibration",
         "How often answers of each confidence are right; on the dashed line, confidence means what it says.",
@@ -112,8 +122,11 @@ def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
         "speed": {
             "accuracy-over-time": figures.accuracy_over_time(comparison),
             "throughput": figures.throughput(comparison),
+            "seconds": figures.seconds(comparison),
         },
+        "scaling": {"scaling": figures.scaling(comparison.scales) if comparison.scales else None},
         "class-accuracy": {"class-accuracy": figures.class_accuracy(comparison)},
+        "robustness": {"robustness": figures.robustness(comparison)},
         "reliability": {
             "reliability": figures.reliability(
                 comparison,
@@ -260,6 +273,72 @@ def _times(log_ratio: float) -> str:
     return f"{math.exp(log_ratio):.2f}"
 
 
+def took(comparison: Comparison) -> list[dict[str, str]]:
+    """What each arm's training took, a table's row each."""
+    found = comparison.performance
+    target = "–" if found.target is None else f"{found.target:.1%}"
+    rows = []
+    for arm in comparison.arms:
+        used = found.arms[arm.name]
+        rows.append(
+            {
+                "arm": arm.name,
+                f"time to {target}": _time_to(used, len(arm.done)),
+                "cost": _cost(used.cost),
+                "peak memory": _bytes(used.memory_peak_bytes),
+                "GPU memory": _bytes(used.device_memory_peak_bytes),
+                "training": "–" if used.training_flops is None else f"{_scaled(used.training_flops)}FLOP",
+                "speed": "–" if used.flops_per_second is None else f"{_scaled(used.flops_per_second)}FLOP/s",
+                "utilisation": "–" if used.utilisation is None else f"{used.utilisation:.0%}",
+                "energy": "–"
+                if used.energy_joules is None
+                else _with_bounds(
+                    used.energy_joules.interval, lambda joules: f"{joules / 3600:,.2f}", unit=" Wh"
+                ),
+            }
+        )
+    empty = [name for name in rows[0] if name != "arm" and all(row[name] == "–" for row in rows)]
+    return [{name: value for name, value in row.items() if name not in empty} for row in rows]
+
+
+def _time_to(used: ArmPerformance, runs: int) -> str:
+    if used.target_seconds is not None:
+        return _with_bounds(
+            used.target_seconds.interval, lambda seconds: f"{max(seconds, 0):,.1f}", unit=" s"
+        )
+    return f"reached by {used.reached} of {runs} runs" if runs else "–"
+
+
+def _cost(cost: Measure | None) -> str:
+    return "–" if cost is None else _with_bounds(cost.interval, lambda money: f"{max(money, 0):,.4g}")
+
+
+def _bytes(size: int | None) -> str:
+    return "–" if size is None else f"{size / 2**20:,.0f} MiB"
+
+
+def _scaled(value: float) -> str:
+    """With an SI prefix: `1.25 T`."""
+    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g} {prefix}"
+    return f"{value:.0f} "
+
+
+def damaged(comparison: Comparison) -> list[dict[str, str]]:
+    """How each arm holds on damaged images, a table's row each."""
+    return [
+        {"arm": arm.name, "undamaged": percent(next(iter(arm.robustness.values()))[0])}
+        | {
+            f"{kind} {severity}": percent(intervals[place + 1])
+            for kind, intervals in arm.robustness.items()
+            for place, severity in enumerate(SEVERITIES)
+        }
+        for arm in comparison.arms
+        if arm.robustness
+    ]
+
+
 def _attribution_note(comparison: Comparison) -> str:
     found = comparison.attribution
     if found is None:
@@ -316,6 +395,9 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "searches": _searches(comparison),
         "descriptions": _descriptions(comparison),
         "evidences": evidences(comparison),
+        "took": took(comparison),
+        "took_note": _took_note(comparison),
+        "damaged": damaged(comparison),
         "attribution": attributed(comparison),
         "attribution_note": _attribution_note(comparison),
         "calibration": _calibration(comparison),
@@ -324,6 +406,16 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "whole": whole,
         "duration": duration,
     }
+
+
+def _took_note(comparison: Comparison) -> str:
+    return (
+        f"Time to an accuracy is work until the end of the first epoch with that {comparison.performance.split} "
+        "accuracy, start-up apart; cost is that of a run's work. Peak memory is the largest worker's. FLOP count "
+        "convolutions and matrix products, a training step as three forward passes; utilisation is their rate over "
+        "what a large matrix product reaches on the same workers. Energy is that of the nodes' processors and GPUs, "
+        "whatever ran on them. What the machine does not tell is left out."
+    )
 
 
 def _reproduce(comparison: Comparison) -> str | None:
@@ -423,6 +515,7 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
     def row(cells: list[str]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
+    used = took(comparison)
     lines = [f"# {comparison.name}", "", comparison.answer, ""]
     lines += [f"- {note}" for note in comparison.notes] + [""]
     lines += [
@@ -451,6 +544,8 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
     if proofs := evidences(comparison):
         lines += ["## Evidence", "", row(list(proofs[0])), row(["---"] * len(proofs[0]))]
         lines += [row(list(proof.values())) for proof in proofs] + [""]
+    lines += ["## What it took", "", row(list(used[0])), row(["---"] * len(used[0]))]
+    lines += [row(list(arm.values())) for arm in used] + ["", _took_note(comparison), ""]
     if searches := _searches(comparison):
         lines += ["## What the search spent", "", row(list(searches[0])), row(["---"] * len(searches[0]))]
         lines += [row(list(search.values())) for search in searches] + [""]

@@ -101,6 +101,17 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     server.wait()
 
 
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The address and the password of a Redis that forgets everything at its end."""
+    port, password = free_port(), secrets.token_hex(16)
+    command = [str(Path(sys.prefix) / "bin" / "redis-server"), "--port", str(port), "--requirepass", password]
+    server = subprocess.Popen([*command, "--save", ""], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    yield f"127.0.0.1:{port}", password
+    server.kill()
+    server.wait()
+
+
 @dataclasses.dataclass(frozen=True)
 class KubeRayHere:
     """A test server with the stand-in operator, in a namespace called default."""

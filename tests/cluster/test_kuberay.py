@@ -83,8 +83,21 @@ def test_an_experiment_goes_from_submission_to_report(tmp_path: Path, kuberay: K
 
 
 @pytest.mark.slow
-def test_a_lost_head_loses_no_finished_epoch(tmp_path: Path, kuberay: KubeRayHere) -> None:
-    file = slow(tmp_path)
+@pytest.mark.parametrize("outlives", [False, True], ids=["forgetting", "redis"])
+def test_a_lost_head_loses_no_finished_epoch(
+    tmp_path: Path, kuberay: KubeRayHere, redis: tuple[str, str], outlives: bool
+) -> None:
+    address, password = redis
+    kuberay.server.store.put(
+        ("secrets", "default", "redis"),
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "redis", "namespace": "default"},
+            "data": {"password": base64.b64encode(password.encode()).decode()},
+        },
+    )
+    file = slow(tmp_path, **({"redis": {"address": address, "secret": "redis"}} if outlives else {}))
     running = start_tandem("run", file, "--on", "kuberay")
     until(lambda: len(epochs_in(tmp_path)) >= 3)
     kuberay.operator.kill_pod("default", "headgroup")
@@ -98,6 +111,8 @@ def test_a_lost_head_loses_no_finished_epoch(tmp_path: Path, kuberay: KubeRayHer
     assert [attempt["first_epoch"] > 1 for attempt in attempts] == [False, True]
     numbers = [epoch["epoch"] for epoch in epochs_in(tmp_path)]
     assert numbers == list(range(1, 21)), "every epoch once"
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or password.encode() not in path.read_bytes(), path
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -65,6 +66,12 @@ def test_the_saved_model_answers_as_the_run_did(trained: Path, tmp_path: Path, a
     assert [answer["label"] for answer in answers] == [names[label] for label in predictions["answers"][:40]]
     probabilities = [answer["probability"] for answer in answers]
     assert probabilities == pytest.approx(predictions["confidences"][:40].tolist(), abs=1e-4)
+
+    session = onnxruntime.InferenceSession(tmp_path / "model/model.onnx")
+    (images,) = session.get_inputs()
+    (elsewhere,) = session.run(None, {images.name: np.asarray(dataset.test_images[:40])})
+    assert elsewhere.max(axis=1) == pytest.approx(probabilities, abs=1e-4)
+    assert elsewhere.sum(axis=1) == pytest.approx(np.ones(40), abs=1e-4)
 
 
 def test_the_best_arm_is_taken_and_what_is_wrong_is_one_sentence(trained: Path, tmp_path: Path) -> None:

@@ -200,6 +200,12 @@ class Side:
         for seed in (0, 1):
             self.measured[f"seed/{seed}"] = self.engine(seed=seed).predict(IMAGES[:4])
 
+    def arithmetic(self) -> None:
+        for model in BUILT_IN_MODELS:
+            engine = self.engine(model=model)
+            self.measured[f"flops/{model}"] = np.array(engine.forward_flops())
+        self.measured["matmul"] = np.array(engine.matmul_flops())
+
 
 def main(framework: str, output: str) -> None:
     side = Side(framework)
@@ -210,6 +216,7 @@ def main(framework: str, output: str) -> None:
     side.resumption_within_an_epoch()
     side.fast_recipe()
     side.precision_and_seeds()
+    side.arithmetic()
     np.savez(output, **side.measured)  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ from orchestrator import plan
 from orchestrator.records import ExperimentRecords, RunRecords, Storage
 from orchestrator.spec import Arm, Experiment
 from trainers.contract import EpochMetrics
+from trainers.data.corruptions import CORRUPTIONS
 
 CLASSES = ["cat", "dog", "<script>alert(1)</script>"]
 
@@ -101,7 +102,12 @@ def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed
         run.add_epoch(
             metrics,
             {"w": np.full(3, epoch)},
-            {"seconds_since_start": epoch, "checkpoint_seconds": 0.0},
+            {
+                "seconds_since_start": epoch,
+                "checkpoint_seconds": 0.05,
+                "memory_peak_bytes": float(2**30),
+                "energy_joules": 7200.0,
+            },
         )
     right = round(accuracy * 100)
     confusion = [[right, 100 - right, 0], [0, right, 100 - right], [100 - right, 0, right]]
@@ -114,7 +120,13 @@ def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed
             "confusion": confusion,
             "test_images": 300,
             "test_seconds": 0.5,
+            "robustness": {
+                kind: [accuracy, accuracy - 0.1, accuracy - 0.2, accuracy - 0.3] for kind in CORRUPTIONS
+            },
             "parameters": 1234,
+            "forward_flops": 1_000_000,
+            "matmul_flops": 1.2e10,
+            "device_memory_peak_bytes": None,
             "finished_at": 1.0,
         },
         {"answers": answers, "confidences": np.full(300, 0.9, np.float32)},

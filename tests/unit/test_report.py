@@ -71,9 +71,11 @@ def test_the_page_is_whole_self_contained_and_escaped(records: ExperimentRecords
         "x",
         "Arms",
         "Evidence",
+        "What it took",
         "Learning curves",
         "Speed",
         "Accuracy by class",
+        "Robustness",
         "Confusion matrices",
         "Where the arms disagree",
         "Runs",
@@ -135,6 +137,26 @@ def test_damaged_and_missing_records_are_left_out(records: ExperimentRecords) ->
     (root / "disagreements.npz").write_bytes(b"")
     comparison = report.write(records)
     assert [run.state for arm in comparison.arms for run in arm.runs].count("unfinished") == 2
+    page = read(records, "report.html")
+    Page(page)
+    for words in (
+        "The result of keras seed 0 is damaged",
+        "Of keras seed 1, 0 of 3 epochs are recorded",
+        "Predictions of 1 of 2 runs of keras are gone or damaged",
+        "sessions.jsonl is gone or damaged",
+    ):
+        assert words in page, words
+
+
+def test_records_of_a_newer_version_are_reported_as_far_as_they_are_known(records: ExperimentRecords) -> None:
+    document = records.document()
+    document["schema"] = 2
+    document["experiment"]["quantum"] = True
+    document["experiment"]["arms"]["torch"]["warp"] = 9
+    (Path(records.storage.url) / "experiment.json").write_text(json.dumps(document))
+    comparison = report.write(records)
+    assert "newer tandem (version 2" in " ".join(comparison.notes)
+    assert comparison.arms[1].accuracy is not None
     Page(read(records, "report.html"))
 
 

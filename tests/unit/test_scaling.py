@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from orchestrator import scaling
+from orchestrator.report import figures
 from orchestrator.scaling import Point
 
 
@@ -47,5 +48,5 @@ def test_a_summary_predicts_what_was_not_measured_and_is_drawn() -> None:
     predicted = scales["a"]["predicted_efficiency"]
     assert predicted["weak"][8] == pytest.approx(0.138 / (0.138 + 0.040 * 7 / 8))
     assert predicted["strong"][8] < predicted["weak"][8]
-    axes = scaling.draw(scales).axes
+    axes = figures.scaling(scales | {"schema": 1}).axes
     assert [axis.get_title() for axis in axes] == ["strong scaling", "weak scaling"]

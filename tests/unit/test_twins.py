@@ -53,6 +53,20 @@ def test_parameter_counts_are_the_published_ones(measured: Measured, framework: 
     assert measured[framework][f"parameters/{model}"] == PARAMETERS[model]
 
 
+@pytest.mark.parametrize("model", BUILT_IN_MODELS)
+def test_both_frameworks_count_the_same_arithmetic(measured: Measured, model: str) -> None:
+    keras, torch = (int(measured[framework][f"flops/{model}"]) for framework in FRAMEWORKS)
+    assert keras == torch
+    if model == "tutorial_cnn":
+        convolutions = 30 * 30 * 32 * 27 + 13 * 13 * 64 * 288 + 4 * 4 * 64 * 576
+        assert torch == 2 * (convolutions + 1024 * 64 + 64 * 10)
+
+
+def test_matrix_products_reach_what_a_processor_can(measured: Measured) -> None:
+    for framework in FRAMEWORKS:
+        assert 1e9 < measured[framework]["matmul"] < 1e14
+
+
 @pytest.mark.parametrize("place", range(len(OPTIMIZERS)), ids=lambda place: str(OPTIMIZERS[place]))
 def test_same_losses_and_weights_step_by_step(measured: Measured, place: int) -> None:
     keras, torch = (measured[framework] for framework in FRAMEWORKS)

@@ -24,6 +24,7 @@ from trainers.initial import Weights, initial_weights
 from trainers.keras.models import build_model, get_weights, named_variables, set_weights
 from trainers.keras.optimizers import build_optimizer, get_slots
 from trainers.keras.product import product_of
+from trainers.matmul import fastest_matmul, matmul_side
 
 
 class Runtime:
@@ -92,6 +93,33 @@ class KerasEngine:
     def parameter_count(self) -> int:
         """Trainable weights."""
         return sum(int(np.prod(weight.shape)) for weight in self._model.trainable_variables)
+
+    def forward_flops(self) -> int:
+        """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two."""
+        image = tf.TensorSpec([1, *self._task.image_shape], tf.uint8)
+        forward = tf.function(lambda images: self._model(self._inputs(images), training=False))
+        profiler = tf.compat.v1.profiler
+        options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
+        with contextlib.redirect_stdout(None):
+            found = profiler.profile(
+                forward.get_concrete_function(image).graph,
+                cmd="op",
+                options=options.with_empty_output().build(),
+            )
+        return _flops_of(found, {"Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum"})
+
+    def matmul_flops(self) -> float:
+        """Floating-point operations per second that a large matrix product reaches here, in the recipe's precision."""
+        side = matmul_side(on_gpu=bool(tf.config.list_physical_devices("GPU")))
+        values = tf.ones((side, side), self._model.compute_dtype)
+        product = tf.function(lambda: tf.matmul(values, values)[0, 0])
+        return fastest_matmul(lambda: float(product()), side)
+
+    def device_memory_peak(self) -> int:
+        """Bytes of the GPU's memory that were in use at most; 0 without a GPU."""
+        if not tf.config.list_physical_devices("GPU"):
+            return 0
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
     def _inputs(self, images):
         transform = self._task.inputs
@@ -231,3 +259,9 @@ class KerasEngine:
             "optimizer": self._optimizer.variables,
             "average": self._average,
         }
+
+
+def _flops_of(node, kinds: set[str]) -> int:
+    """Of a profile by kind of operation, what some kinds took."""
+    own = node.float_ops if node.name in kinds else 0
+    return int(own) + sum(_flops_of(child, kinds) for child in node.children)

@@ -11,9 +11,11 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.contract import State, Steps, Task
 from trainers.initial import Weights, initial_weights
+from trainers.matmul import fastest_matmul, matmul_side
 from trainers.torch.batch_norm import synchronize
 from trainers.torch.models import build_model, get_gradients, get_weights, set_weights, to_torch_layout
 from trainers.torch.optimizers import build_optimizer, decay_weights, set_slots
@@ -78,6 +80,27 @@ class TorchEngine:
     def parameter_count(self) -> int:
         """Trainable weights."""
         return sum(weight.numel() for weight in self._parameters)
+
+    @torch.inference_mode()
+    def forward_flops(self) -> int:
+        """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two."""
+        self._module.eval()
+        pixels = torch.zeros((1, *self._task.image_shape), dtype=torch.uint8, device=self._device)
+        with FlopCounterMode(display=False) as counter:
+            self._module(self._inputs(pixels))
+        return counter.get_total_flops()
+
+    @torch.inference_mode()
+    def matmul_flops(self) -> float:
+        """Floating-point operations per second that a large matrix product reaches here, in the recipe's precision."""
+        dtype = torch.bfloat16 if self._task.recipe.precision == "bfloat16" else torch.float32
+        side = matmul_side(on_gpu=self._device.type == "cuda")
+        values = torch.ones((side, side), dtype=dtype, device=self._device)
+        return fastest_matmul(lambda: float((values @ values)[0, 0]), side)
+
+    def device_memory_peak(self) -> int:
+        """Bytes of the GPU's memory that were in use at most; 0 without a GPU."""
+        return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else 0
 
     def _on_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)

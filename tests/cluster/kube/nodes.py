@@ -79,6 +79,8 @@ class RayNodes:
             f"--dashboard-port={self.dashboard_port}",
             f"--dashboard-agent-listen-port={free_port()}",
         ]
+        if password := self._environment.get("REDIS_PASSWORD"):
+            arguments.append(f"--redis-password={password}")
         self._nodes[pod] = RayNode(arguments, self._environment)
 
     def start_worker(self, pod: str, *, cpus: str) -> None:

@@ -193,7 +193,7 @@ class Operator:
                 self._make_pod(made, group, described)
         environment = self._environment(namespace, described=spec["headGroupSpec"])
         if not any(_is_stuck(pod) for pod in self._pods(namespace, cluster)):
-            self._clusters[cluster] = RayNodes(token, environment)
+            self._clusters[cluster] = RayNodes(token, environment | self._outliving(namespace, spec))
 
     def _make_pod(self, cluster: Manifest, group: str, described: Manifest) -> None:
         namespace, cluster_name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
@@ -419,6 +419,23 @@ class Operator:
             environment |= {
                 name: base64.b64decode(value).decode() for name, value in (secret.get("data") or {}).items()
             }
+        return environment
+
+    def _outliving(self, namespace: str, spec: Manifest) -> dict[str, str]:
+        """What makes Ray keep the head's state in Redis."""
+        options = spec.get("gcsFaultToleranceOptions")
+        if options is None:
+            return {}
+        environment = {
+            "RAY_REDIS_ADDRESS": options["redisAddress"],
+            "RAY_external_storage_namespace": options["externalStorageNamespace"],
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+        }
+        if "redisPassword" in options:
+            reference = options["redisPassword"]["valueFrom"]["secretKeyRef"]
+            secret = self._store.get(("secrets", namespace, reference["name"]))
+            assert secret is not None
+            environment["REDIS_PASSWORD"] = base64.b64decode(secret["data"][reference["key"]]).decode()
         return environment
 
     def _has_files(self, namespace: str, pod: Manifest) -> bool:
