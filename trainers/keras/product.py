@@ -52,6 +52,7 @@ def save(product: keras.Model, directory: Path, image_shape: tuple[int, int, int
     product.save(directory / FILE)
     written = [FILE]
     if find_spec("tf2onnx") is not None:
+        product(np.zeros((1, *image_shape), np.uint8))  # the exporter takes no model that was never called
         product.export(directory / "model.onnx", format="onnx", verbose=False)
         written.append("model.onnx")
     return written
