@@ -25,6 +25,7 @@ from orchestrator.cli_shared import (
 from trainers.errors import InputError, TandemError
 
 if TYPE_CHECKING:
+    from orchestrator.clusters.base import Cluster as RemoteCluster
     from orchestrator.clusters.base import Job
     from orchestrator.clusters.package import Package
 
@@ -223,9 +224,9 @@ def run_on(address: str, namespace: str | None, shipped: Package, as_json: bool)
     )
     where = f"--on {address}" + (f" -n {within}" if within else "")
     typer.echo(f"job {job.id} {where}", err=True)
+    retries = 0 if settings is None else settings.retries
     try:
-        for line in cluster.log(job.id, follow=True):
-            typer.echo(line, err=True)
+        job = _followed(cluster, shipped, job, retries=retries)
     except KeyboardInterrupt:
         typer.echo(
             f"the job goes on; tandem logs {job.id} -f {where}, or tandem cancel {job.id} {where}", err=True
@@ -247,6 +248,24 @@ def run_on(address: str, namespace: str | None, shipped: Package, as_json: bool)
         raise typer.Exit(1)  # runs failed, and the log says which
     if results is None:
         typer.echo(f"results: {job.results}, which cannot be read from here", err=True)
+
+
+def _followed(cluster: RemoteCluster, shipped: Package, job: Job, *, retries: int) -> Job:
+    """Print a job's log to its end; a job whose driver is lost is submitted again, so many times."""
+    from orchestrator.clusters.base import DriverLostError
+
+    while True:
+        try:
+            for line in cluster.log(job.id, follow=True):
+                typer.echo(line, err=True)
+            return job
+        except DriverLostError as error:
+            if retries == 0:
+                raise
+            retries -= 1
+            typer.echo(f"{error}; submitting it again", err=True)
+            cluster.cancel(job.id)
+            job = cluster.submit(shipped)
 
 
 def _results(job: Job) -> bytes | None:

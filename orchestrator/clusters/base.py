@@ -10,7 +10,11 @@ from typing import Protocol
 
 from orchestrator.clusters.diagnosis import Finding
 from orchestrator.clusters.package import Package
-from trainers.errors import InputError
+from trainers.errors import ClusterError, InputError
+
+
+class DriverLostError(ClusterError):
+    """The cluster calls a job running whose driver is gone; submitting it again goes on from its records."""
 
 
 class JobState(enum.StrEnum):
@@ -83,7 +87,11 @@ class Cluster(Protocol):
         """All of tandem's jobs, newest first."""
 
     def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
-        """What the driver prints, each line once; when following, until the job has ended."""
+        """What the driver prints, each line once; when following, until the job has ended.
+
+        Raises:
+            DriverLostError: the job will never end by itself.
+        """
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job, and wait until it has stopped."""

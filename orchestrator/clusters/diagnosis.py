@@ -439,19 +439,46 @@ def _driver(facts: Facts) -> Iterator[Finding]:
         yield Finding("held", ours, "wait for the other, or cancel it")
 
 
+def lost_driver(
+    job: Manifest, pods: list[Manifest], *, silent_seconds: float | None, now: float
+) -> str | None:
+    """Why a job that KubeRay calls Running has no driver any more; None where it may have one.
+
+    With Ray's state in Redis, a new head knows the job of the old one, whose status nobody will ever change again.
+
+    Args:
+        job: the RayJob.
+        pods: of its cluster.
+        silent_seconds: since the driver renewed its lease, where that can be read.
+        now: in seconds since the epoch.
+    """
+    status = status_of(job)
+    if status.get("jobDeploymentStatus") != "Running":
+        return None
+    if silent_seconds is not None:
+        if silent_seconds <= _SILENT_SECONDS:
+            return None
+        return f"the driver has not been heard from for {silent_seconds:.0f} s although KubeRay says Running"
+    began = seconds_of((status.get("rayJobInfo") or {}).get("startTime"))
+    for pod in pods:
+        made = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
+        if began and _group(pod) == "headgroup" and made > began and now - made > _SILENT_SECONDS:
+            return (
+                f"the head pod was replaced after the driver had begun there, and for {now - made:.0f} s nothing has "
+                "begun it again although KubeRay says Running"
+            )
+    return None
+
+
 def _silence(facts: Facts) -> Iterator[Finding]:
-    status, silent = status_of(facts.job), facts.driver_silent_seconds
-    if facts.job is None or status.get("jobDeploymentStatus") != "Running":
+    if facts.job is None or status_of(facts.job).get("jobDeploymentStatus") != "Running":
         return
     name = facts.job["metadata"]["name"]
     again = f"tandem cancel {name} --on kuberay, then submit again: it goes on from its records"
-    if silent is not None:
-        if silent > _SILENT_SECONDS:
-            yield Finding(
-                "driver-lost",
-                f"the driver has not been heard from for {silent:.0f} s although KubeRay says Running",
-                again,
-            )
+    silent = facts.driver_silent_seconds
+    if (lost := lost_driver(facts.job, facts.pods, silent_seconds=silent, now=facts.now)) is not None:
+        yield Finding("driver-lost", lost, again)
+    if lost is not None or silent is not None:
         return
     began = seconds_of((facts.cluster or {}).get("metadata", {}).get("creationTimestamp"))
     for pod in facts.pods:

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 from orchestrator import lease
 from orchestrator.clusters import kubernetes_api as api
-from orchestrator.clusters.base import Job, JobState, Level
+from orchestrator.clusters.base import DriverLostError, Job, JobState, Level
 from orchestrator.clusters.capacity import shortfalls
-from orchestrator.clusters.diagnosis import Facts, Finding, diagnose
+from orchestrator.clusters.diagnosis import Facts, Finding, diagnose, lost_driver
 from orchestrator.clusters.kubernetes_api import KubernetesApi
 from orchestrator.clusters.manifests import EXPERIMENT, JOB, RESULTS, render
 from orchestrator.clusters.objects import Manifest, seconds_of, status_of
@@ -45,6 +45,7 @@ class KubeRay:
     def __init__(self, context: str | None, namespace: str | None) -> None:
         self._api = KubernetesApi(context, namespace)
         self._asked_for = namespace
+        self._logs: dict[str, _Log] = {}
 
     def submit(self, package: Package) -> Job:
         """Create a package's RayJob; where the same work is under way already, give that job."""
@@ -117,24 +118,43 @@ class KubeRay:
         return sorted(jobs, key=lambda job: -(job.started_at or 0))
 
     def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
-        """What the driver prints, each line once; when following, also what the job waits for."""
-        source: _Log | None = None
+        """What the driver prints, each line once, also over several calls; when following, also what the job waits for.
+
+        Raises:
+            DriverLostError: the job is Running for KubeRay alone.
+        """
         explained, explained_at = "", time.monotonic()
         latest = self._manifest(job_id)
         for manifest in self._api.watch(api.RAY_JOB, job_id, every=_LOOK_SECONDS):
             latest = manifest or latest
             state = JobState.STOPPED if manifest is None else _state(manifest)
-            source = source or self._log_of(latest)
+            source = self._logs.get(job_id) or self._log_of(latest)
+            self._logs[job_id] = source
             ended = state.is_terminal or not follow
             yield from source.new(latest, final=ended).splitlines()
             if ended:
                 return
-            if state is JobState.PENDING and time.monotonic() - explained_at > _EXPLAIN_SECONDS:
-                explained_at = time.monotonic()
+            if time.monotonic() - explained_at < _EXPLAIN_SECONDS:
+                continue
+            explained_at = time.monotonic()
+            if state is JobState.RUNNING:
+                self._require_driver(latest)
+            else:
                 line = f"waiting: {self._reason(latest)}"
                 if line != explained:
                     yield line
                     explained = line
+
+    def _require_driver(self, manifest: Manifest) -> None:
+        cluster = status_of(manifest).get("rayClusterName")
+        lost = lost_driver(
+            manifest,
+            self._pods(cluster) if cluster else [],
+            silent_seconds=_silent_seconds(manifest),
+            now=time.time(),
+        )
+        if lost is not None:
+            raise DriverLostError(lost)
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job by deleting its RayJob, and wait until its pods are gone; its records stay."""

@@ -188,12 +188,13 @@ def _ray_cluster(package: Package, settings: Kubernetes, name: str) -> Manifest:
             "securityContext": _UNPRIVILEGED,
         }
     if settings.redis is not None:
-        cluster["gcsFaultToleranceOptions"] = _outliving(settings.redis, name)
+        cluster["gcsFaultToleranceOptions"] = _outliving(settings.redis)
     return cluster
 
 
-def _outliving(redis: Redis, name: str) -> Manifest:
-    options: Manifest = {"redisAddress": redis.address, "externalStorageNamespace": name}
+def _outliving(redis: Redis) -> Manifest:
+    """With no externalStorageNamespace KubeRay takes the RayCluster's uid: none wakes with another's state."""
+    options: Manifest = {"redisAddress": redis.address}
     if redis.secret is not None:
         reference = {"secretKeyRef": {"name": redis.secret, "key": "password"}}
         options["redisPassword"] = {"valueFrom": reference}

@@ -31,6 +31,10 @@ def pod(group: str = "workers", *, resources: Any = None, **status: Any) -> dict
     }
 
 
+REPLACED = pod("headgroup")
+REPLACED["metadata"]["creationTimestamp"] = "2026-11-24T06:05:00Z"
+
+
 def unscheduled(message: str, **resources: str) -> dict[str, Any]:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     return pod(
@@ -209,6 +213,15 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         "driver-lost",
         {"job": job(jobDeploymentStatus="Running", jobStatus="RUNNING"), "driver_silent_seconds": 300.0},
         "not been heard from for 300 s",
+    ),
+    (
+        "driver-lost",
+        {
+            "job": job(jobDeploymentStatus="Running", jobStatus="RUNNING", rayJobInfo={"startTime": "2026-11-24T06:00:10Z"}),
+            "pods": [REPLACED],
+            "now": 1795500540.0,
+        },
+        "replaced after the driver had begun there",
     ),
     ("submission", {"job": failed("Job submission has failed. Reason: BackoffLimitExceeded.", "SubmissionFailed")}, "port 8265"),
     ("deadline", {"job": failed("passed the activeDeadlineSeconds", "DeadlineExceeded")}, "kubernetes.deadline_seconds"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,12 @@ def epochs_in(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
 def test_an_experiment_goes_from_submission_to_report(tmp_path: Path, kuberay: KubeRayHere) -> None:
     document = {
         "name": "digits",
@@ -80,6 +87,13 @@ def test_an_experiment_goes_from_submission_to_report(tmp_path: Path, kuberay: K
     assert kinds[0] == ("RayJob", "Complete") and ("run", "done") in kinds
     kept = tandem("logs", tmp_path / "there" / "digits")
     assert kept.returncode == 0 and "report/report.html" in kept.stdout, "the log outlives the cluster"
+
+    made_there = files_of(tmp_path / "there/digits/report")
+    fetched = tmp_path / "fetched"
+    assert tandem("fetch", tmp_path / "there/digits", fetched).returncode == 0
+    shutil.rmtree(fetched / "report")
+    assert tandem("report", fetched).returncode == 0
+    assert len(made_there) > 20 and files_of(fetched / "report") == made_there, "to the byte"
 
 
 @pytest.mark.slow
@@ -109,6 +123,7 @@ def test_a_lost_head_loses_no_finished_epoch(
         for line in path.read_text().splitlines()
     ]
     assert [attempt["first_epoch"] > 1 for attempt in attempts] == [False, True]
+    assert ("submitting it again" in err) == outlives, "a new head that remembers the job says it still runs"
     numbers = [epoch["epoch"] for epoch in epochs_in(tmp_path)]
     assert numbers == list(range(1, 21)), "every epoch once"
     for path in tmp_path.rglob("*"):

@@ -79,6 +79,7 @@ class RayNodes:
             f"--dashboard-port={self.dashboard_port}",
             f"--dashboard-agent-listen-port={free_port()}",
         ]
+        (Path(self._scratch) / "ray_current_cluster").unlink(missing_ok=True)  # a new pod remembers no other
         if password := self._environment.get("REDIS_PASSWORD"):
             arguments.append(f"--redis-password={password}")
         self._nodes[pod] = RayNode(arguments, self._environment)

@@ -20,7 +20,7 @@ import secrets
 import tempfile
 import threading
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,10 @@ class Operator:
             labels = pod["metadata"]["labels"]
             if labels["ray.io/group"] == group:
                 name = str(pod["metadata"]["name"])
+                self._store.delete(
+                    ("pods", namespace, name)
+                )  # first, or its processes would be started again
                 self._clusters[labels["ray.io/cluster"]].kill(name)
-                self._store.delete(("pods", namespace, name))
                 return name
         raise AssertionError(f"no pod of group {group}")
 
@@ -193,7 +195,7 @@ class Operator:
                 self._make_pod(made, group, described)
         environment = self._environment(namespace, described=spec["headGroupSpec"])
         if not any(_is_stuck(pod) for pod in self._pods(namespace, cluster)):
-            self._clusters[cluster] = RayNodes(token, environment | self._outliving(namespace, spec))
+            self._clusters[cluster] = RayNodes(token, environment | self._outliving(made))
 
     def _make_pod(self, cluster: Manifest, group: str, described: Manifest) -> None:
         namespace, cluster_name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
@@ -347,9 +349,10 @@ class Operator:
             )
             if job["spec"].get("shutdownAfterJobFinishes"):
                 self._tear_down(job)
-        elif ray != status.get("jobStatus"):
-            begun = {"rayJobInfo": {"startTime": now()}} if ray == "RUNNING" else {}
-            self._set(job, jobStatus=ray, message=message, **begun)
+            return
+        begun = {"startTime": _timestamp(told["start_time"] / 1000)} if told["start_time"] else {}
+        if ray != status.get("jobStatus") or begun != status.get("rayJobInfo", {}):
+            self._set(job, jobStatus=ray, message=message, rayJobInfo=begun)
 
     def _retry(self, job: Manifest) -> bool:
         failed = (job["status"].get("failed") or 0) + 1
@@ -421,14 +424,16 @@ class Operator:
             }
         return environment
 
-    def _outliving(self, namespace: str, spec: Manifest) -> dict[str, str]:
-        """What makes Ray keep the head's state in Redis."""
-        options = spec.get("gcsFaultToleranceOptions")
+    def _outliving(self, cluster: Manifest) -> dict[str, str]:
+        """What makes Ray keep the head's state in Redis, by default under the cluster's uid."""
+        namespace, options = cluster["metadata"]["namespace"], cluster["spec"].get("gcsFaultToleranceOptions")
         if options is None:
             return {}
         environment = {
             "RAY_REDIS_ADDRESS": options["redisAddress"],
-            "RAY_external_storage_namespace": options["externalStorageNamespace"],
+            "RAY_external_storage_namespace": options.get(
+                "externalStorageNamespace", cluster["metadata"]["uid"]
+            ),
             "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
         }
         if "redisPassword" in options:
@@ -570,6 +575,10 @@ def _condition(type_: str, status: str, reason: str, message: str = "") -> Manif
         "message": message,
         "lastTransitionTime": now(),
     }
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _seconds(timestamp: str) -> float:
