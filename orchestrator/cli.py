@@ -117,6 +117,10 @@ def check(
     file: ExperimentFile,
     on: On = None,
     namespace: Namespace = None,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Start a head pod on Kubernetes that looks at data and storage there."),
+    ] = False,
     set_: Overrides = None,
     debug: Debug = False,
 ) -> None:
@@ -132,7 +136,7 @@ def check(
             from orchestrator.clusters.base import open_cluster
 
             shipped = package(experiment, file.parent, searches=False)
-            lines = open_cluster(on, namespace=namespace).check(shipped)
+            lines = open_cluster(on, namespace=namespace).check(shipped, probes=probe)
         for line in lines:
             typer.echo(line)
 

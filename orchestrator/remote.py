@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator import commands, driver, driver_log, report, spec
+from orchestrator import commands, driver, driver_log, plan, report, spec
 from orchestrator.clusters.local import joined_ray
 from orchestrator.clusters.package import EXPERIMENT_FILE, FILES_VARIABLE
 from orchestrator.records import ExperimentRecords
@@ -36,20 +36,32 @@ def main(job_id: str, directory: Path) -> int:
         if document.get("is_dated"):
             today = datetime.now(UTC).strftime("%Y%m%d")
             experiment = experiment.model_copy(update={"name": f"{experiment.name}-{today}"})
-        if document.get("is_check"):
-            with joined_ray():
-                fit = driver.runs_that_fit(experiment.scale)
-            print(*commands.check(experiment, fit=fit), sep="\n", flush=True)
-            return 0
         records = driver.open_records(experiment)
         with driver_log.kept(records.storage, job_id):
-            code = _train(document, experiment, records, directory)
+            code = (
+                _check(experiment)
+                if document.get("is_check")
+                else _train(document, experiment, records, directory)
+            )
         if experiment.kubernetes is not None and "://" not in experiment.storage:
             time.sleep(_LAST_WORDS_SECONDS)
         return code
     except TandemError as error:
         print(f"tandem: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+
+
+def _check(experiment: spec.Experiment) -> int:
+    with joined_ray():
+        fit = driver.runs_that_fit(experiment.scale)
+    if fit == 0 and experiment.kubernetes is not None:  # the head alone was started, to look
+        fit = plan.concurrent_runs(experiment.scale, **experiment.kubernetes.most)
+    try:
+        print(*commands.check(experiment, fit=fit), sep="\n", flush=True)
+    except TandemError as error:
+        print(f"tandem: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
 
 
 def _train(

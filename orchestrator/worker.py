@@ -9,12 +9,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from orchestrator import environment
 from orchestrator.parity import recipe_key
@@ -99,6 +102,14 @@ def _compiled_for(task: Task) -> str:
         del recipe[field]
     del recipe["optimizer"]["learning_rate"]
     return json.dumps([recipe, task.seed], sort_keys=True)
+
+
+def _measured(measure: Callable[[], float]) -> float | None:
+    """What a model is measured to take; None where its framework cannot tell, which is no reason to lose a run."""
+    try:
+        return measure()
+    except Exception:
+        return None
 
 
 def is_open(records: RunRecords, driver_session: str) -> bool:
@@ -247,8 +258,8 @@ class _Worker:
                 if self.assignment.robustness
                 else None
             )
-            matmul_flops, device_memory = gather(
-                task, engine, [self.matmul_flops(engine, recipe=task.recipe), engine.device_memory_peak()]
+            reached, device_memory = gather(
+                task, engine, [self.matmul_flops(engine, task.recipe), engine.device_memory_peak()]
             ).T
         except DivergedError as error:
             recorder.settle()
@@ -271,8 +282,8 @@ class _Worker:
                     "test_seconds": final.seconds,
                     "robustness": held,
                     "parameters": engine.parameter_count(),
-                    "forward_flops": engine.forward_flops(),
-                    "matmul_flops": matmul_flops.sum(),
+                    "forward_flops": _measured(engine.forward_flops),
+                    "matmul_flops": float(reached.sum()) if np.isfinite(reached).all() else None,
                     "device_memory_peak_bytes": int(device_memory.max()) or None,
                     "finished_at": time.time(),
                 },
@@ -281,9 +292,10 @@ class _Worker:
         ray.train.report({"run": run.id, "test_accuracy": final.evaluation.accuracy})
 
     def matmul_flops(self, engine: Any, recipe: Recipe) -> float:
-        """What a worker reaches at most in a recipe's precision; measured once for all its runs."""
+        """What a worker reaches at most in a recipe's precision, or NaN; measured once for all its runs."""
         if recipe.precision not in self.reached:
-            self.reached[recipe.precision] = engine.matmul_flops()
+            reached = _measured(engine.matmul_flops)
+            self.reached[recipe.precision] = math.nan if reached is None else reached
         return self.reached[recipe.precision]
 
     def _out_of_memory(self, task: Task) -> OutOfMemoryError:

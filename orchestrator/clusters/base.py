@@ -69,8 +69,12 @@ class Cluster(Protocol):
             ClusterError: it cannot be reached, or refuses.
         """
 
-    def check(self, package: Package) -> Iterator[str]:
+    def check(self, package: Package, *, probes: bool) -> Iterator[str]:
         """What there is to say of a package before it is submitted, line by line.
+
+        Args:
+            package: what would be submitted.
+            probes: whether pods may be started to look; on a cluster that stands, a job of a few seconds looks anyway.
 
         Raises:
             TandemError: it could not run; says why.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import json
 import re
 import time
@@ -83,8 +84,11 @@ class KubeRay:
             with contextlib.suppress(api.AlreadyThere):
                 self._api.create(kind, manifest, dry_run=True)
 
-    def check(self, package: Package) -> Iterator[str]:
-        """What the control plane knows: rights, the objects themselves, room on nodes and in quotas, the queue."""
+    def check(self, package: Package, *, probes: bool) -> Iterator[str]:
+        """What the control plane knows: rights, the objects themselves, room on nodes and in quotas, the queue.
+
+        A probe is a head alone, which then looks at the data and the storage from there.
+        """
         self._enter_namespace_of(package)
         yield f"Kubernetes {self._api.version}, namespace {self._api.namespace} of {self._api.context}"
         self._require(self.findings(None))
@@ -102,7 +106,21 @@ class KubeRay:
                 raise InputError(
                     f"kubernetes.queue {settings.queue!r}: the namespace's queues are {', '.join(queues)}"
                 )
-        yield "data, storage and time are known on the cluster only; its driver checks them before it trains"
+        if not probes:
+            yield "data, storage and time are known on the cluster only: --probe has a head pod look there"
+            return
+        yield from self._probed(dataclasses.replace(package, is_check=True))
+
+    def _probed(self, package: Package) -> Iterator[str]:
+        job = self.submit(package)
+        try:
+            with contextlib.suppress(StorageError):  # a storage that only the pods can read
+                yield from self.log(job.id, follow=True)
+            if (job := self.job(job.id)).state is not JobState.SUCCEEDED:
+                raise ClusterError(self._reason(self._manifest(job.id)))
+            yield f"the data can be read there, and {job.results} can be written"
+        finally:
+            self._api.delete(api.RAY_JOB, job.id)
 
     def _require(self, findings: list[Finding]) -> None:
         if findings:

@@ -123,6 +123,14 @@ class Kubernetes(Block):
         """Whether any group may grow."""
         return any(group.min < group.max for group in self.workers)
 
+    @property
+    def most(self) -> dict[str, float]:
+        """CPUs and GPUs of all workers when every group is as large as it may be."""
+        return {
+            "cpus": sum(group.max * group.hosts * group.cpus for group in self.workers),
+            "gpus": sum(group.max * group.hosts * group.gpus for group in self.workers),
+        }
+
 
 def resources(pod: Pod) -> dict[str, Any]:
     """Requests and limits alike, as Ray counts the limits and a pod that is squeezed is killed."""

@@ -160,12 +160,12 @@ def _ray_job(package: Package, settings: Kubernetes, metadata: Manifest) -> Mani
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": settings.keep_seconds,
         "preRunningDeadlineSeconds": settings.start_seconds,
-        "backoffLimit": settings.retries,
+        "backoffLimit": 0 if package.is_check else settings.retries,
         "rayClusterSpec": _ray_cluster(package, settings, name),
     }
     if settings.deadline_seconds is not None:
         spec["activeDeadlineSeconds"] = settings.deadline_seconds
-    if settings.suspended:
+    if settings.suspended and not package.is_check:
         spec["suspend"] = True
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
 
@@ -179,7 +179,9 @@ def _ray_cluster(package: Package, settings: Kubernetes, name: str) -> Manifest:
             "rayStartParams": {"num-cpus": "0"},  # nothing trains beside the driver
             "template": _template(package, settings, settings.head, "ray-head", name),
         },
-        "workerGroupSpecs": [_worker_group(package, settings, group, name) for group in settings.workers],
+        "workerGroupSpecs": []
+        if package.is_check
+        else [_worker_group(package, settings, group, name) for group in settings.workers],
     }
     if settings.autoscales:
         cluster["autoscalerOptions"] = {
@@ -187,7 +189,7 @@ def _ray_cluster(package: Package, settings: Kubernetes, name: str) -> Manifest:
             "idleTimeoutSeconds": settings.idle_seconds,
             "securityContext": _UNPRIVILEGED,
         }
-    if settings.redis is not None:
+    if settings.redis is not None and not package.is_check:
         cluster["gcsFaultToleranceOptions"] = _outliving(settings.redis)
     return cluster
 

@@ -81,7 +81,7 @@ class RayJobs:
                     raise
                 time.sleep(_LOOK_SECONDS)
 
-    def check(self, package: Package) -> Iterator[str]:
+    def check(self, package: Package, *, probes: bool) -> Iterator[str]:
         """Have the cluster itself look at the data, the storage and its room, in a job of a few seconds."""
         probe = dataclasses.replace(package, is_check=True)
         job = self.submit(probe)

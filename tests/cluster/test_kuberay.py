@@ -97,6 +97,22 @@ def test_an_experiment_goes_from_submission_to_report(tmp_path: Path, kuberay: K
 
 
 @pytest.mark.slow
+def test_a_probe_looks_from_the_cluster_and_leaves_nothing(tmp_path: Path, kuberay: KubeRayHere) -> None:
+    file = slow(tmp_path, workers=[{"min": 1, "max": 2, "cpus": 3}])
+    fine = tandem("check", file, "--on", "kuberay", "--probe")
+    assert fine.returncode == 0, fine.stderr
+    assert "1 runs, 1 at a time" in fine.stdout
+    assert "can be written" in fine.stdout
+    until(lambda: not kuberay.server.store.list("rayjobs.ray.io", None))
+    until(lambda: not kuberay.server.store.list("pods", "default"))
+    assert not epochs_in(tmp_path)
+    lacking = ("--set", "data.source=folder", "--set", "data.path=/nowhere")
+    wrong = tandem("check", file, "--on", "kuberay", "--probe", *lacking)
+    assert wrong.returncode == 3 and "/nowhere" in wrong.stderr and "Traceback" not in wrong.stderr
+    until(lambda: not kuberay.server.store.list("rayjobs.ray.io", None))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("outlives", [False, True], ids=["forgetting", "redis"])
 def test_a_lost_head_loses_no_finished_epoch(
     tmp_path: Path, kuberay: KubeRayHere, redis: tuple[str, str], outlives: bool
