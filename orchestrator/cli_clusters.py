@@ -224,9 +224,8 @@ def run_on(address: str, namespace: str | None, shipped: Package, as_json: bool)
     )
     where = f"--on {address}" + (f" -n {within}" if within else "")
     typer.echo(f"job {job.id} {where}", err=True)
-    retries = 0 if settings is None else settings.retries
     try:
-        job = _followed(cluster, shipped, job, retries=retries)
+        job = _followed(cluster, shipped, job)
     except KeyboardInterrupt:
         typer.echo(
             f"the job goes on; tandem logs {job.id} -f {where}, or tandem cancel {job.id} {where}", err=True
@@ -250,10 +249,12 @@ def run_on(address: str, namespace: str | None, shipped: Package, as_json: bool)
         typer.echo(f"results: {job.results}, which cannot be read from here", err=True)
 
 
-def _followed(cluster: RemoteCluster, shipped: Package, job: Job, *, retries: int) -> Job:
-    """Print a job's log to its end; a job whose driver is lost is submitted again, so many times."""
+def _followed(cluster: RemoteCluster, shipped: Package, job: Job) -> Job:
+    """Print a job's log to its end; a job whose driver is lost is submitted again, `kubernetes.retries` times."""
     from orchestrator.clusters.base import DriverLostError
 
+    settings = shipped.experiment.kubernetes
+    retries = 0 if settings is None else settings.retries
     while True:
         try:
             for line in cluster.log(job.id, follow=True):

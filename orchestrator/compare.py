@@ -258,7 +258,8 @@ def analyse(records: ExperimentRecords) -> Comparison:
     by_arm: dict[str, list[RunSummary]] = {name: [] for name in specification["arms"]}
     for run in document["runs"]:
         by_arm[run["arm"]].append(_summarise_run(records.run(run["id"]), run))
-    parities = _parities(records, document)
+    experiment, sessions = _experiment(document), records.sessions()
+    parities = _parities(records, document, experiment)
     arms = [
         _summarise_arm(name, arm, by_arm[name], parities.get(name))
         for name, arm in specification["arms"].items()
@@ -272,13 +273,14 @@ def analyse(records: ExperimentRecords) -> Comparison:
     return Comparison(
         name=specification["name"],
         document=document,
-        sessions=records.sessions(),
+        sessions=sessions,
         arms=arms,
         pairs=pairs,
         answer=answer(arms, pairs) if found is None else _taken_apart(arms, pairs, found),
         notes=(sweep.notes if sweep else [])
         + _notes(document, arms, pairs)
-        + _missing(records, document, arms, predictions),
+        + _versions(document, experiment)
+        + _missing(records, sessions, arms, predictions),
         sweep=sweep,
         attribution=found,
         predictions=predictions,
@@ -368,10 +370,11 @@ def _by_seed(arm: ArmSummary) -> dict[int, float]:
     return {run.seed: run.result["test_accuracy"] for run in arm.done if run.result}
 
 
-def _parities(records: ExperimentRecords, document: Record) -> dict[str, Parity]:
+def _parities(
+    records: ExperimentRecords, document: Record, experiment: Experiment | None
+) -> dict[str, Parity]:
     """The parity of each arm's recipe, where both frameworks have traced it."""
     parities = {}
-    experiment = _experiment(document)
     for name, arm in experiment.arms.items() if experiment else ():
         recipe = parity.traced_recipe(arm)
         if recipe is not None:
@@ -652,28 +655,34 @@ def _notes(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]
     return notes
 
 
-def _missing(
-    records: ExperimentRecords,
-    document: Record,
-    arms: list[ArmSummary],
-    predictions: dict[str, Predictions],
-) -> list[str]:
-    """What the report lacks because records are damaged, gone, or of another version."""
+def _versions(document: Record, experiment: Experiment | None) -> list[str]:
+    """What the report lacks because records are of another version."""
     notes = []
     if document.get("schema", SCHEMA_VERSION) > SCHEMA_VERSION:
         notes.append(
             f"These records were written by a newer tandem (version {document['schema']} of their schema; this one "
             f"knows {SCHEMA_VERSION}), so what it does not know is left out."
         )
-    if _experiment(document) is None:
+    if experiment is None:
         notes.append(
             "The recorded experiment has fields that this tandem does not know, so parity is not told."
         )
-    if not records.sessions():
+    return notes
+
+
+def _missing(
+    records: ExperimentRecords,
+    sessions: list[Record],
+    arms: list[ArmSummary],
+    predictions: dict[str, Predictions],
+) -> list[str]:
+    """What the report lacks because records are damaged or gone."""
+    notes = []
+    if not sessions:
         notes.append("sessions.jsonl is gone or damaged, so the environment and the command are not known.")
     for arm in arms:
         for run in arm.runs:
-            if records.run(run.id).has_damaged_result():
+            if run.result is None and records.run(run.id).was_finished():
                 notes.append(
                     f"The result of {run.arm} seed {run.seed} is damaged; tandem resume tests the run again."
                 )

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from orchestrator.compare import ArmSummary, RunSummary
 
 _PASSES = 3
-_PARTS = {
+PARTS = {
     "data": "data_seconds",
     "steps": "step_seconds",
     "evaluation": "evaluation_seconds",
     "checkpoints": "checkpoint_seconds",
 }
+"""What an epoch's work consists of, and the field of its record that tells how long each took."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def _reached_by_all(runs: list[RunSummary], column: str) -> float | None:
 
 
 def _work(epoch: Record) -> float:
-    return sum(float(epoch[part]) for part in _PARTS.values())
+    return sum(float(epoch[part]) for part in PARTS.values())
 
 
 def _seconds_to(run: RunSummary, column: str, target: float) -> float | None:
@@ -141,7 +142,7 @@ def _parts(arm: ArmSummary) -> dict[str, float]:
         return {}
     count = len(arm.done)
     parts = {"start-up": arm.startup_seconds or 0.0}
-    for name, column in _PARTS.items():
+    for name, column in PARTS.items():
         parts[name] = sum(epoch[column] for run in arm.done for epoch in run.epochs) / count
     parts["test"] = sum(run.result["test_seconds"] for run in arm.done if run.result) / count
     return parts

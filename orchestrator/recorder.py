@@ -42,6 +42,7 @@ class Recorder:
         self._engine = engine
         self._task = task
         self._meter = meter
+        meter.read()  # what came before is not this run's
         self._writes = task.rank == 0
         self._started = started
         self._expects_preemption = expects_preemption

@@ -350,9 +350,9 @@ class RunRecords:
         """What `finish` wrote, or None while the run is not done."""
         return self._files.read_json("result.json")
 
-    def has_damaged_result(self) -> bool:
-        """Whether `finish` was called, and what it wrote cannot be read."""
-        return self.result() is None and self._files.read("result.json") is not None
+    def was_finished(self) -> bool:
+        """Whether `finish` was called, even if what it wrote is damaged."""
+        return self._files.read("result.json") is not None
 
     def predictions(self) -> dict[str, np.ndarray] | None:
         """Answers int [n] and confidences float [n] on the test split."""

@@ -38,17 +38,24 @@ def main(job_id: str, directory: Path) -> int:
             experiment = experiment.model_copy(update={"name": f"{experiment.name}-{today}"})
         records = driver.open_records(experiment)
         with driver_log.kept(records.storage, job_id):
-            code = (
-                _check(experiment)
-                if document.get("is_check")
-                else _train(document, experiment, records, directory)
-            )
+            try:
+                code = (
+                    _check(experiment)
+                    if document.get("is_check")
+                    else _train(document, experiment, records, directory)
+                )
+            except TandemError as error:  # told while the log is still kept
+                code = _told(error)
         if experiment.kubernetes is not None and "://" not in experiment.storage:
             time.sleep(_LAST_WORDS_SECONDS)
         return code
     except TandemError as error:
-        print(f"tandem: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+        return _told(error)
+
+
+def _told(error: TandemError) -> int:
+    print(f"tandem: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
 
 
 def _check(experiment: spec.Experiment) -> int:
@@ -56,11 +63,7 @@ def _check(experiment: spec.Experiment) -> int:
         fit = driver.runs_that_fit(experiment.scale)
     if fit == 0 and experiment.kubernetes is not None:  # the head alone was started, to look
         fit = plan.concurrent_runs(experiment.scale, **experiment.kubernetes.most)
-    try:
-        print(*commands.check(experiment, fit=fit), sep="\n", flush=True)
-    except TandemError as error:
-        print(f"tandem: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+    print(*commands.check(experiment, fit=fit), sep="\n", flush=True)
     return 0
 
 
@@ -68,20 +71,16 @@ def _train(
     document: dict[str, Any], experiment: spec.Experiment, records: ExperimentRecords, directory: Path
 ) -> int:
     console = Console(file=sys.stderr, width=200)
-    try:
-        commands.train(
-            experiment,
-            records,
-            directory.resolve(),
-            console,
-            searches=document["searches"],
-            command=document["command"],
-            connect=joined_ray,
-        )
-        comparison = report.write(records)
-    except TandemError as error:
-        print(f"tandem: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+    commands.train(
+        experiment,
+        records,
+        directory.resolve(),
+        console,
+        searches=document["searches"],
+        command=document["command"],
+        connect=joined_ray,
+    )
+    comparison = report.write(records)
     print(comparison.answer, flush=True)
     print(f"report: {records.storage.url}/report/report.html", flush=True)
     return 1 if comparison.failed_runs else 0

@@ -72,6 +72,7 @@ def work(config: dict[str, Any]) -> None:
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         environment=environment.describe(),
+        meter=Meter(first_on_node=context.get_local_rank() == 0),
         lane=Lane(assignment.desk, assignment.lane, rank=context.get_world_rank())
         if assignment.desk
         else None,
@@ -104,14 +105,6 @@ def _compiled_for(task: Task) -> str:
     return json.dumps([recipe, task.seed], sort_keys=True)
 
 
-def _measured(measure: Callable[[], float]) -> float | None:
-    """What a model is measured to take; None where its framework cannot tell, which is no reason to lose a run."""
-    try:
-        return measure()
-    except Exception:
-        return None
-
-
 def is_open(records: RunRecords, driver_session: str) -> bool:
     """Whether a run still has something to train: neither done nor given up by this driver."""
     return records.result() is None and not any(
@@ -130,12 +123,13 @@ class _Worker:
     rank: int
     world_size: int
     environment: Record
+    meter: Meter
     lane: Lane | None
     """In a sweep, where runs come from and epochs are reported to."""
     engines: dict[str, tuple[Any, State]] = dataclasses.field(default_factory=dict)
     """In a sweep, engines to use again, each with the state that it began with."""
-    reached: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Floating-point operations per second of a matrix product, by precision."""
+    known: dict[tuple[str, str], float | None] = dataclasses.field(default_factory=dict)
+    """What `measured` found."""
 
     def next_run(self) -> Run | None:
         """What to train next, the same on every worker."""
@@ -223,7 +217,7 @@ class _Worker:
                 engine,
                 watchdog,
                 task=task,
-                meter=Meter(first_on_node=ray.train.get_context().get_local_rank() == 0),
+                meter=self.meter,
                 started=started,
                 expects_preemption=os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0",
                 goes_on=goes_on,
@@ -258,9 +252,9 @@ class _Worker:
                 if self.assignment.robustness
                 else None
             )
-            reached, device_memory = gather(
-                task, engine, [self.matmul_flops(engine, task.recipe), engine.device_memory_peak()]
-            ).T
+            device_memory = engine.device_memory_peak()
+            reached = self.measured(("matrix product", run.recipe.precision), engine.matmul_flops)
+            rates, peaks = gather(task, engine, [math.nan if reached is None else reached, device_memory]).T
         except DivergedError as error:
             recorder.settle()
             healthy = records.position().epoch
@@ -282,21 +276,26 @@ class _Worker:
                     "test_seconds": final.seconds,
                     "robustness": held,
                     "parameters": engine.parameter_count(),
-                    "forward_flops": _measured(engine.forward_flops),
-                    "matmul_flops": float(reached.sum()) if np.isfinite(reached).all() else None,
-                    "device_memory_peak_bytes": int(device_memory.max()) or None,
+                    "forward_flops": self.measured(("forward pass", run.arm), engine.forward_flops),
+                    "matmul_flops": float(rates.sum()) if np.isfinite(rates).all() else None,
+                    "device_memory_peak_bytes": int(peaks.max()) or None,
                     "finished_at": time.time(),
                 },
                 {"answers": final.answers, "confidences": final.confidences.astype("float32")},
             )
         ray.train.report({"run": run.id, "test_accuracy": final.evaluation.accuracy})
 
-    def matmul_flops(self, engine: Any, recipe: Recipe) -> float:
-        """What a worker reaches at most in a recipe's precision, or NaN; measured once for all its runs."""
-        if recipe.precision not in self.reached:
-            reached = _measured(engine.matmul_flops)
-            self.reached[recipe.precision] = math.nan if reached is None else reached
-        return self.reached[recipe.precision]
+    def measured(self, key: tuple[str, str], measure: Callable[[], float]) -> float | None:
+        """What is the same for all runs with a key, measured once.
+
+        None where the framework cannot tell, which is no reason to lose a run.
+        """
+        if key not in self.known:
+            try:
+                self.known[key] = measure()
+            except Exception:
+                self.known[key] = None
+        return self.known[key]
 
     def _out_of_memory(self, task: Task) -> OutOfMemoryError:
         size = task.recipe.batch_size

@@ -447,19 +447,16 @@ def lost_driver(
     With Ray's state in Redis, a new head knows the job of the old one, whose status nobody will ever change again.
 
     Args:
-        job: the RayJob.
+        job: a RayJob that is Running.
         pods: of its cluster.
         silent_seconds: since the driver renewed its lease, where that can be read.
         now: in seconds since the epoch.
     """
-    status = status_of(job)
-    if status.get("jobDeploymentStatus") != "Running":
-        return None
     if silent_seconds is not None:
         if silent_seconds <= _SILENT_SECONDS:
             return None
         return f"the driver has not been heard from for {silent_seconds:.0f} s although KubeRay says Running"
-    began = seconds_of((status.get("rayJobInfo") or {}).get("startTime"))
+    began = seconds_of((status_of(job).get("rayJobInfo") or {}).get("startTime"))
     for pod in pods:
         made = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
         if began and _group(pod) == "headgroup" and made > began and now - made > _SILENT_SECONDS:

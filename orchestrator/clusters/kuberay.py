@@ -143,11 +143,12 @@ class KubeRay:
         """
         explained, explained_at = "", time.monotonic()
         latest = self._manifest(job_id)
+        if job_id not in self._logs:
+            self._logs[job_id] = self._log_of(latest)
+        source = self._logs[job_id]
         for manifest in self._api.watch(api.RAY_JOB, job_id, every=_LOOK_SECONDS):
             latest = manifest or latest
             state = JobState.STOPPED if manifest is None else _state(manifest)
-            source = self._logs.get(job_id) or self._log_of(latest)
-            self._logs[job_id] = source
             ended = state.is_terminal or not follow
             yield from source.new(latest, final=ended).splitlines()
             if ended:

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from orchestrator.performance import PARTS
 from trainers.data.corruptions import SEVERITIES
 
 if TYPE_CHECKING:
@@ -166,8 +167,7 @@ def accuracy_over_time(comparison: Comparison) -> Figure | None:
         return None
     validated = frame["validation_accuracy"].notna().any()
     column = "validation_accuracy" if validated else "train_accuracy"
-    parts = ["data_seconds", "step_seconds", "evaluation_seconds", "checkpoint_seconds"]
-    frame["seconds"] = frame[parts].sum(axis=1).groupby(frame["run"]).cumsum()
+    frame["seconds"] = frame[[*PARTS.values()]].sum(axis=1).groupby(frame["run"]).cumsum()
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 3.6))
         for arm, rows in frame.groupby("arm", sort=False):

@@ -515,7 +515,10 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
     def row(cells: list[str]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
-    used = took(comparison)
+    def table(rows: list[dict[str, str]]) -> list[str]:
+        head = [row(list(rows[0])), row(["---"] * len(rows[0]))]
+        return [*head, *(row(list(entry.values())) for entry in rows), ""]
+
     lines = [f"# {comparison.name}", "", comparison.answer, ""]
     lines += [f"- {note}" for note in comparison.notes] + [""]
     lines += [
@@ -542,13 +545,10 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
         lines += [row([str(share["factor"]), str(share["points"]), str(share["speed"])]) for share in shares]
         lines += ["", _attribution_note(comparison), ""]
     if proofs := evidences(comparison):
-        lines += ["## Evidence", "", row(list(proofs[0])), row(["---"] * len(proofs[0]))]
-        lines += [row(list(proof.values())) for proof in proofs] + [""]
-    lines += ["## What it took", "", row(list(used[0])), row(["---"] * len(used[0]))]
-    lines += [row(list(arm.values())) for arm in used] + ["", _took_note(comparison), ""]
+        lines += ["## Evidence", "", *table(proofs)]
+    lines += ["## What it took", "", *table(took(comparison)), _took_note(comparison), ""]
     if searches := _searches(comparison):
-        lines += ["## What the search spent", "", row(list(searches[0])), row(["---"] * len(searches[0]))]
-        lines += [row(list(search.values())) for search in searches] + [""]
+        lines += ["## What the search spent", "", *table(searches)]
     lines += ["## Configuration", ""]
     lines += [row(["", *(arm.name for arm in comparison.arms)])]
     lines += [row(["---"] * (1 + len(comparison.arms)))]

@@ -20,7 +20,7 @@ import secrets
 import tempfile
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import requests
 
 from tests.cluster.kube.api_server import ApiServer
 from tests.cluster.kube.nodes import RayNodes
-from tests.cluster.kube.store import Key, Manifest, now
+from tests.cluster.kube.store import Key, Manifest, now, timestamp
 
 _FINALIZER = "ray.io/rayjob-finalizer"
 _TICK_SECONDS = 0.3
@@ -64,9 +64,8 @@ class Operator:
             labels = pod["metadata"]["labels"]
             if labels["ray.io/group"] == group:
                 name = str(pod["metadata"]["name"])
-                self._store.delete(
-                    ("pods", namespace, name)
-                )  # first, or its processes would be started again
+                # The object goes first, or its processes would be started again.
+                self._store.delete(("pods", namespace, name))
                 self._clusters[labels["ray.io/cluster"]].kill(name)
                 return name
         raise AssertionError(f"no pod of group {group}")
@@ -350,7 +349,7 @@ class Operator:
             if job["spec"].get("shutdownAfterJobFinishes"):
                 self._tear_down(job)
             return
-        begun = {"startTime": _timestamp(told["start_time"] / 1000)} if told["start_time"] else {}
+        begun = {"startTime": timestamp(told["start_time"] / 1000)} if told["start_time"] else {}
         if ray != status.get("jobStatus") or begun != status.get("rayJobInfo", {}):
             self._set(job, jobStatus=ray, message=message, rayJobInfo=begun)
 
@@ -418,11 +417,13 @@ class Operator:
         """What a container's Secrets put into its environment."""
         environment: dict[str, str] = {}
         for source in described["template"]["spec"]["containers"][0].get("envFrom", []):
-            secret = self._store.get(("secrets", namespace, source["secretRef"]["name"])) or {}
-            environment |= {
-                name: base64.b64decode(value).decode() for name, value in (secret.get("data") or {}).items()
-            }
+            environment |= self._secret(namespace, source["secretRef"]["name"])
         return environment
+
+    def _secret(self, namespace: str, name: str) -> dict[str, str]:
+        """A Secret's keys with their values; none where there is no such Secret."""
+        data = (self._store.get(("secrets", namespace, name)) or {}).get("data") or {}
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     def _outliving(self, cluster: Manifest) -> dict[str, str]:
         """What makes Ray keep the head's state in Redis, by default under the cluster's uid."""
@@ -438,9 +439,7 @@ class Operator:
         }
         if "redisPassword" in options:
             reference = options["redisPassword"]["valueFrom"]["secretKeyRef"]
-            secret = self._store.get(("secrets", namespace, reference["name"]))
-            assert secret is not None
-            environment["REDIS_PASSWORD"] = base64.b64decode(secret["data"][reference["key"]]).decode()
+            environment["REDIS_PASSWORD"] = self._secret(namespace, reference["name"])[reference["key"]]
         return environment
 
     def _has_files(self, namespace: str, pod: Manifest) -> bool:
@@ -575,10 +574,6 @@ def _condition(type_: str, status: str, reason: str, message: str = "") -> Manif
         "message": message,
         "lastTransitionTime": now(),
     }
-
-
-def _timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _seconds(timestamp: str) -> float:

@@ -133,4 +133,9 @@ class Store:
 
 
 def now() -> str:
-    return datetime.fromtimestamp(int(time.time()), UTC).isoformat().replace("+00:00", "Z")
+    return timestamp(time.time())
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds since the epoch as the API writes them."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
