@@ -20,7 +20,7 @@ LONG = """\
 name: long
 data: {{source: digits, image_size: 24}}
 arms:
-  only: {{framework: {framework}, batch_size: 16, epochs: 5, seeds: [0]}}
+  only: {{framework: {framework}, batch_size: 6, epochs: 5, seeds: [0]}}
 scale: {{workers: 2}}
 storage: {storage}
 """
