@@ -209,7 +209,7 @@ def row(what: str, ours: list[float], theirs: list[float], *, target: float, lea
 
 
 def keep(name: str, title: str, text: str, header: list[str], rows: Iterable[list[str]]) -> None:
-    """Keep a benchmark's table and write RESULTS.md anew from all that are kept."""
+    """Keep a benchmark's table and write RESULTS.md anew."""
     RESULTS.mkdir(exist_ok=True)
     document = {
         "title": title,
@@ -220,6 +220,11 @@ def keep(name: str, title: str, text: str, header: list[str], rows: Iterable[lis
         "environment": environment.describe(),
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    write()
+
+
+def write() -> None:
+    """Write RESULTS.md from all tables that are kept."""
     parts = ["# Benchmark results\n"]
     for path in sorted(RESULTS.glob("*.json")):
         kept = json.loads(path.read_text())

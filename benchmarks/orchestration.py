@@ -17,40 +17,45 @@ HEADER = ["arm", "tandem", "bare", "ratio (lowest to highest pair)", "target"]
 
 def main(*, pairs: int) -> None:
     """Measure both frameworks on both networks."""
-    rows = []
-    for model, batch_size, images in CASES:
-        path = harness.archive(images)
-        for framework, threads in itertools.product(("keras", "torch"), THREADS):
-            arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
+    for threads in THREADS:
+        rows = [
+            _measure(*case, framework=framework, threads=threads, pairs=pairs)
+            for case, framework in itertools.product(CASES, ("keras", "torch"))
+        ]
+        counted = f"{threads} thread{'s' if threads > 1 else ''}"
+        harness.keep(
+            f"orchestration_{threads}",
+            f"Orchestration cost, {counted}",
+            "Images/s of one worker under tandem over the framework's bare loop in one process, "
+            f"{counted} on both sides, Adam, batch 128 (resnet9: 64), median of {pairs} alternating pairs, "
+            "first epoch left out.",
+            HEADER,
+            rows,
+        )
 
-            def ours(arm: dict[str, object] = arm, path: object = path, threads: int = threads) -> float:
-                done = harness.tandem(
-                    {
-                        "data": {"source": "npz", "path": str(path), "validation": 0},
-                        "arms": {"arm": arm | {"optimizer": "adam", "epochs": 4, "seeds": [0]}},
-                        "scale": {"cpus_per_worker": threads},
-                    }
-                )
-                return harness.steady(harness.speeds(done.runs[0]))
 
-            def bare(
-                framework: str = framework,
-                arguments: tuple[object, ...] = (path, model, batch_size),
-                threads: int = threads,
-            ) -> float:
-                measured = harness.script(f"bare_{framework}.py", *arguments, 4, threads, threads=threads)
-                return harness.steady(measured["images_per_second"])
+def _measure(
+    model: str, batch_size: int, images: int, *, framework: str, threads: int, pairs: int
+) -> list[str]:
+    path = harness.archive(images)
+    arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
 
-            what = f"{framework} {model}, threads: {threads}"
-            print(what)
-            measured = harness.alternate({"tandem": ours, "bare": bare}, pairs)
-            rows.append(harness.row(what, measured["tandem"], measured["bare"], target=0.98))
-    harness.keep(
-        "orchestration",
-        "Orchestration cost",
-        "Images/s of one worker under tandem over the framework's bare loop in one process, as many threads "
-        f"on both sides, Adam, batch 128 (resnet9: 64), median of {pairs} alternating pairs, first epoch "
-        "left out.",
-        HEADER,
-        rows,
-    )
+    def ours() -> float:
+        done = harness.tandem(
+            {
+                "data": {"source": "npz", "path": str(path), "validation": 0},
+                "arms": {"arm": arm | {"optimizer": "adam", "epochs": 4, "seeds": [0]}},
+                "scale": {"cpus_per_worker": threads},
+            }
+        )
+        return harness.steady(harness.speeds(done.runs[0]))
+
+    def bare() -> float:
+        measured = harness.script(
+            f"bare_{framework}.py", path, model, batch_size, 4, threads, threads=threads
+        )
+        return harness.steady(measured["images_per_second"])
+
+    print(f"{framework} {model}, {threads} threads")
+    measured = harness.alternate({"tandem": ours, "bare": bare}, pairs)
+    return harness.row(f"{framework} {model}", measured["tandem"], measured["bare"], target=0.98)

@@ -101,7 +101,7 @@ class Engine(Protocol):
         """Floating-point operations per second that a large matrix product reaches here, in the recipe's precision."""
 
     def device_memory_peak(self) -> int:
-        """Bytes of the GPU's memory that were in use at most; 0 without a GPU."""
+        """Bytes of the GPU's memory that this model's training used at most; 0 without a GPU."""
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and right answers.

@@ -301,6 +301,32 @@ def took(comparison: Comparison) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name not in empty} for row in rows]
 
 
+def intervals(comparison: Comparison) -> list[dict[str, str]]:
+    """What varies over an arm's seeds, with both intervals of its mean: a table's row for each arm and quantity."""
+    target = comparison.performance.target
+    rows = []
+    for arm in comparison.arms:
+        used = comparison.performance.arms[arm.name]
+        quantities: list[tuple[str, Measure | None, Callable[[float], str]]] = [
+            ("test accuracy, %", used.test_accuracy, lambda share: f"{share * 100:.2f}"),
+            ("images/s", used.images_per_second, lambda rate: f"{rate:,.0f}"),
+            (f"seconds to {target or 0:.1%}", used.target_seconds, lambda seconds: f"{seconds:,.1f}"),
+            ("cost", used.cost, lambda money: f"{money:,.4g}"),
+        ]
+        for name, found, write in quantities:
+            if found is not None and found.deviation is not None:
+                rows.append(
+                    {
+                        "arm": arm.name,
+                        "quantity": name,
+                        "mean (Student's t)": _with_bounds(found.interval, write),
+                        "mean (bootstrap)": _with_bounds(found.bootstrap, write),
+                        "standard deviation": write(found.deviation),
+                    }
+                )
+    return rows
+
+
 def _time_to(used: ArmPerformance, runs: int) -> str:
     if used.target_seconds is not None:
         return _with_bounds(
@@ -398,6 +424,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "took": took(comparison),
         "took_note": _took_note(comparison),
         "damaged": damaged(comparison),
+        "intervals": intervals(comparison),
         "attribution": attributed(comparison),
         "attribution_note": _attribution_note(comparison),
         "calibration": _calibration(comparison),

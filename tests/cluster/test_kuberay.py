@@ -181,7 +181,7 @@ def test_an_experiment_runs_on_a_cluster_that_stands(tmp_path: Path, kuberay: Ku
 
 
 @pytest.mark.slow
-def test_a_cluster_deleted_in_the_middle_is_gone_on_with_on_a_new_one(
+def test_a_cluster_deleted_in_the_middle_and_after_the_end_takes_nothing_with_it(
     tmp_path: Path, kuberay: KubeRayHere
 ) -> None:
     file = slow(tmp_path)
@@ -193,9 +193,22 @@ def test_a_cluster_deleted_in_the_middle_is_gone_on_with_on_a_new_one(
     done = len(epochs_in(tmp_path))
     time.sleep(2)
     assert len(epochs_in(tmp_path)) == done, "nothing trains on"
-    resumed = tandem("resume", tmp_path / "there" / "slow", "--on", "kuberay")
+    there = tmp_path / "there" / "slow"
+    resumed = tandem("resume", there, "--on", "kuberay")
     assert resumed.returncode == 0, resumed.stderr
     assert [epoch["epoch"] for epoch in epochs_in(tmp_path)] == list(range(1, 21))
+
+    for kind in ("rayjobs.ray.io", "rayclusters.ray.io"):
+        for gone in kuberay.server.store.list(kind, None):
+            kuberay.server.store.delete((kind, "default", gone["metadata"]["name"]))
+    until(lambda: not kuberay.server.store.list("pods", "default"))
+    before = files_of(there / "report")
+    assert tandem("report", there).returncode == 0
+    assert files_of(there / "report") == before
+    assert tandem("logs", there).returncode == 0
+    again = tandem("resume", there, "--on", "kuberay")
+    assert again.returncode == 0, again.stderr
+    assert [epoch["epoch"] for epoch in epochs_in(tmp_path)] == list(range(1, 21)), "nothing was left to do"
 
 
 @pytest.mark.slow

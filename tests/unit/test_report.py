@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from orchestrator import report
 from orchestrator.records import ExperimentRecords
+from orchestrator.report import writers
 from tests.conftest import ROOT
 from tests.unit.synthetic import make_records
 
@@ -93,6 +96,19 @@ def test_the_page_is_whole_self_contained_and_escaped(records: ExperimentRecords
     assert comparison.answer in first_paragraph[1]
     assert "tandem run &#39;a b.yaml&#39;" in text
     assert len(text) < 2_000_000
+
+
+def test_the_spread_over_seeds_is_told_with_both_intervals(records: ExperimentRecords) -> None:
+    comparison = report.write(records)
+    accuracy, *_ = writers.intervals(comparison)
+    assert (accuracy["arm"], accuracy["quantity"]) == ("keras", "test accuracy, %")
+    half = 10 / math.sqrt(3) * 4.302653  # Student's t for two degrees of freedom
+    assert accuracy["mean (Student's t)"] == f"60.00 ({60 - half:.2f} to {60 + half:.2f})"
+    low, high = map(float, re.findall(r"\((.*) to (.*)\)", accuracy["mean (bootstrap)"])[0])
+    assert 50 <= low < 60 < high <= 70, "resampled seeds cannot leave their range"
+    assert accuracy["standard deviation"] == "10.00"
+    page = read(records, "report.html")
+    assert all(html.escape(value) in page for value in (accuracy["mean (bootstrap)"], "mean (bootstrap)"))
 
 
 def test_the_other_forms_say_the_same(records: ExperimentRecords) -> None:

@@ -57,6 +57,8 @@ class KerasEngine:
         keras.config.set_dtype_policy("mixed_bfloat16" if recipe.precision == "bfloat16" else "float32")
         self._task = task
         self._strategy = strategy
+        if tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.reset_memory_stats("GPU:0")
         with strategy.scope():
             self._model = build_model(
                 recipe.model,
@@ -116,7 +118,7 @@ class KerasEngine:
         return fastest_matmul(lambda: float(product()), side)
 
     def device_memory_peak(self) -> int:
-        """Bytes of the GPU's memory that were in use at most; 0 without a GPU."""
+        """Bytes of the GPU's memory that this model's training used at most; 0 without a GPU."""
         if not tf.config.list_physical_devices("GPU"):
             return 0
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])

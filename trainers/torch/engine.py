@@ -49,6 +49,8 @@ class TorchEngine:
         torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
         self._task = task
         self._device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
+        if use_gpu:
+            torch.cuda.reset_peak_memory_stats(self._device)
         self._precision = (
             torch.autocast(self._device.type, dtype=torch.bfloat16)
             if recipe.precision == "bfloat16"
@@ -99,7 +101,7 @@ class TorchEngine:
         return fastest_matmul(lambda: float((values @ values)[0, 0]), side)
 
     def device_memory_peak(self) -> int:
-        """Bytes of the GPU's memory that were in use at most; 0 without a GPU."""
+        """Bytes of the GPU's memory that this model's training used at most; 0 without a GPU."""
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else 0
 
     def _on_device(self, array: np.ndarray) -> torch.Tensor:
