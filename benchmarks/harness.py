@@ -119,7 +119,16 @@ class TandemSweep:
     seconds: float
     """From asking for workers to the last trial's end."""
     steady_seconds: float
-    """From when workers took up the first trial to the last trial's end."""
+    """From the first trial's first step to the last trial's end."""
+
+    def best_within(self, seconds: float) -> float:
+        """The best validation accuracy of the trials that had ended so long after the first step."""
+        first_step_at = max(trial.epochs[-1]["time"] for trial in self.history.trials) - self.steady_seconds
+        return max(
+            (trial.value("validation_accuracy") or 0.0)
+            for trial in self.history.trials
+            if trial.epochs[-1]["time"] - first_step_at <= seconds
+        )
 
 
 def tandem_sweep(experiment: dict[str, Any], *, modules: dict[str, str] | None = None) -> TandemSweep:
@@ -132,13 +141,14 @@ def tandem_sweep(experiment: dict[str, Any], *, modules: dict[str, str] | None =
     finish(start([str(Path(PYTHON).with_name("tandem")), "sweep", str(file)], threads=1))
     (search,) = (directory / "bench" / "sweep").iterdir()
     history = SearchRecords(Storage(str(search))).history()
-    first = [
-        json.loads((run / "attempts.jsonl").read_text().splitlines()[0])["started_at"]
+    attempts = [
+        json.loads((run / "attempts.jsonl").read_text().splitlines()[0])
         for run in (search / "runs").iterdir()
     ]
+    first = min(attempt["started_at"] + attempt["startup"]["build_seconds"] for attempt in attempts)
     ended = max(trial.epochs[-1]["time"] for trial in history.trials)
     shutil.rmtree(directory)
-    return TandemSweep(history, history.seconds, ended - min(first))
+    return TandemSweep(history, history.seconds, ended - first)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,15 +14,17 @@ HEADER = ["framework", "tandem fast (s)", "tutorial (s)", "ratio (lowest to high
 def main(*, pairs: int) -> None:
     """Measure both frameworks, training alone and with start-up."""
     path = harness.archive()
-    rows, accuracies = [], []
+    rows, accuracies, commands = [], [], []
     for framework, target in TARGETS.items():
         reached: list[float] = []
         published: list[float] = []
+        command: list[float] = []
         training: dict[str, list[float]] = {"tandem": [], "tutorial": []}
 
         def ours(
             framework: str = framework,
             reached: list[float] = reached,
+            command: list[float] = command,
             training: dict[str, list[float]] = training,
         ) -> float:
             arm = {"framework": framework, "recipe": "fast", "epochs": 1, "seeds": [len(reached)]}
@@ -37,7 +39,9 @@ def main(*, pairs: int) -> None:
             reached.append(run["result"]["test_accuracy"])
             seconds = [epoch["data_seconds"] + epoch["step_seconds"] for epoch in run["epochs"]]
             training["tandem"].append(sum(seconds))
-            return done.seconds
+            command.append(done.seconds)
+            trained_at = run["attempts"][0]["started_at"] + run["epochs"][-1]["seconds_since_start"]
+            return float(trained_at + run["result"]["test_seconds"] - done.started_at)
 
         def tutorial(
             framework: str = framework,
@@ -65,6 +69,7 @@ def main(*, pairs: int) -> None:
                 f"{framework}, with start-up", whole["tandem"], whole["tutorial"], target=0.2, least=False
             )
         )
+        commands.append(f"{framework} {statistics.median(command):.1f} s")
         accuracies.append(
             f"{framework}: fast {statistics.median(reached):.2%} (lowest {min(reached):.2%}; needed "
             f"{target:.1%}), tutorial {statistics.median(published):.2%}"
@@ -73,8 +78,9 @@ def main(*, pairs: int) -> None:
         "time_to_accuracy",
         "Time to the tutorials' accuracy",
         "The `fast` recipe for one epoch against the tutorials as published, ten epochs, on the whole of "
-        f"CIFAR-10 with two threads; {pairs} alternating pairs, another seed each. With start-up, tandem's "
-        f"time is that of the whole command, report included. Test accuracy: {'; '.join(accuracies)}.",
+        f"CIFAR-10 with two threads; {pairs} alternating pairs, another seed each. With start-up, both times "
+        "run from the start of the command until the test accuracy is known; the whole of tandem's command, "
+        f"robustness and report included: {', '.join(commands)}. Test accuracy: {'; '.join(accuracies)}.",
         HEADER,
         rows,
     )

@@ -1,9 +1,9 @@
 """Search a learning rate in PyTorch without tandem.
 
-Usage: python search_torch.py DATA.npz TRIALS EPOCHS LOWEST HIGHEST train|tune|optuna
+Usage: python search_torch.py DATA.npz TRIALS EPOCHS LOWEST HIGHEST train|tune|optuna [SEED]
 `train`: Ray Tune launches a Ray Train group for each trial, as Ray documents it; `tune`: Ray Tune trains
 in the trial's process; `optuna`: two threads of one process. Prints one JSON line: seconds of the search,
-start-up apart, and the best validation accuracy.
+start-up apart, and for Optuna when each trial ended and its validation accuracy.
 """
 
 import json
@@ -14,6 +14,7 @@ import time
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 path, trials, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 lowest, highest, mode = float(sys.argv[4]), float(sys.argv[5]), sys.argv[6]
+seed = int(sys.argv[7]) if len(sys.argv) > 7 else 0
 
 
 def train(learning_rate: float) -> float:
@@ -44,21 +45,26 @@ def train(learning_rate: float) -> float:
     return accuracy
 
 
-def search_with_optuna() -> tuple[float, float]:
+def search_with_optuna() -> dict[str, object]:
     import optuna
     import torch  # noqa: F401  imported before the clock starts, as warm workers have it
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     train(lowest)
+    ended = []
+
+    def objective(trial: optuna.Trial) -> float:
+        accuracy = train(trial.suggest_float("rate", lowest, highest, log=True))
+        ended.append((time.perf_counter() - start, accuracy))
+        return accuracy
+
     start = time.perf_counter()
-    study.optimize(
-        lambda trial: train(trial.suggest_float("rate", lowest, highest, log=True)), trials, n_jobs=2
-    )
-    return time.perf_counter() - start, study.best_value
+    study.optimize(objective, trials, n_jobs=2)
+    return {"seconds": time.perf_counter() - start, "trials": ended}
 
 
-def search_with_tune() -> tuple[float, float]:
+def search_with_tune() -> dict[str, object]:
     import ray
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
@@ -97,7 +103,7 @@ def search_with_tune() -> tuple[float, float]:
         tune_config=tune.TuneConfig(
             metric="accuracy",
             mode="max",
-            search_alg=OptunaSearch(seed=0),
+            search_alg=OptunaSearch(seed=seed),
             num_samples=trials,
             max_concurrent_trials=2,
             reuse_actors=False,
@@ -105,10 +111,9 @@ def search_with_tune() -> tuple[float, float]:
         run_config=tune.RunConfig(verbose=0),
     )
     start = time.perf_counter()
-    results = tuner.fit()
-    return time.perf_counter() - start, results.get_best_result().metrics["accuracy"]
+    tuner.fit()
+    return {"seconds": time.perf_counter() - start}
 
 
 if __name__ == "__main__":
-    seconds, best = search_with_optuna() if mode == "optuna" else search_with_tune()
-    print(json.dumps({"seconds": seconds, "best": best}), flush=True)
+    print(json.dumps(search_with_optuna() if mode == "optuna" else search_with_tune()), flush=True)
