@@ -57,6 +57,8 @@ class Progress(_Live):
         self._prepared = prepared
         self._done: dict[str, Record] = {}
         self._announced: dict[str, int] = {}
+        self._began_at = time.time()
+        self._failures_told: Counter[str] = Counter()
 
     def refresh(self) -> None:
         """Read what is new and show it."""
@@ -67,6 +69,8 @@ class Progress(_Live):
                 self._done[run.id] = result
             epochs = records.epochs() if self._is_moving(run) else []
             self._announce(run, epochs)
+            if run.id not in self._done:
+                self._tell_failures(run, records)
             table.add_row(*self._row(run, records, epochs))
         self._redraw(table)
 
@@ -81,6 +85,15 @@ class Progress(_Live):
                 f"{_accuracy(record)}, {record['images_per_second']:,.0f} images/s"
             )
         self._announced[run.id] = max(self._announced.get(run.id, 0), len(epochs))
+
+    def _tell_failures(self, run: Run, records: RunRecords) -> None:
+        """Say once what went wrong since this command began, on a terminal above the table."""
+        failures = [failure for failure in records.failures() if failure["failed_at"] > self._began_at]
+        for failure in failures[self._failures_told[run.id] :]:
+            outcome = "given up" if failure["given_up"] else "tried again"
+            line = f"{run.arm} seed {run.seed} failed: {failure['cause']}; {outcome}"
+            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+        self._failures_told[run.id] = len(failures)
 
     def _row(self, run: Run, records: RunRecords, epochs: list[Record]) -> list[str]:
         name = f"{run.arm} seed {run.seed}"

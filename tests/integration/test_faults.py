@@ -141,6 +141,7 @@ def test_a_failing_arm_is_recorded_and_the_others_go_on(
     finished = tandem("run", file)
     assert finished.returncode == 1, finished.stderr
     assert "good scored" in finished.stdout
+    assert "bad seed 0 failed: ValueError: the moon is in the wrong phase; given up" in finished.stderr
     report = (tmp_path / "mixed" / "report" / "report.md").read_text()
     assert "bad seed 0 failed: ValueError: the moon is in the wrong phase." in report
     records = ExperimentRecords(Storage(str(tmp_path / "mixed")))

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from trainers.launch import LeanTrainer, MeetingBackend, free_address
 
 
-class Trainer(DataParallelTrainer):
+class Trainer(LeanTrainer):
     """Ray Train with a `TF_CONFIG` on every worker, as `MultiWorkerMirroredStrategy` needs."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -32,24 +32,15 @@ class TensorflowWorkers(BackendConfig):
         return _TensorflowBackend
 
 
-class _TensorflowBackend(Backend):
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        addresses = worker_group.execute(_free_address)
+class _TensorflowBackend(MeetingBackend):
+    def meet(self, worker_group: Any) -> None:
+        addresses = worker_group.execute(free_address)
         ray.get(
             [
                 worker_group.execute_single_async(rank, _introduce, addresses=addresses, index=rank)
                 for rank in range(len(addresses))
             ]
         )
-
-
-def _free_address() -> str:
-    host = ray.util.get_node_ip_address()
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.bind(("", 0))
-        port = listener.getsockname()[1]
-    return f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
 
 
 def _introduce(*, addresses: list[str], index: int) -> None:
