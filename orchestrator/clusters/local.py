@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,15 +35,16 @@ def local_ray() -> Iterator[None]:
     """Start Ray on this machine's CPUs and GPUs; every process it started ends with the block."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import ray
+    with _own_termination():
+        import ray
 
-    ray.init(
-        address="local",
-        num_cpus=environment.available_cpus(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+        ray.init(
+            address="local",
+            num_cpus=environment.available_cpus(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     try:
         yield
     finally:
@@ -51,10 +54,20 @@ def local_ray() -> Iterator[None]:
 @contextmanager
 def joined_ray() -> Iterator[None]:
     """Join the Ray cluster that this process runs on, as a submitted driver does."""
-    import ray
+    with _own_termination():
+        import ray
 
-    ray.init(address="auto", log_to_driver=True, logging_level=logging.ERROR)
+        ray.init(address="auto", log_to_driver=True, logging_level=logging.ERROR)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_termination() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM, which Ray replaces by one that aborts."""
+    answer = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, answer)

@@ -25,7 +25,7 @@ arms:
   keras: {{framework: keras}}
   torch: {{extends: keras, framework: torch}}
   keras-norm:
-    {{extends: keras, model: resnet9, optimizer: {{learning_rate: 0.0005}}, init: he_normal, epochs: 1}}
+    {{extends: keras, model: speednet, optimizer: {{learning_rate: 0.0005}}, init: he_normal, epochs: 1}}
   torch-norm: {{extends: keras-norm, framework: torch}}
 scale: {{workers: {workers}}}
 storage: {storage}
