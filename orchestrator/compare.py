@@ -6,6 +6,7 @@ The statistics are in `evidence`, the parts of a gap in `attribution`; here they
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterable
@@ -235,6 +236,7 @@ class Comparison:
             "environment": self.sessions[-1]["environment"] if self.sessions else None,
         }
 
+    @functools.cached_property
     def epochs_frame(self) -> pd.DataFrame:
         """One row for each finished epoch of each run."""
         rows = [

@@ -38,11 +38,12 @@ STYLE: Any = {
 
 
 def save(figure: Figure, kind: str) -> bytes:
-    """The figure as `png` or `svg`, the same bytes every time."""
+    """The figure as `png` or `svg`, the same bytes every time; laid out when it is first saved."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with plt.rc_context(STYLE):
         figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+    figure.set_layout_engine("none")
     return buffer.getvalue()
 
 
@@ -53,7 +54,7 @@ def _colour(comparison: Comparison, arm: str) -> str:
 
 def learning_curve(comparison: Comparison, measure: str) -> Figure | None:
     """Accuracy or loss by epoch: mean over seeds, band from the lowest to the highest seed."""
-    frame = comparison.epochs_frame()
+    frame = comparison.epochs_frame
     if frame.empty:
         return None
     validated = frame["validation_accuracy"].notna().any()
@@ -82,6 +83,10 @@ def learning_curve(comparison: Comparison, measure: str) -> Figure | None:
 def readings(figure: Figure, measure: str) -> dict[str, Any] | None:
     """What a learning curve shows, for a page to tell under the pointer; None for a figure without curves.
 
+    Args:
+        figure: once saved, so that it is laid out.
+        measure: `accuracy` or `loss`.
+
     Returns:
         `x` epochs; `series` for each arm a mean for each of them or None; `box` and `limits`, the ends of the
         horizontal axis as shares of the picture's width and as epochs; `percent`, whether values are shares.
@@ -90,8 +95,6 @@ def readings(figure: Figure, measure: str) -> dict[str, Any] | None:
     lines = [line for line in axis.get_lines() if not str(line.get_label()).startswith("_")]
     if not lines:
         return None
-    with plt.rc_context(STYLE):
-        figure.draw_without_rendering()
     epochs = sorted({int(x) for line in lines for x in np.asarray(line.get_xdata())})
     series = {}
     for line in lines:
@@ -162,7 +165,7 @@ def reliability(
 
 def accuracy_over_time(comparison: Comparison) -> Figure | None:
     """Accuracy against the seconds a run had trained, evaluated and saved by then."""
-    frame = comparison.epochs_frame()
+    frame = comparison.epochs_frame
     if frame.empty:
         return None
     validated = frame["validation_accuracy"].notna().any()

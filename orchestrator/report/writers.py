@@ -87,7 +87,7 @@ def write(records: ExperimentRecords) -> Comparison:
             storage.write(f"figures/{name}.svg", drawings[name])
     storage.write_json("results.json", comparison.to_json())
     storage.write("results.csv", _runs_csv(comparison).encode())
-    epochs = comparison.epochs_frame()
+    epochs = comparison.epochs_frame
     storage.write("epochs.csv", epochs.to_csv(index=False).encode())
     storage.write("epochs.parquet", epochs.to_parquet(index=False))
     storage.write("report.md", _markdown(comparison, pictures).encode())

@@ -166,6 +166,7 @@ def test_a_sweep_whose_first_trials_all_fail_the_same_way_stops_and_says_so(
     assert len(history_of(tmp_path).trials) == 3
 
 
+@pytest.mark.slow
 def test_trials_that_diverge_count_as_bad_and_the_sweep_goes_on(
     tmp_path: Path, experiment_file: Callable[[str], Path]
 ) -> None:
