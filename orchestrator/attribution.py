@@ -271,9 +271,7 @@ def sentence(found: Attribution) -> str:
         open_recipes = f"{len(found.missing)} of {len(plan.choices)} recipes have no result"
         return f"The gap cannot be taken apart yet: {open_recipes}."
     parts = sorted(found.shares, key=lambda share: -abs(share.accuracy.mean))
-    listed = ", ".join(
-        f"{share.factor} {share.accuracy.mean * 100:+.2f}{_bounds(share.accuracy)}" for share in parts
-    )
+    listed = ", ".join(f"{share.factor} {share.accuracy.mean * 100:+.2f}" for share in parts)
     text = (
         f"Of the {found.gap.mean * 100:+.2f} points between {plan.first} and {plan.second}, "
         f"by {len(found.seeds)} seeds each: {listed}."
@@ -281,15 +279,11 @@ def sentence(found: Attribution) -> str:
     framework = next((share for share in found.shares if share.factor == "framework"), None)
     if framework is not None:
         own = framework.accuracy
-        known = own.low is not None and own.high is not None
-        if known and own.low is not None and own.high is not None and own.low <= 0 <= own.high:
-            text += " What the framework itself adds cannot be told from nothing; the rest is the recipe's."
-        elif known:
-            text += f" The framework itself adds {own.mean * 100:+.2f} points; the rest is the recipe's."
+        if own.low is not None and own.high is not None:
+            part = f"{own.mean * 100:+.2f} (95 % interval {own.low * 100:+.2f} to {own.high * 100:+.2f})"
+            if own.low <= 0 <= own.high:
+                text += f" What the framework itself adds, {part}, cannot be told from nothing"
+            else:
+                text += f" The framework itself adds {part}"
+            text += "; the rest is the recipe's."
     return text
-
-
-def _bounds(interval: Interval) -> str:
-    if interval.low is None or interval.high is None:
-        return ""
-    return f" ({interval.low * 100:+.2f} to {interval.high * 100:+.2f})"

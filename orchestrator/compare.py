@@ -544,6 +544,10 @@ def _scored(arm: ArmSummary) -> str:
 
 
 def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
+    return f"{_verdict(first, second, pair)} {_credit(pair)}{_parity(pair)}{_speed(first, second, pair)}"
+
+
+def _verdict(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
     assert first.accuracy is not None and second.accuracy is not None and pair.gap is not None
     ahead, behind = (first, second) if pair.gap.mean >= 0 else (second, first)
     assert ahead.accuracy is not None and behind.accuracy is not None
@@ -579,7 +583,7 @@ def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) ->
             else:
                 lead = f"{first.name} and {second.name} cannot be told apart in accuracy, {scores}"
                 proof = f"a gap of {points} over {how} is not enough evidence {bounds}{_needed(pair)}"
-    return f"{lead}; {proof}. {_credit(pair)}{_parity(pair)}{_speed(first, second, pair)}"
+    return f"{lead}; {proof}."
 
 
 def _needed(pair: PairComparison) -> str:
@@ -591,8 +595,12 @@ def _needed(pair: PairComparison) -> str:
 def _taken_apart(arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution) -> str:
     """The answer of an attribution: the gap between its two arms, and what it is made of."""
     by_name = {arm.name: arm for arm in arms}
-    ends = [by_name[found.plan.first], by_name[found.plan.second]]
-    return f"{answer(ends, pairs)} {attribution.sentence(found)}"
+    ends = first, second = [by_name[found.plan.first], by_name[found.plan.second]]
+    split = attribution.sentence(found)
+    if not found.shares:
+        return f"{answer(ends, pairs)} {split}"
+    (pair,) = pairs
+    return f"{_verdict(first, second, pair)} {split}{_parity(pair)}{_speed(first, second, pair)}"
 
 
 def _parity(pair: PairComparison) -> str:

@@ -403,8 +403,11 @@ def _context(comparison: Comparison) -> dict[str, Any]:
     data = comparison.document["data"]
     session = comparison.sessions[-1] if comparison.sessions else None
     height, width, channels = data["image_shape"]
+    ends = _ends(comparison).arms
     return {
         "comparison": comparison,
+        "ends": ends,
+        "between": [arm for arm in comparison.arms if arm not in ends],
         "configuration": _configuration(comparison),
         "classes": data["class_names"],
         "data": data,
@@ -548,6 +551,11 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
 
     lines = [f"# {comparison.name}", "", comparison.answer, ""]
     lines += [f"- {note}" for note in comparison.notes] + [""]
+    if shares := attributed(comparison):
+        lines += ["## Where the gap comes from", ""]
+        lines += [row(["factor", "points of accuracy", "times the speed"]), row(["---"] * 3)]
+        lines += [row([str(share["factor"]), str(share["points"]), str(share["speed"])]) for share in shares]
+        lines += ["", _attribution_note(comparison), "", "## Arms", ""]
     lines += [
         row(["arm", "framework", "test accuracy", "images/s", "training time", "runs"]),
         row(["---"] * 6),
@@ -566,11 +574,6 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
         for arm in comparison.arms
     ]
     lines += ["", "Means over seeds with 95 % intervals.", ""]
-    if shares := attributed(comparison):
-        lines += ["## Where the gap comes from", ""]
-        lines += [row(["factor", "points of accuracy", "times the speed"]), row(["---"] * 3)]
-        lines += [row([str(share["factor"]), str(share["points"]), str(share["speed"])]) for share in shares]
-        lines += ["", _attribution_note(comparison), ""]
     if proofs := evidences(comparison):
         lines += ["## Evidence", "", *table(proofs)]
     lines += ["## What it took", "", *table(took(comparison)), _took_note(comparison), ""]

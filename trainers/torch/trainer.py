@@ -26,7 +26,7 @@ class Trainer(LeanTrainer):
 
 
 class TorchWorkers(BackendConfig):
-    """Workers that are one process group: NCCL where each has a GPU, else Gloo."""
+    """Workers that are one process group: NCCL where each has a GPU of its own, which it demands, else Gloo."""
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -44,11 +44,11 @@ class _TorchBackend(MeetingBackend):
 
     def meet(self, worker_group: Any) -> None:
         address = worker_group.execute_single(0, free_address)
-        on_gpus = worker_group.get_resources_per_worker().get("GPU", 0) > 0
+        backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) >= 1 else "gloo"
         ray.get(
             [
                 worker_group.execute_single_async(
-                    rank, _join, address, index=rank, world_size=len(worker_group), on_gpus=on_gpus
+                    rank, _join, address, index=rank, world_size=len(worker_group), backend=backend
                 )
                 for rank in range(len(worker_group))
             ]
@@ -59,11 +59,11 @@ class _TorchBackend(MeetingBackend):
             ray.get(worker_group.execute_async(_leave), timeout=_LEAVE_SECONDS)
 
 
-def _join(address: str, *, index: int, world_size: int, on_gpus: bool) -> None:
+def _join(address: str, *, index: int, world_size: int, backend: str) -> None:
     import torch.distributed
 
     torch.distributed.init_process_group(
-        "nccl" if on_gpus else "gloo", init_method=f"tcp://{address}", rank=index, world_size=world_size
+        backend, init_method=f"tcp://{address}", rank=index, world_size=world_size
     )
 
 
