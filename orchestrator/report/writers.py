@@ -427,7 +427,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "took": took(comparison),
         "took_note": _took_note(comparison),
         "damaged": damaged(comparison),
-        "intervals": intervals(comparison),
+        "intervals": intervals(_ends(comparison)),
         "attribution": attributed(comparison),
         "attribution_note": _attribution_note(comparison),
         "calibration": _calibration(comparison),

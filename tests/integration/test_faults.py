@@ -106,6 +106,7 @@ def test_an_interrupt_leaves_no_process_and_resume_redoes_nothing(
     assert not run.failures()
 
 
+@pytest.mark.slow  # the killed driver of a sweep is in every run of the tests
 def test_a_killed_driver_leaves_nothing_training(
     tmp_path: Path, experiment_file: Callable[[str], Path]
 ) -> None:

@@ -26,13 +26,22 @@ Measured = dict[str, dict[str, np.ndarray]]
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    results = {}
+    root = tmp_path_factory.mktemp("twins")
+    processes = {}
     for framework in FRAMEWORKS:
-        output = tmp_path_factory.mktemp("twins") / f"{framework}.npz"
-        command = [sys.executable, "-m", "tests.unit.measure_engine", framework, str(output)]
-        finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert finished.returncode == 0, finished.stderr[-3000:]
-        with np.load(output) as archive:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.unit.measure_engine",
+            framework,
+            str(root / f"{framework}.npz"),
+        ]
+        processes[framework] = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    results = {}
+    for framework, process in processes.items():
+        _, err = process.communicate()
+        assert process.returncode == 0, err[-3000:]
+        with np.load(root / f"{framework}.npz") as archive:
             results[framework] = {name: archive[name] for name in archive.files}
     return results
 
