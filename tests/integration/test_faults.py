@@ -52,7 +52,7 @@ def epochs_done(root: Path) -> list[int]:
     return []
 
 
-@pytest.mark.parametrize("framework", ["keras", pytest.param("torch", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("framework", [pytest.param("keras", marks=pytest.mark.slow), "torch"])
 def test_a_killed_worker_is_replaced_and_the_run_goes_on(
     tmp_path: Path, experiment_file: Callable[[str], Path], framework: str
 ) -> None:
@@ -177,6 +177,7 @@ def test_a_full_disk_is_told_before_anything_starts(
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_training_is_told(
     small_disk: Path, experiment_file: Callable[[str], Path]
 ) -> None:
