@@ -118,16 +118,20 @@ class TandemSweep:
     history: SearchHistory
     seconds: float
     """From asking for workers to the last trial's end."""
-    steady_seconds: float
-    """From the first trial's first step to the last trial's end."""
+    first_step_at: float
+    """When the first trial took its first step, in seconds since 1970."""
+
+    @property
+    def steady_seconds(self) -> float:
+        """From the first trial's first step to the last trial's end."""
+        return float(max(trial.epochs[-1]["time"] for trial in self.history.trials) - self.first_step_at)
 
     def best_within(self, seconds: float) -> float:
         """The best validation accuracy of the trials that had ended so long after the first step."""
-        first_step_at = max(trial.epochs[-1]["time"] for trial in self.history.trials) - self.steady_seconds
         return max(
             (trial.value("validation_accuracy") or 0.0)
             for trial in self.history.trials
-            if trial.epochs[-1]["time"] - first_step_at <= seconds
+            if trial.epochs[-1]["time"] - self.first_step_at <= seconds
         )
 
 
@@ -146,9 +150,8 @@ def tandem_sweep(experiment: dict[str, Any], *, modules: dict[str, str] | None =
         for run in (search / "runs").iterdir()
     ]
     first = min(attempt["started_at"] + attempt["startup"]["build_seconds"] for attempt in attempts)
-    ended = max(trial.epochs[-1]["time"] for trial in history.trials)
     shutil.rmtree(directory)
-    return TandemSweep(history, history.seconds, ended - first)
+    return TandemSweep(history, history.seconds, first)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -39,6 +40,16 @@ class MeetingBackend(Backend):
     @abstractmethod
     def meet(self, worker_group: Any) -> None:
         """Let the workers know of each other."""
+
+
+def call_each(worker_group: Any, function: Callable[..., None], **arguments: Any) -> None:
+    """Call a function in every worker at once, with its rank as `index`, and wait for all."""
+    ray.get(
+        [
+            worker_group.execute_single_async(rank, function, index=rank, **arguments)
+            for rank in range(len(worker_group))
+        ]
+    )
 
 
 def free_address() -> str:

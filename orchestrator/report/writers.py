@@ -403,11 +403,11 @@ def _context(comparison: Comparison) -> dict[str, Any]:
     data = comparison.document["data"]
     session = comparison.sessions[-1] if comparison.sessions else None
     height, width, channels = data["image_shape"]
-    ends = _ends(comparison).arms
+    ends = _ends(comparison)
     return {
         "comparison": comparison,
-        "ends": ends,
-        "between": [arm for arm in comparison.arms if arm not in ends],
+        "ends": ends.arms,
+        "between": [arm for arm in comparison.arms if arm not in ends.arms],
         "configuration": _configuration(comparison),
         "classes": data["class_names"],
         "data": data,
@@ -427,7 +427,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "took": took(comparison),
         "took_note": _took_note(comparison),
         "damaged": damaged(comparison),
-        "intervals": intervals(_ends(comparison)),
+        "intervals": intervals(ends),
         "attribution": attributed(comparison),
         "attribution_note": _attribution_note(comparison),
         "calibration": _calibration(comparison),

@@ -6,41 +6,28 @@ after the other, before any worker does. Nothing but the workers needs it.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from typing import Any
 
-import ray
-from ray.train.backend import Backend, BackendConfig
+from ray.train.backend import BackendConfig
 
-from trainers.launch import LeanTrainer, MeetingBackend, free_address
-
-
-class Trainer(LeanTrainer):
-    """Ray Train with a `TF_CONFIG` on every worker, as `MultiWorkerMirroredStrategy` needs."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, backend_config=TensorflowWorkers(), **options)
-
-
-class TensorflowWorkers(BackendConfig):
-    """Workers that know each other's addresses."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """What Ray Train calls when the workers are there."""
-        return _TensorflowBackend
+from trainers.launch import LeanTrainer, MeetingBackend, call_each, free_address
 
 
 class _TensorflowBackend(MeetingBackend):
     def meet(self, worker_group: Any) -> None:
-        addresses = worker_group.execute(free_address)
-        ray.get(
-            [
-                worker_group.execute_single_async(rank, _introduce, addresses=addresses, index=rank)
-                for rank in range(len(addresses))
-            ]
-        )
+        call_each(worker_group, _introduce, addresses=worker_group.execute(free_address))
+
+
+class TensorflowWorkers(BackendConfig):
+    """Workers that each have a `TF_CONFIG`, as `MultiWorkerMirroredStrategy` needs."""
+
+    backend_cls = _TensorflowBackend
+
+
+Trainer = functools.partial(LeanTrainer, backend_config=TensorflowWorkers())
 
 
 def _introduce(*, addresses: list[str], index: int) -> None:
