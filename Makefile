@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Each module is compiled when it is first imported, once, and not the whole of TensorFlow and PyTorch beforehand.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-kind lint bench image clean
 
@@ -60,5 +63,5 @@ tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server .venv/axe/axe.min.js
 .venv/ready: pyproject.toml
 	@echo "setting up .venv: installs Ray, TensorFlow and PyTorch, a few minutes the first time"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable ".[dev,onnx]"
+	$(BIN)/pip install --quiet --no-compile --editable ".[dev,onnx]"
 	@touch $@
