@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,27 +150,59 @@ def test_lists_and_watches_behave_as_recorded(server: ApiServer) -> None:
     assert names == {resource["name"]: resource["kind"] for resource in discovery["body"]["resources"]}
 
 
-def states(case: str) -> list[tuple[str | None, str | None]]:
-    """The deployment and job statuses that a RayJob went through on a real cluster."""
-    seen: list[tuple[str | None, str | None]] = []
-    for line in (TRANSCRIPTS / f"{case}.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        if entry.get("kind") == "RayJob" and entry["object"]["metadata"]["name"] == case:
-            status = entry["object"].get("status") or {}
-            seen.append((status.get("jobDeploymentStatus"), status.get("jobStatus")))
+State = tuple[str | None, str | None]
+"""The deployment status and the job status of a RayJob."""
+
+
+def recorded_states(transcript: Path) -> list[State]:
+    """What a RayJob went through on a real cluster."""
+    first, *rest = (json.loads(line) for line in transcript.read_text().splitlines())
+    name = first["submitted"]["metadata"]["name"]
+    jobs = [entry["object"] for entry in rest if entry.get("kind") == "RayJob"]
+    return seen_between_looks(job for job in jobs if job["metadata"]["name"] == name)
+
+
+def seen_between_looks(jobs: Iterable[dict[str, Any]]) -> list[State]:
+    """Each state once, without those so short that a look may miss them."""
+    statuses = [job.get("status") or {} for job in jobs]
+    seen = [(status.get("jobDeploymentStatus"), status.get("jobStatus")) for status in statuses]
+    seen = [state for state in seen if state[1] not in ("PENDING", "Failure")]
     return [state for place, state in enumerate(seen) if place == 0 or state != seen[place - 1]]
+
+
+ENTRYPOINTS = {
+    "app-fails": "python -c 'raise SystemExit(3)'",
+    "deadline": "sleep 60",
+    "head-killed": "sleep 60",
+    "oom": "python -c 'raise SystemExit(137)'",
+    "retries": "python -c 'raise ValueError(1)'",
+    "suspended": "sleep 60",
+}
+"""What stands for the recorded entrypoints, whose paths and memory limits are those of an image."""
+ENDS = ("Complete", "Failed", "Suspended", "ValidationFailed")
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param("ok-http", marks=pytest.mark.slow),
         "invalid",
         "unschedulable",
         "image-pull",
-        pytest.param("retries", marks=pytest.mark.slow),
-        pytest.param("deadline", marks=pytest.mark.slow),
+        *(
+            pytest.param(case, marks=pytest.mark.slow)
+            for case in (
+                "app-fails",
+                "deadline",
+                "head-killed",
+                "ok-http",
+                "ok-k8sjob-token",
+                "oom",
+                "retries",
+                "submitter-fails",
+                "suspended",
+            )
+        ),
     ],
 )
 def test_the_operator_goes_through_the_same_states(case: str, kuberay: KubeRayHere) -> None:
@@ -176,39 +210,48 @@ def test_the_operator_goes_through_the_same_states(case: str, kuberay: KubeRayHe
     if not file.is_file():
         pytest.skip(f"there is no transcript {file}")
     submitted = json.loads(file.read_text().splitlines()[0])["submitted"]
-    submitted["metadata"]["namespace"] = "default"
-    submitted["spec"]["submissionMode"] = "HTTPMode"  # the only mode that is modelled
-    submitted["spec"].pop("submitterPodTemplate", None)
+    submitted["metadata"] |= {"namespace": "default", "name": case}
     submitted["spec"]["entrypoint"] = ENTRYPOINTS.get(case, "python -c 'print(1)'")
     submitted["spec"].pop("jobId", None)
     for name in ("preRunningDeadlineSeconds", "activeDeadlineSeconds"):
         if name in submitted["spec"] and case != "deadline":
             submitted["spec"][name] = 5
-    kuberay.operator.missing_images.add("docker.io/example/missing:1")
-    node = {"metadata": {"name": "node1"}, "status": {"allocatable": {"cpu": "2", "memory": "8Gi"}}}
+    server, operator = kuberay.server, kuberay.operator
+    operator.missing_images.add("docker.io/example/missing:1")
+    if case == "submitter-fails":
+        operator.bare_images.add("docker.io/rayproject/ray:2.60.0")
     if case == "unschedulable":
-        kuberay.server.store.put(("nodes", "", "node1"), node)
-    store = kuberay.server.store
-    before = store.version
+        node = {"metadata": {"name": "node1"}, "status": {"allocatable": {"cpu": "2", "memory": "8Gi"}}}
+        server.store.put(("nodes", "", "node1"), node)
+    before = server.store.version
     path = "POST /apis/ray.io/v1/namespaces/default/rayjobs"
-    assert Client(kuberay.server).ask(path, body=submitted).status_code == 201
+    assert Client(server).ask(path, body=submitted).status_code == 201
 
-    def passed() -> list[tuple[str | None, str | None]]:
-        seen = []
-        for change in store.changes_after(before, "rayjobs.ray.io", "default"):
-            status = change.object.get("status") or {}
-            seen.append((status.get("jobDeploymentStatus"), status.get("jobStatus")))
-        return [state for place, state in enumerate(seen) if place == 0 or state != seen[place - 1]]
+    def passed() -> list[State]:
+        changes = server.store.changes_after(before, "rayjobs.ray.io", "default")
+        return seen_between_looks(change.object for change in changes)
 
-    wanted = states(case)
-    ended = ("Complete", "Failed", "ValidationFailed")
-    until(lambda: kuberay.operator.failures or passed()[-1][0] in ended, seconds=120)
-    # A status between two looks may be missed on either side; the order and the end may not differ.
-    told, ours = [state for state in wanted if state[1] != "PENDING"], passed()
+    if case in ("head-killed", "suspended"):
+        until(lambda: passed()[-1] == ("Running", "RUNNING"))
+        if case == "suspended":
+            key = ("rayjobs.ray.io", "default", case)
+            server.store.update(key, lambda found: found["spec"].update(suspend=True))
+        else:
+            begun = _started(server, case)
+            operator.kill_pod("default", "headgroup")
+            until(lambda: _started(server, case) != begun and passed()[-1] == ("Running", "RUNNING"))
+    if case != "head-killed":
+        until(lambda: operator.failures or passed()[-1][0] in ENDS)
+    # What is left may be missed on either side too; the order and the end may not differ.
+    told, ours = recorded_states(file), passed()
     assert ours[-1] == told[-1]
     shared = [state for state in ours if state in told]
     assert shared == [state for state in told if state in ours]
     assert {state[0] for state in ours} - {None} <= {state[0] for state in told} | {"Retrying"}
 
 
-ENTRYPOINTS = {"retries": "python -c 'raise ValueError(1)'", "deadline": "sleep 60"}
+def _started(server: ApiServer, job: str) -> str | None:
+    """When Ray says that its job began."""
+    found = server.store.get(("rayjobs.ray.io", "default", job))
+    assert found is not None
+    return (found["status"].get("rayJobInfo") or {}).get("startTime")

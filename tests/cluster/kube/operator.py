@@ -1,13 +1,13 @@
 """A small stand-in for KubeRay's operator: it turns a RayJob into real Ray nodes, and reports as KubeRay does.
 
 It watches the test API server's memory, refuses what KubeRay refuses, makes the RayCluster, its Secret, its pods and
-its service, submits in HTTP mode once every pod is ready, polls Ray's own job status, retries with a new cluster,
-replaces lost pods, submits again when a new head knows of no job, keeps deadlines, suspends, tears down, and lets go of
-what is deleted.
+its service, submits once every pod is ready (itself in HTTPMode, through a submitter's pods in K8sJobMode), polls
+Ray's own job status, retries with a new cluster, replaces lost pods, submits again when a new head knows of no job,
+keeps deadlines, suspends, tears down, and lets go of what is deleted.
 
 A pod is a process on this machine: where a volume would be mounted, the entrypoint's path is replaced by a real
-directory. Not modelled: the submitter modes, services' DNS, images (but for names that `missing_images` lists), the
-autoscaler, probes, conditions beyond those that tandem reads, gangs and queues.
+directory. Not modelled: SidecarMode and InteractiveMode, services' DNS, images (but for names that `missing_images`
+and `bare_images` list), the autoscaler, probes, conditions beyond those that tandem reads, gangs and queues.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import requests
 
 from tests.cluster.kube.api_server import ApiServer
 from tests.cluster.kube.nodes import RayNodes
-from tests.cluster.kube.store import Key, Manifest, now, timestamp
+from tests.cluster.kube.store import Key, Manifest, now, reference, timestamp
+from tests.cluster.kube.submitter import Submitter
 
 _FINALIZER = "ray.io/rayjob-finalizer"
 _TICK_SECONDS = 0.3
@@ -42,10 +43,12 @@ class Operator:
         self._server, self._store = server, server.store
         self._clusters: dict[str, RayNodes] = {}
         self._mounts: dict[str, str] = {}
-        self._submitted: set[str] = set()
+        self._submitters: dict[str, Submitter] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.missing_images: set[str] = set()
+        self.bare_images: set[str] = set()
+        """Those without the commands that a submitter runs."""
         self.failures: list[BaseException] = []
 
     def start(self) -> Operator:
@@ -55,6 +58,8 @@ class Operator:
     def stop(self) -> None:
         self._over.set()
         self._thread.join(timeout=60)
+        for submitter in self._submitters.values():
+            submitter.kill()
         for nodes in self._clusters.values():
             nodes.kill_all()
 
@@ -62,7 +67,7 @@ class Operator:
         """End a pod of a group with its processes, as `kubectl delete pod` does; gives its name."""
         for pod in self._store.list("pods", namespace):
             labels = pod["metadata"]["labels"]
-            if labels["ray.io/group"] == group:
+            if labels.get("ray.io/group") == group:
                 name = str(pod["metadata"]["name"])
                 # The object goes first, or its processes would be started again.
                 self._store.delete(("pods", namespace, name))
@@ -74,7 +79,7 @@ class Operator:
         """End a pod's processes and leave its object, as a crash does."""
         for pod in self._store.list("pods", namespace):
             labels = pod["metadata"]["labels"]
-            if labels["ray.io/group"] == group:
+            if labels.get("ray.io/group") == group:
                 self._clusters[labels["ray.io/cluster"]].kill(pod["metadata"]["name"])
 
     def _run(self) -> None:
@@ -145,12 +150,6 @@ class Operator:
 
     def _make_cluster(self, job: Manifest, cluster: str) -> None:
         namespace, spec = job["metadata"]["namespace"], job["spec"]["rayClusterSpec"]
-        owner = {
-            "apiVersion": "ray.io/v1",
-            "kind": "RayJob",
-            "name": _name(job),
-            "uid": job["metadata"]["uid"],
-        }
         labels = (job["metadata"].get("labels") or {}) | {
             "ray.io/originated-from-cr-name": _name(job),
             "ray.io/originated-from-crd": "RayJob",
@@ -164,7 +163,7 @@ class Operator:
                     "name": cluster,
                     "namespace": namespace,
                     "labels": labels,
-                    "ownerReferences": [owner],
+                    "ownerReferences": [reference(job)],
                 },
                 "spec": spec,
                 "status": {"conditions": [_condition("HeadPodReady", "False", "ContainersNotReady")]},
@@ -262,7 +261,10 @@ class Operator:
         nodes = self._clusters.get(cluster)
         if nodes is None or not self._are_ready(namespace, cluster, nodes):
             return
-        self._submit(job, nodes)
+        if job["spec"].get("submissionMode") == "HTTPMode":
+            self._submit(job, nodes)
+        else:
+            self._send_submitter(job, nodes)
         where = f"{cluster}-head-svc.{namespace}.svc.cluster.local:8265"
         self._set(job, jobDeploymentStatus="Running", dashboardURL=where)
         self._server.proxies[namespace, f"{cluster}-head-svc"] = nodes.dashboard
@@ -303,19 +305,43 @@ class Operator:
         return len(alive) >= len(self._pods(namespace, cluster))
 
     def _submit(self, job: Manifest, nodes: RayNodes) -> None:
-        spec, entrypoint = job["spec"], job["spec"]["entrypoint"]
-        for path, directory in self._mounts.items():
-            entrypoint = entrypoint.replace(path, directory)
-        body: dict[str, Any] = {"entrypoint": entrypoint, "submission_id": job["status"]["jobId"]}
+        spec = job["spec"]
+        body: dict[str, Any] = {"entrypoint": self._entrypoint(job), "submission_id": job["status"]["jobId"]}
         if "runtimeEnvYAML" in spec:
             import yaml
 
             body["runtime_env"] = yaml.safe_load(spec["runtimeEnvYAML"])
         self._ray(nodes, "POST", "/api/jobs/", body)
 
+    def _send_submitter(self, job: Manifest, nodes: RayNodes) -> None:
+        template = (
+            job["spec"].get("submitterPodTemplate")
+            or job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+        )
+        starts = template["spec"]["containers"][0]["image"] not in self.bare_images
+        entrypoint = self._entrypoint(job)
+        self._submitters[_name(job)] = Submitter(
+            self._store, job, nodes, entrypoint=entrypoint, starts=starts
+        )
+        about = f"Created Kubernetes Job {job['metadata']['namespace']}/{_name(job)}"
+        self._event("RayJob", job, "Normal", "CreatedRayJobSubmitter", about)
+
+    def _entrypoint(self, job: Manifest) -> str:
+        entrypoint = str(job["spec"]["entrypoint"])
+        for path, directory in self._mounts.items():
+            entrypoint = entrypoint.replace(path, directory)
+        return entrypoint
+
     def _follow(self, job: Manifest) -> None:
         status, namespace = job["status"], job["metadata"]["namespace"]
         nodes, cluster = self._clusters[status["rayClusterName"]], status["rayClusterName"]
+        submitter = self._submitters.get(_name(job))
+        if submitter is not None:
+            submitter.look()
+            if submitter.state == "failed":
+                told = "Reason: BackoffLimitExceeded. Message: Job has reached the specified backoff limit"
+                self._fail(job, "SubmissionFailed", f"Job submission has failed. {told}")
+                return
         owns = "clusterSelector" not in job["spec"]
         if owns and not any(_group(pod) == "headgroup" for pod in self._pods(namespace, cluster)):
             found = self._store.get(("rayclusters.ray.io", namespace, cluster))
@@ -326,12 +352,15 @@ class Operator:
         try:
             told = self._ray(nodes, "GET", f"/api/jobs/{status['jobId']}")
         except requests.HTTPError as error:
-            if error.response.status_code == 404:  # a new head knows of no job: HTTP mode submits again
+            if error.response.status_code != 404:
+                raise
+            if submitter is None:  # a new head knows of no job
                 self._submit(job, nodes)
-                return
-            raise
+            elif submitter.state == "succeeded":
+                self._fail(job, "AppFailed", "Submitter completed but Ray job not found in RayCluster.")
+            return
         ray, message = told["status"], told["message"]
-        if ray in _ENDED:
+        if ray in _ENDED and (submitter is None or submitter.state == "succeeded"):
             if ray == "FAILED" and self._retry(job):
                 return
             outcome = "succeeded" if ray == "SUCCEEDED" else "failed"
@@ -358,6 +387,7 @@ class Operator:
         if failed > job["spec"].get("backoffLimit", 0):
             return False
         self._tear_down(job)
+        self._dismiss_submitter(job)
         self._change(
             job, lambda found: found.update(status={"jobDeploymentStatus": "Retrying", "failed": failed})
         )
@@ -375,6 +405,7 @@ class Operator:
         if (job.get("status") or {}).get("jobDeploymentStatus") == "Suspended":
             return
         self._tear_down(job)
+        self._dismiss_submitter(job)
         self._change(job, lambda found: found.update(status={"jobDeploymentStatus": "Suspended"}))
 
     def _expire(self, job: Manifest) -> None:
@@ -386,6 +417,7 @@ class Operator:
 
     def _let_go(self, job: Manifest) -> None:
         self._tear_down(job)
+        self._dismiss_submitter(job)
         self._change(job, lambda found: found["metadata"].update(finalizers=[]))
 
     def _tear_down(self, job: Manifest) -> None:
@@ -395,6 +427,10 @@ class Operator:
         if nodes := self._clusters.pop(cluster, None):
             nodes.kill_all()
         self._store.delete(("rayclusters.ray.io", job["metadata"]["namespace"], cluster))
+
+    def _dismiss_submitter(self, job: Manifest) -> None:
+        if submitter := self._submitters.pop(_name(job), None):
+            submitter.remove()
 
     def _answers(self, nodes: RayNodes) -> bool:
         try:
@@ -483,17 +519,11 @@ class Operator:
             )
 
     def _own(self, owner: Manifest, kind: str, key: Key, *, labels: Any = None, **fields: Any) -> Manifest:
-        reference = {
-            "apiVersion": owner["apiVersion"],
-            "kind": owner["kind"],
-            "name": owner["metadata"]["name"],
-            "uid": owner["metadata"]["uid"],
-        }
         metadata = {
             "name": key[2],
             "namespace": key[1],
             "labels": labels or {},
-            "ownerReferences": [reference],
+            "ownerReferences": [reference(owner)],
         }
         return self._store.put(key, {"apiVersion": "v1", "kind": kind, "metadata": metadata, **fields})
 

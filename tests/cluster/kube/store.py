@@ -132,6 +132,13 @@ class Store:
                 self.delete(key)
 
 
+def reference(owner: Manifest) -> Manifest:
+    """An entry of `ownerReferences`."""
+    metadata = owner["metadata"]
+    names = {"apiVersion": owner["apiVersion"], "kind": owner["kind"]}
+    return {**names, "name": metadata["name"], "uid": metadata["uid"]}
+
+
 def now() -> str:
     return timestamp(time.time())
 
