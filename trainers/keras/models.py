@@ -11,6 +11,7 @@ from keras import layers
 
 from trainers.contract import load_model_function, padding_of
 from trainers.initial import Weights
+from trainers.keras.batch_norm import BatchNorm
 
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
 
@@ -70,7 +71,7 @@ def _conv_norm(x, outputs: int, name: str, synchronized: bool, *, size: int = 3,
     if size > 1:  # TensorFlow's own "same" padding is lopsided under a stride of 2
         x = layers.ZeroPadding2D(size // 2)(x)
     x = layers.Conv2D(outputs, size, stride, use_bias=False, name=f"{name}.conv")(x)
-    return layers.BatchNormalization(**BATCH_NORM, synchronized=synchronized, name=f"{name}.norm")(x)
+    return BatchNorm(**BATCH_NORM, synchronized=synchronized, name=f"{name}.norm")(x)
 
 
 def _resnet9(x, num_classes: int, synchronized: bool):
@@ -92,7 +93,7 @@ def _speednet(x, num_classes: int, synchronized: bool):
         x = layers.Conv2D(outputs, 3, padding="same", use_bias=False, name=f"{name}.conv")(x)
         if min(x.shape[1:3]) > 1:
             x = layers.MaxPooling2D(2)(x)
-        x = layers.BatchNormalization(**BATCH_NORM, synchronized=synchronized, name=f"{name}.norm")(x)
+        x = BatchNorm(**BATCH_NORM, synchronized=synchronized, name=f"{name}.norm")(x)
         x = layers.ReLU()(x)
     x = layers.Dense(num_classes, use_bias=False, name="dense")(layers.GlobalMaxPooling2D()(x))
     return layers.Rescaling(0.2)(x)

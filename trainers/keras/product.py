@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from trainers.inputs import InputTransform
+from trainers.keras.batch_norm import make_portable
 
 FILE = "model.keras"
 
@@ -26,6 +27,7 @@ def product_of(
     """
     copied = keras.models.clone_model(model)
     copied.set_weights(model.get_weights())
+    make_portable(copied)
     images = keras.Input(image_shape, dtype="uint8", name="images")
     x = keras.layers.Rescaling(transform.scale.tolist(), transform.offset.tolist(), dtype="float32")(images)
     if transform.kernel is not None:

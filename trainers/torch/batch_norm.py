@@ -7,8 +7,9 @@ one; here, as in Keras, both are the biased one (Ioffe and Szegedy, 2015, train 
 from __future__ import annotations
 
 import torch
-import torch.distributed.nn.functional as distributed
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -33,20 +34,52 @@ class GlobalBatchNorm(BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        axes = (0, 2, 3)
-        values = x.float()
-        local = torch.stack([values.sum(axes), values.square().sum(axes)])
-        count = torch.full_like(local[:1], x.numel() / x.shape[1])
-        total, squares, count = distributed.all_reduce(torch.cat([local, count]))
-        mean = total / count
-        variance = squares / count - mean.square()
+        y, mean, variance = _Normalize.apply(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance, self.momentum)
             self.num_batches_tracked += 1
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        offset = self.bias - mean * scale
-        return torch.addcmul(offset[:, None, None], values, scale[:, None, None]).to(x.dtype)
+        return y
+
+
+class _Normalize(torch.autograd.Function):
+    """Images [n, channels, height, width] normalised over all workers, and their mean and variance [channels].
+
+    The kernels are those that PyTorch has for one worker; what is summed over the images is exchanged
+    in between. The derivative is that of Ioffe and Szegedy (2015), section 3.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+        count = torch.full_like(mean[:1], x.numel() / x.shape[1])
+        shares = torch.cat([mean * count, (variance + mean.square()) * count, count])
+        dist.all_reduce(shares)
+        count = shares[-1]
+        mean, squares = (shares[:-1] / count).chunk(2)
+        variance = squares - mean.square()
+        ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps), count)
+        ctx.mark_non_differentiable(mean, variance)
+        y = F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+        return y, mean, variance
+
+    @staticmethod
+    def backward(ctx, gradient, *_):
+        x, weight, mean, inverse, count = ctx.saved_tensors
+        _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, None, None, mean, inverse, True, 0.0, [False, True, True]
+        )
+        sums = torch.cat([of_weight, of_bias])
+        dist.all_reduce(sums)
+        along_x, constant = (sums / count).chunk(2)
+        slope = -along_x * inverse
+        of_x = torch.addcmul(_by_channel(slope * -mean - constant), x, _by_channel(slope))
+        of_x.add_(gradient).mul_(_by_channel(weight * inverse))
+        return of_x.to(gradient.dtype), of_weight, of_bias, None
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    return values[:, None, None]
 
 
 def synchronize(module: nn.Module, *, use_gpu: bool) -> nn.Module:

@@ -1,0 +1,87 @@
+"""One of two workers that normalise their shares of a batch over both.
+
+Usage: python -m tests.unit.normalize_shares FRAMEWORK RANK ADDRESS OTHER_ADDRESS OUTPUT
+The .npz OUTPUT holds what the layer gave and its derivatives, for images and for their sum's weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+SHARES = (slice(0, 5), slice(5, 8))
+EPSILON, MOMENTUM = 1e-5, 0.9
+random = np.random.default_rng(0)
+IMAGES = random.normal(3.0, 2.0, (8, 6, 6, 4)).astype(np.float32)
+WEIGHTS = random.normal(size=IMAGES.shape).astype(np.float32)
+"""The loss is the sum of the layer's output times these."""
+SCALE, OFFSET = (random.normal(size=4).astype(np.float32) for _ in range(2))
+
+
+def in_torch(rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
+    import torch
+    import torch.distributed as dist
+
+    from trainers.torch.batch_norm import BatchNorm, synchronize
+
+    dist.init_process_group("gloo", init_method=f"tcp://{addresses[0]}", rank=rank, world_size=2)
+    module = BatchNorm(4, eps=EPSILON, momentum=1 - MOMENTUM)
+    synchronize(module, use_gpu=False)
+    module.load_state_dict(
+        module.state_dict() | {"weight": torch.tensor(SCALE), "bias": torch.tensor(OFFSET)}
+    )
+    images = torch.tensor(IMAGES[SHARES[rank]]).permute(0, 3, 1, 2).requires_grad_()
+    outputs = module(images)
+    (outputs * torch.tensor(WEIGHTS[SHARES[rank]]).permute(0, 3, 1, 2)).sum().backward()
+    dist.barrier()
+    return {
+        "outputs": outputs.detach().permute(0, 2, 3, 1).numpy(),
+        "of_images": images.grad.permute(0, 2, 3, 1).numpy(),
+        "of_scale": module.weight.grad.numpy(),
+        "of_offset": module.bias.grad.numpy(),
+        "mean": module.running_mean.numpy(),
+        "variance": module.running_var.numpy(),
+    }
+
+
+def in_keras(rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
+    os.environ["TF_CONFIG"] = json.dumps(
+        {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
+    )
+    import tensorflow as tf
+
+    from trainers.keras.batch_norm import BatchNorm
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with strategy.scope():
+        layer = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, synchronized=True)
+        layer.build(IMAGES.shape)
+        layer.set_weights([SCALE, OFFSET, np.zeros(4), np.ones(4)])
+    images, weights = tf.constant(IMAGES[SHARES[rank]]), tf.constant(WEIGHTS[SHARES[rank]])
+
+    @tf.function
+    def step(images, weights):
+        def replica(images, weights):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                outputs = layer(images, training=True)
+                loss = tf.reduce_sum(outputs * weights)
+            return outputs, tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
+
+        return strategy.run(replica, args=(images, weights))
+
+    outputs, (of_images, of_scale, of_offset) = step(images, weights)
+    mean, variance = layer.get_weights()[2:]
+    values = (outputs, of_images, of_scale, of_offset, mean, variance)
+    names = ("outputs", "of_images", "of_scale", "of_offset", "mean", "variance")
+    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+
+if __name__ == "__main__":
+    framework, rank, *addresses, output = sys.argv[1:]
+    measure = in_keras if framework == "keras" else in_torch
+    np.savez(Path(output), **measure(int(rank), addresses))

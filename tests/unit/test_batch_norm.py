@@ -1,0 +1,61 @@
+"""Batch normalisation over two workers is that of the whole batch, derivatives included."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cluster.kube.nodes import free_port
+from tests.conftest import ROOT
+from tests.unit.normalize_shares import EPSILON, IMAGES, MOMENTUM, OFFSET, SCALE, WEIGHTS
+
+AXES = (0, 1, 2)
+
+
+@pytest.mark.parametrize("framework", ["keras", "torch"])
+def test_two_uneven_shares_are_normalised_as_one_batch(framework: str, tmp_path: Path) -> None:
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    files = [tmp_path / f"{rank}.npz" for rank in range(2)]
+    workers = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.unit.normalize_shares",
+                framework,
+                str(rank),
+                *addresses,
+                str(file),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        )
+        for rank, file in enumerate(files)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    first, second = ({**np.load(file)} for file in files)
+
+    x, weights = IMAGES.astype(float), WEIGHTS.astype(float)
+    mean, variance = x.mean(AXES), x.var(AXES)
+    normalised = (x - mean) / np.sqrt(variance + EPSILON)
+    of_scale, of_offset = (weights * normalised).sum(AXES), weights.sum(AXES)
+    count = x.size / x.shape[-1]
+    of_images = (
+        SCALE / np.sqrt(variance + EPSILON) * (weights - of_offset / count - normalised * of_scale / count)
+    )
+
+    def whole(name: str) -> np.ndarray:
+        return np.concatenate([first[name], second[name]])
+
+    assert whole("outputs") == pytest.approx(normalised * SCALE + OFFSET, abs=1e-4)
+    assert whole("of_images") == pytest.approx(of_images, abs=1e-4)
+    assert first["of_scale"] + second["of_scale"] == pytest.approx(of_scale, abs=1e-3)
+    assert first["of_offset"] + second["of_offset"] == pytest.approx(of_offset, abs=1e-3)
+    for worker in (first, second):
+        assert worker["mean"] == pytest.approx((1 - MOMENTUM) * mean, abs=1e-4)
+        assert worker["variance"] == pytest.approx(MOMENTUM + (1 - MOMENTUM) * variance, abs=1e-4)
