@@ -10,20 +10,28 @@ MODEL, BATCH_SIZE, IMAGES, EPOCHS = "tutorial_cnn", 128, 12800, 4
 HEADER = ["comparison", "tandem", "peer", "ratio (lowest to highest pair)", "target"]
 
 
-def _tandem(framework: str, path: Path, *, model: str, workers: int, threads: int, batch_size: int) -> float:
+def main(*, pairs: int) -> None:
+    """Measure PyTorch against three peers, Keras against one, and two workers against one."""
+    against_peers(pairs)
+    efficiency(pairs)
+
+
+def _tandem(
+    framework: str, path: Path, *, model: str, workers: int, threads: int, batch_size: int, epochs: int
+) -> float:
     arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
     done = harness.tandem(
         {
             "data": {"source": "npz", "path": str(path), "validation": 0},
-            "arms": {"arm": arm | {"optimizer": "adam", "epochs": EPOCHS, "seeds": [0]}},
+            "arms": {"arm": arm | {"optimizer": "adam", "epochs": epochs, "seeds": [0]}},
             "scale": {"workers": workers, "cpus_per_worker": threads},
         }
     )
     return harness.steady(harness.speeds(done.runs[0]))
 
 
-def main(*, pairs: int) -> None:
-    """Measure PyTorch against three peers, Keras against one, and two workers against one."""
+def against_peers(pairs: int) -> None:
+    """Measure PyTorch against three peers and Keras against one."""
     path = harness.archive(IMAGES)
 
     def peer(name: str) -> float:
@@ -31,7 +39,8 @@ def main(*, pairs: int) -> None:
         return harness.steady(measured["images_per_second"])
 
     def ours(framework: str) -> float:
-        return _tandem(framework, path, model=MODEL, workers=2, threads=1, batch_size=BATCH_SIZE)
+        size = {"workers": 2, "threads": 1, "batch_size": BATCH_SIZE}
+        return _tandem(framework, path, model=MODEL, epochs=EPOCHS, **size)
 
     def mirrored() -> float:
         measured = harness.keras_pair("bare_keras.py", path, MODEL, BATCH_SIZE, EPOCHS, 1)
@@ -63,13 +72,16 @@ def main(*, pairs: int) -> None:
         rows,
     )
 
-    small = harness.archive(256)
+
+def efficiency(pairs: int) -> None:
+    """Measure two workers against one of as many threads."""
+    path = harness.archive(768)
     rows = []
     for framework in ("keras", "torch"):
 
         def split(workers: int, framework: str = framework) -> float:
-            threads = 2 // workers
-            return _tandem(framework, small, model="resnet9", workers=workers, threads=threads, batch_size=64)
+            size = {"workers": workers, "threads": 2 // workers, "batch_size": 64, "epochs": 2}
+            return _tandem(framework, path, model="resnet9", **size)
 
         measured = harness.alternate({"two": lambda s=split: s(2), "one": lambda s=split: s(1)}, pairs)
         rows.append(harness.row(f"{framework} resnet9", measured["two"], measured["one"], target=0.95))

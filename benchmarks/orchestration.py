@@ -11,7 +11,8 @@ import itertools
 from benchmarks import harness
 
 THREADS = (1, 2)
-CASES = [("tutorial_cnn", 128, 8192), ("resnet9", 64, 256)]
+CASES = [("tutorial_cnn", 128, 8192, 4), ("resnet9", 64, 768, 2)]
+"""Network, batch size, images and epochs."""
 HEADER = ["arm", "tandem", "bare", "ratio (lowest to highest pair)", "target"]
 
 
@@ -35,7 +36,7 @@ def main(*, pairs: int) -> None:
 
 
 def _measure(
-    model: str, batch_size: int, images: int, *, framework: str, threads: int, pairs: int
+    model: str, batch_size: int, images: int, epochs: int, *, framework: str, threads: int, pairs: int
 ) -> list[str]:
     path = harness.archive(images)
     arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
@@ -44,7 +45,7 @@ def _measure(
         done = harness.tandem(
             {
                 "data": {"source": "npz", "path": str(path), "validation": 0},
-                "arms": {"arm": arm | {"optimizer": "adam", "epochs": 4, "seeds": [0]}},
+                "arms": {"arm": arm | {"optimizer": "adam", "epochs": epochs, "seeds": [0]}},
                 "scale": {"cpus_per_worker": threads},
             }
         )
@@ -52,7 +53,7 @@ def _measure(
 
     def bare() -> float:
         measured = harness.script(
-            f"bare_{framework}.py", path, model, batch_size, 4, threads, threads=threads
+            f"bare_{framework}.py", path, model, batch_size, epochs, threads, threads=threads
         )
         return harness.steady(measured["images_per_second"])
 
