@@ -34,15 +34,15 @@ DATA = Path(os.environ.get("TANDEM_BENCH_DATA", ROOT.parent / "shared" / "data" 
 
 
 def archive(images: int | None = None) -> Path:
-    """CIFAR-10, or its first training images, as one .npz."""
+    """CIFAR-10, or the first images of its parts, as one .npz."""
     data = open_dataset(DataSpec(source="cifar10", path=str(DATA), validation=0))
     path = Path(tempfile.mkdtemp()) / "images.npz"
     np.savez(
         path,
         x_train=data.train_images[:images],
         y_train=data.train_labels[:images],
-        x_test=data.test_images,
-        y_test=data.test_labels,
+        x_test=data.test_images[:images],
+        y_test=data.test_labels[:images],
     )
     return path
 
