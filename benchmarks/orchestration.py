@@ -19,20 +19,19 @@ HEADER = ["arm", "tandem", "bare", "ratio (lowest to highest pair)", "target"]
 def main(*, pairs: int) -> None:
     """Measure both frameworks on both networks."""
     for threads in THREADS:
-        rows = [
-            _measure(*case, framework=framework, threads=threads, pairs=pairs)
-            for case, framework in itertools.product(CASES, ("keras", "torch"))
-        ]
         counted = f"{threads} thread{'s' if threads > 1 else ''}"
-        harness.keep(
-            f"orchestration_{threads}",
-            f"Orchestration cost, {counted}",
-            "Images/s of one worker under tandem over the framework's bare loop in one process, "
-            f"{counted} on both sides, Adam, batch 128 (resnet9: 64), median of {pairs} alternating pairs, "
-            "first epoch left out.",
-            HEADER,
-            rows,
-        )
+        rows = []
+        for case, framework in itertools.product(CASES, ("keras", "torch")):
+            rows.append(_measure(*case, framework=framework, threads=threads, pairs=pairs))
+            harness.keep(
+                f"orchestration_{threads}",
+                f"Orchestration cost, {counted}",
+                "Images/s of one worker under tandem over the framework's bare loop in one process, "
+                f"{counted} on both sides, Adam, batch 128 (resnet9: 64), median of {pairs} alternating pairs, "
+                "first epoch left out.",
+                HEADER,
+                rows,
+            )
 
 
 def _measure(
