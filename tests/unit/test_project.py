@@ -59,12 +59,13 @@ def test_an_import_does_not_drag_in_what_it_does_not_need(module: str, absent: l
 
 
 def test_help_answers_at_once() -> None:
-    seconds = [1.0]
-    while min(seconds) >= 0.3:  # once is enough: other work on the machine only slows it down
+    tandem("--help")
+    seconds = []
+    for _ in range(5):
         start = time.perf_counter()
         assert tandem("--help").returncode == 0
         seconds.append(time.perf_counter() - start)
-        assert len(seconds) < 20, seconds
+    assert min(seconds) < 0.3
 
 
 def test_every_command_has_help_and_is_documented() -> None:
