@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from benchmarks import harness
 
 MODEL, BATCH_SIZE, IMAGES, EPOCHS = "tutorial_cnn", 128, 12800, 4
@@ -16,20 +14,6 @@ def main(*, pairs: int) -> None:
     efficiency(pairs)
 
 
-def _tandem(
-    framework: str, path: Path, *, model: str, workers: int, threads: int, batch_size: int, epochs: int
-) -> float:
-    arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
-    done = harness.tandem(
-        {
-            "data": {"source": "npz", "path": str(path), "validation": 0},
-            "arms": {"arm": arm | {"optimizer": "adam", "epochs": epochs, "seeds": [0]}},
-            "scale": {"workers": workers, "cpus_per_worker": threads},
-        }
-    )
-    return harness.steady(harness.speeds(done.runs[0]))
-
-
 def against_peers(pairs: int) -> None:
     """Measure PyTorch against three peers and Keras against one."""
     path = harness.archive(IMAGES)
@@ -39,8 +23,9 @@ def against_peers(pairs: int) -> None:
         return harness.steady(measured["images_per_second"])
 
     def ours(framework: str) -> float:
-        size = {"workers": 2, "threads": 1, "batch_size": BATCH_SIZE}
-        return _tandem(framework, path, model=MODEL, epochs=EPOCHS, **size)
+        return harness.tandem_speed(
+            framework, path, model=MODEL, batch_size=BATCH_SIZE, epochs=EPOCHS, threads=1, workers=2
+        )
 
     def mirrored() -> float:
         measured = harness.keras_pair("bare_keras.py", path, MODEL, BATCH_SIZE, EPOCHS, 1)
@@ -80,8 +65,10 @@ def efficiency(pairs: int) -> None:
     for framework in ("keras", "torch"):
 
         def split(workers: int, framework: str = framework) -> float:
-            size = {"workers": workers, "threads": 2 // workers, "batch_size": 64, "epochs": 2}
-            return _tandem(framework, path, model="resnet9", **size)
+            threads = 2 // workers
+            return harness.tandem_speed(
+                framework, path, model="resnet9", batch_size=64, epochs=2, threads=threads, workers=workers
+            )
 
         measured = harness.alternate({"two": lambda s=split: s(2), "one": lambda s=split: s(1)}, pairs)
         rows.append(harness.row(f"{framework} resnet9", measured["two"], measured["one"], target=0.95))

@@ -191,6 +191,28 @@ def _read(run: Path) -> dict[str, Any]:
     }
 
 
+def tandem_speed(
+    framework: str,
+    path: Path,
+    *,
+    model: str,
+    batch_size: int,
+    epochs: int,
+    threads: int,
+    workers: int = 1,
+) -> float:
+    """Tandem's steady images/s on an archive, with Adam and workers of some threads each."""
+    arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
+    done = tandem(
+        {
+            "data": {"source": "npz", "path": str(path), "validation": 0},
+            "arms": {"arm": arm | {"optimizer": "adam", "epochs": epochs, "seeds": [0]}},
+            "scale": {"workers": workers, "cpus_per_worker": threads},
+        }
+    )
+    return steady(speeds(done.runs[0]))
+
+
 def speeds(run: dict[str, Any]) -> list[float]:
     """Images/s of each epoch of a run."""
     return [epoch["images_per_second"] for epoch in run["epochs"]]

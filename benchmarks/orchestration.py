@@ -38,17 +38,11 @@ def _measure(
     model: str, batch_size: int, images: int, epochs: int, *, framework: str, threads: int, pairs: int
 ) -> list[str]:
     path = harness.archive(images)
-    arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
 
     def ours() -> float:
-        done = harness.tandem(
-            {
-                "data": {"source": "npz", "path": str(path), "validation": 0},
-                "arms": {"arm": arm | {"optimizer": "adam", "epochs": epochs, "seeds": [0]}},
-                "scale": {"cpus_per_worker": threads},
-            }
+        return harness.tandem_speed(
+            framework, path, model=model, batch_size=batch_size, epochs=epochs, threads=threads
         )
-        return harness.steady(harness.speeds(done.runs[0]))
 
     def bare() -> float:
         measured = harness.script(
