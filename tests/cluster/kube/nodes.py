@@ -20,6 +20,15 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def pod_environment(given: dict[str, str]) -> dict[str, str]:
+    """What a process sees that stands for a pod: this machine's paths and what its container is given."""
+    passed = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_", "KUBE"))
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return passed | {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"} | given
+
+
 class RayNode:
     """One Ray node in a process group of its own."""
 
@@ -27,15 +36,10 @@ class RayNode:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-stats", "--block"]
         self._scratch = tempfile.TemporaryDirectory(prefix="pod")
         self.output = Path(self._scratch.name) / "output"
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        passed = {
-            name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_", "KUBE"))
-        }
-        passed |= {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"} | environment
         with self.output.open("wb") as output:
             self._process = psutil.Popen(
                 [*command, *arguments],
-                env=passed,
+                env=pod_environment(environment),
                 cwd=self._scratch.name,
                 stdout=output,
                 stderr=output,

@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import yaml
 
 from tests.cluster.kube.api_server import ApiServer
 from tests.cluster.kube.nodes import RayNodes
-from tests.cluster.kube.store import Key, Manifest, now, reference, timestamp
+from tests.cluster.kube.store import Key, Manifest, now, reference, suffix, timestamp
 from tests.cluster.kube.submitter import Submitter
 
 _FINALIZER = "ray.io/rayjob-finalizer"
@@ -134,14 +135,14 @@ class Operator:
         self._change(job, lambda found: found["metadata"].update(finalizers=[_FINALIZER]))
         name = job["metadata"]["name"]
         selector = job["spec"].get("clusterSelector")
-        cluster = selector["ray.io/cluster"] if selector else f"{name}-{_suffix()}"
+        cluster = selector["ray.io/cluster"] if selector else f"{name}-{suffix()}"
         if not selector:
             self._make_cluster(job, cluster)
         status = job.get("status") or {}
         self._set(
             job,
             jobDeploymentStatus="Initializing",
-            jobId=job["spec"].get("jobId") or f"{name}-{_suffix()}",
+            jobId=job["spec"].get("jobId") or f"{name}-{suffix()}",
             rayClusterName=cluster,
             startTime=now(),
             failed=status.get("failed", 0),
@@ -199,7 +200,7 @@ class Operator:
         namespace, cluster_name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
         is_head = group == "headgroup"
         middle = "head" if is_head else f"{group}-worker"
-        name = f"{cluster_name}-{middle}-{_suffix()}"
+        name = f"{cluster_name}-{middle}-{suffix()}"
         container = described["template"]["spec"]["containers"][0]
         status: Manifest = {"phase": "Pending", "conditions": [], "containerStatuses": []}
         if message := self._unschedulable(container):
@@ -304,14 +305,19 @@ class Operator:
         alive = [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
         return len(alive) >= len(self._pods(namespace, cluster))
 
-    def _submit(self, job: Manifest, nodes: RayNodes) -> None:
+    def _submission(self, job: Manifest) -> dict[str, Any]:
+        """What Ray's Jobs API is asked for."""
         spec = job["spec"]
-        body: dict[str, Any] = {"entrypoint": self._entrypoint(job), "submission_id": job["status"]["jobId"]}
+        entrypoint = str(spec["entrypoint"])
+        for path, directory in self._mounts.items():
+            entrypoint = entrypoint.replace(path, directory)
+        asked: dict[str, Any] = {"entrypoint": entrypoint, "submission_id": job["status"]["jobId"]}
         if "runtimeEnvYAML" in spec:
-            import yaml
+            asked["runtime_env"] = yaml.safe_load(spec["runtimeEnvYAML"])
+        return asked
 
-            body["runtime_env"] = yaml.safe_load(spec["runtimeEnvYAML"])
-        self._ray(nodes, "POST", "/api/jobs/", body)
+    def _submit(self, job: Manifest, nodes: RayNodes) -> None:
+        self._ray(nodes, "POST", "/api/jobs/", self._submission(job))
 
     def _send_submitter(self, job: Manifest, nodes: RayNodes) -> None:
         template = (
@@ -319,18 +325,11 @@ class Operator:
             or job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
         )
         starts = template["spec"]["containers"][0]["image"] not in self.bare_images
-        entrypoint = self._entrypoint(job)
         self._submitters[_name(job)] = Submitter(
-            self._store, job, nodes, entrypoint=entrypoint, starts=starts
+            self._store, job, nodes, submission=self._submission(job), starts=starts
         )
         about = f"Created Kubernetes Job {job['metadata']['namespace']}/{_name(job)}"
         self._event("RayJob", job, "Normal", "CreatedRayJobSubmitter", about)
-
-    def _entrypoint(self, job: Manifest) -> str:
-        entrypoint = str(job["spec"]["entrypoint"])
-        for path, directory in self._mounts.items():
-            entrypoint = entrypoint.replace(path, directory)
-        return entrypoint
 
     def _follow(self, job: Manifest) -> None:
         status, namespace = job["status"], job["metadata"]["namespace"]
@@ -560,10 +559,6 @@ def _key(job: Manifest) -> Key:
 
 def _name(job: Manifest) -> str:
     return str(job["metadata"]["name"])
-
-
-def _suffix() -> str:
-    return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
 
 
 def _checked(name: str) -> str:

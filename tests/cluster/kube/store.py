@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import secrets
 import threading
 import time
 import uuid
@@ -137,6 +138,11 @@ def reference(owner: Manifest) -> Manifest:
     metadata = owner["metadata"]
     names = {"apiVersion": owner["apiVersion"], "kind": owner["kind"]}
     return {**names, "name": metadata["name"], "uid": metadata["uid"]}
+
+
+def suffix() -> str:
+    """What tells a generated name from its siblings."""
+    return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
 
 
 def now() -> str:

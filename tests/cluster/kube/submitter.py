@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
+import shlex
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tests.cluster.kube.nodes import RayNodes
-from tests.cluster.kube.store import Manifest, Store, now, reference
+from tests.cluster.kube.nodes import RayNodes, pod_environment
+from tests.cluster.kube.store import Manifest, Store, now, reference, suffix
 
 _BACKOFF_LIMIT = 2
 _WAIT_SECONDS = 1.0
@@ -33,15 +29,17 @@ class Submitter:
     """One RayJob's submitter. A pod that fails is replaced, `_BACKOFF_LIMIT` times."""
 
     def __init__(
-        self, store: Store, job: Manifest, nodes: RayNodes, *, entrypoint: str, starts: bool
+        self, store: Store, job: Manifest, nodes: RayNodes, *, submission: Manifest, starts: bool
     ) -> None:
-        """`starts` is whether the image has the commands that a submitter runs."""
+        """Take what the Jobs API is to be asked for, and whether the image has the commands (`starts`)."""
         self._store, self._nodes, self._starts = store, nodes, starts
         self._namespace, self._name = job["metadata"]["namespace"], job["metadata"]["name"]
         options = ""
-        if "runtimeEnvYAML" in job["spec"]:
-            options = f"--runtime-env-json '{json.dumps(yaml.safe_load(job['spec']['runtimeEnvYAML']))}'"
-        self._script = _SUBMISSION.format(id=job["status"]["jobId"], options=options, entrypoint=entrypoint)
+        if "runtime_env" in submission:
+            options = f"--runtime-env-json {shlex.quote(json.dumps(submission['runtime_env']))}"
+        self._script = _SUBMISSION.format(
+            id=submission["submission_id"], options=options, entrypoint=submission["entrypoint"]
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._failed, self._pod, self._again_at = 0, "", 0.0
         self.state = "active"
@@ -80,14 +78,18 @@ class Submitter:
         self._store.delete(("jobs.batch", self._namespace, self._name))
 
     def _start(self) -> None:
-        self._pod = f"{self._name}-{secrets.token_hex(3)[:5]}"
+        self._pod = f"{self._name}-{suffix()}"
         self._process = None
         if self._starts:
-            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-            access = {"RAY_ADDRESS": self._nodes.dashboard, "RAY_AUTH_TOKEN": self._nodes.token}
             self._process = subprocess.Popen(
                 ["bash", "-ec", self._script],
-                env=os.environ | {"PATH": path, "RAY_AUTH_MODE": "token"} | access,
+                env=pod_environment(
+                    {
+                        "RAY_ADDRESS": self._nodes.dashboard,
+                        "RAY_AUTH_MODE": "token",
+                        "RAY_AUTH_TOKEN": self._nodes.token,
+                    }
+                ),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
