@@ -20,7 +20,7 @@ class BatchNorm(layers.BatchNormalization):
         scale, offset = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
         y, mean, variance = normalize(x, scale, offset, self.epsilon)
         for kept, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            kept.assign(kept * self.momentum + tf.stop_gradient(value) * (1 - self.momentum))
+            kept.assign(kept * self.momentum + value * (1 - self.momentum))
         return tf.cast(y, self.compute_dtype)
 
 
