@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
+from pydantic_core import from_json
 
 from trainers import checkpoints
 from trainers.contract import EpochMetrics, State
@@ -173,7 +174,7 @@ class Storage:
         records = []
         for line in (self.read(name) or b"").splitlines():
             try:
-                records.append(json.loads(line))
+                records.append(from_json(line))
             except ValueError:
                 continue
         return records

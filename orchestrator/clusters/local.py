@@ -68,6 +68,12 @@ def joined_ray() -> Iterator[None]:
 def _own_termination() -> Iterator[None]:
     """Keep this process's answer to SIGTERM, which Ray replaces by one that aborts."""
     answer = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, answer)
+    try:
+        yield
+    except SystemExit:  # Ray's answer while it starts
+        if callable(answer):
+            answer(signal.SIGTERM, None)
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
+from functools import cached_property
 
 from orchestrator.records import ExperimentRecords, Record
 from orchestrator.spec import Scale
@@ -34,7 +35,7 @@ class ArmSearch:
         """How many trials ended how."""
         return Counter(trial.state or "unfinished" for trial in self.history.trials)
 
-    @property
+    @cached_property
     def busy_seconds(self) -> float:
         """Time that workers spent on trials."""
         return sum(trial.busy_seconds for trial in self.history.trials)

@@ -106,6 +106,20 @@ def test_an_interrupt_leaves_no_process_and_resume_redoes_nothing(
     assert not run.failures()
 
 
+def test_a_termination_while_ray_starts_is_an_interrupt(
+    tmp_path: Path, experiment_file: Callable[[str], Path]
+) -> None:
+    process = start_tandem("run", experiment_file(LONG.format(framework="torch", storage=tmp_path)))
+    wait_for(lambda: bool(descendants(process)), process)
+    started = descendants(process)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"tandem resume {tmp_path / 'long'}" in err.replace("\n", "")
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive
+
+
 @pytest.mark.slow  # the killed driver of a sweep is in every run of the tests
 def test_a_killed_driver_leaves_nothing_training(
     tmp_path: Path, experiment_file: Callable[[str], Path]

@@ -83,11 +83,12 @@ def test_both_frameworks_from_a_file_to_a_report_of_winners(
 def test_a_killed_driver_goes_on_with_the_very_same_trials(
     tmp_path: Path, experiment_file: Callable[[str], Path]
 ) -> None:
-    sweep = "budget: {trials: 6}\n  scheduler: asha\n  seed: 3"
+    trials = 12
+    sweep = f"budget: {{trials: {trials}}}\n  scheduler: asha\n  seed: 3"
     results = {}
     for name in ("whole", "killed"):
         root = tmp_path / name
-        text = SWEEP.format(arms=TORCH, epochs=3, at_once=1, sweep=sweep, storage=root)
+        text = SWEEP.format(arms=TORCH, epochs=10, at_once=1, sweep=sweep, storage=root)
         process = start_tandem("sweep", experiment_file(text))
         if name == "killed":
             wait_for(lambda root=root: ended(root) >= 3, process)
@@ -96,8 +97,9 @@ def test_a_killed_driver_goes_on_with_the_very_same_trials(
             _, alive = psutil.wait_procs(workers, timeout=60)
             assert not alive
             before = history_of(root)
+            assert ended(root) < trials, "killed amid the search"
             process = start_tandem("resume", root / "swept")
-        wait_for(lambda root=root: ended(root) == 6, process)
+        wait_for(lambda root=root: ended(root) == trials, process)
         process.terminate()  # the winners are trained elsewhere
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err

@@ -38,6 +38,7 @@ def in_torch(rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
     outputs = module(images)
     (outputs * torch.tensor(WEIGHTS[SHARES[rank]]).permute(0, 3, 1, 2)).sum().backward()
     dist.barrier()
+    dist.destroy_process_group()
     return {
         "outputs": outputs.detach().permute(0, 2, 3, 1).numpy(),
         "of_images": images.grad.permute(0, 2, 3, 1).numpy(),
