@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -115,7 +116,7 @@ class Progress(_Live):
             "" if validation is None else f"{validation:.2%}",
             f"{last['train_accuracy']:.2%}",
             f"{last['images_per_second']:,.0f}",
-            f"{left // 60:.0f}:{left % 60:02.0f}",
+            _clock(left),
         ]
 
 
@@ -156,7 +157,7 @@ class SweepProgress(_Live):
             str(states["done"]),
             str(states["stopped"]),
             str(states["failed"] + states["diverged"]),
-            "" if left is None else f"{left // 60:.0f}:{left % 60:02.0f}",
+            "" if left is None else _clock(left),
         ]
 
     def _ending(self, trial: TrialRecord) -> str:
@@ -182,3 +183,8 @@ def _accuracy(record: Record) -> str:
     if record["validation_accuracy"] is None:
         return f"training accuracy {record['train_accuracy']:.2%}"
     return f"validation accuracy {record['validation_accuracy']:.2%}"
+
+
+def _clock(seconds: float) -> str:
+    """`0:03:20`"""
+    return str(datetime.timedelta(seconds=round(seconds)))

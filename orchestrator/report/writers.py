@@ -189,11 +189,11 @@ def duration(seconds: float | None) -> str:
     """`4.2 s`, `3 min 20 s`, `2 h 5 min`."""
     if seconds is None:
         return "–"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    if round(seconds) < 3600:
+        return "{} min {} s".format(*divmod(round(seconds), 60))
+    return "{} h {} min".format(*divmod(round(seconds / 60), 60))
 
 
 def _configuration(comparison: Comparison) -> list[tuple[str, list[str], bool]]:

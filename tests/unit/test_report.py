@@ -218,3 +218,18 @@ def test_a_report_made_again_is_the_same_to_the_byte(records: ExperimentRecords)
     report.write(records)
     assert len(first) > 10
     assert all(path.read_bytes() == content for path, content in first.items())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (4.24, "4.2 s"),
+        (59.97, "1 min 0 s"),
+        (199.7, "3 min 20 s"),
+        (3599.6, "1 h 0 min"),
+        (7190, "2 h 0 min"),
+    ],
+)
+def test_a_duration_never_has_sixty_seconds_or_minutes(seconds: float | None, text: str) -> None:
+    assert writers.duration(seconds) == text
