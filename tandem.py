@@ -50,15 +50,15 @@ def sweep(experiment: str | Path | Mapping[str, Any], *, overrides: Iterable[str
 def _do(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Iterable[str]) -> Comparison:
     from rich.console import Console
 
-    from orchestrator import commands, driver, report, spec
+    from orchestrator import commands, driver, report, spec_file
 
     changes = list(overrides)
     command = [verb, "experiment.yaml", *(f"--set={change}" for change in changes)]
     if isinstance(experiment, Mapping):
-        read, module_path = spec.load_mapping(experiment, changes), Path.cwd()
+        read, module_path = spec_file.load_mapping(experiment, changes), Path.cwd()
     else:
         path = Path(experiment)
-        read, module_path = spec.load(path, changes), path.resolve().parent
+        read, module_path = spec_file.load(path, changes), path.resolve().parent
         command[1] = str(path)
     if verb == "sweep" and read.sweep is None:
         raise InputError("the experiment has no sweep: block; give one with a space and a budget")

@@ -151,10 +151,10 @@ def parity(
 ) -> None:
     """Check step by step that both frameworks do the same work on an experiment's recipes."""
     with errors(debug):
-        from orchestrator import driver, spec
+        from orchestrator import driver, spec_file
         from orchestrator.clusters.local import local_ray
 
-        experiment = spec.load(file, set_ or [])
+        experiment = spec_file.load(file, set_ or [])
         if len({arm.framework for arm in experiment.arms.values()}) < 2:
             raise InputError(f"{file}: parity needs an arm of each framework, keras and torch")
         prepared = driver.prepare(experiment, driver.open_records(experiment))
@@ -186,11 +186,11 @@ def scaling(
 ) -> None:
     """Measure every arm on 1, 2, … workers, and predict larger scales with a stated error."""
     with errors(debug):
-        from orchestrator import commands, driver, scaling, spec
+        from orchestrator import commands, driver, scaling, spec_file
         from orchestrator.clusters.local import local_ray
         from orchestrator.report import figures
 
-        experiment = spec.load(file, set_ or [])
+        experiment = spec_file.load(file, set_ or [])
         counts = sorted({int(part) for part in workers.split(",") if part.strip().isdigit()})
         if len(counts) < 2 or counts[0] < 1:
             raise InputError(f"--workers {workers!r}: give at least two numbers, such as 1,2,4")

@@ -43,9 +43,9 @@ def load(file: Path, set_: list[str] | None, *, searches: bool) -> Experiment:
     Raises:
         InputError: it is wrong, or is to be searched without saying how.
     """
-    from orchestrator import spec
+    from orchestrator import spec_file
 
-    experiment = spec.load(file, set_ or [])
+    experiment = spec_file.load(file, set_ or [])
     if searches and experiment.sweep is None:
         raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
     return experiment

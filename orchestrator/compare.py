@@ -1,6 +1,7 @@
-"""From records to what can be said about the arms: statistics, differences, caveats. Pure.
+"""From records to what can be said about the arms. Pure.
 
-The statistics are in `evidence`, the parts of a gap in `attribution`; here they are put into words.
+The statistics are in `evidence`, the parts of a gap in `attribution`; `answer` puts them into words, and
+`caveats` what a reader must know with them.
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,12 @@ import pandas as pd
 from pydantic import ValidationError
 from scipy import stats
 
-from orchestrator import attribution, evidence, parity, performance, spec
+from orchestrator import answer, attribution, caveats, evidence, parity, performance, spec
 from orchestrator.attribution import Attribution
 from orchestrator.evidence import Evidence, Interval, McNemar, mean_interval
 from orchestrator.parity import Parity
 from orchestrator.performance import Performance
-from orchestrator.records import SCHEMA_VERSION, ExperimentRecords, Record, RunRecords
+from orchestrator.records import ExperimentRecords, Record, RunRecords
 from orchestrator.spec import Experiment
 from orchestrator.sweep.analysis import SweepSummary, summarise
 from trainers.contract import FRAMEWORKS
@@ -278,11 +277,11 @@ def analyse(records: ExperimentRecords) -> Comparison:
         sessions=sessions,
         arms=arms,
         pairs=pairs,
-        answer=answer(arms, pairs) if found is None else _taken_apart(arms, pairs, found),
+        answer=answer.answer(arms, pairs, found),
         notes=(sweep.notes if sweep else [])
-        + _notes(document, arms, pairs)
-        + _versions(document, experiment)
-        + _missing(records, sessions, arms, predictions),
+        + caveats.of_runs(document, arms, pairs)
+        + caveats.of_versions(document, known=experiment is not None)
+        + caveats.of_missing(records, sessions, arms, predictions),
         sweep=sweep,
         attribution=found,
         predictions=predictions,
@@ -489,7 +488,7 @@ def differing_factors(first: ArmSummary, second: ArmSummary) -> list[str]:
         if first.recipe[key] != second.recipe.get(key)
     ]
     if first.seeds != second.seeds:
-        factors.append(f"seeds ({_listed(first.seeds)} / {_listed(second.seeds)})")
+        factors.append(f"seeds ({', '.join(map(str, first.seeds))} / {', '.join(map(str, second.seeds))})")
     return factors
 
 
@@ -509,216 +508,12 @@ def describe_value(value: Any) -> str:
     return f"{name}{rate}{', ' if rest and name else ''}{', '.join(rest)}" or "none"
 
 
-def _listed(values: Iterable[Any]) -> str:
-    return ", ".join(str(value) for value in values)
-
-
-def answer(arms: list[ArmSummary], pairs: list[PairComparison]) -> str:
-    """What the experiment shows, in plain words, with what it cannot show."""
-    measured = [arm for arm in arms if arm.accuracy is not None]
-    if not measured:
-        return "No run has finished, so there is nothing to compare yet."
-    if len(arms) == 1:
-        return f"{_scored(arms[0])}; there is no second arm to compare it with."
-    if len(measured) < len(arms):
-        missing = _listed(arm.name for arm in arms if arm.accuracy is None)
-        return (
-            f"{'; '.join(_scored(arm) for arm in measured)}; "
-            f"{missing} has no finished run, so there is nothing to compare it with."
-        )
-    if len(arms) == 2:
-        return _pair_answer(arms[0], arms[1], pairs[0])
-    ranked = sorted(measured, key=lambda arm: -(arm.accuracy.mean if arm.accuracy else 0))
-    best, runner_up = ranked[0], ranked[1]
-    pair = next(pair for pair in pairs if {pair.first, pair.second} == {best.name, runner_up.name})
-    by_name = {arm.name: arm for arm in arms}
-    return f"Of {len(arms)} arms, the first two: " + _pair_answer(
-        by_name[pair.first], by_name[pair.second], pair
-    )
-
-
-def _scored(arm: ArmSummary) -> str:
-    assert arm.accuracy is not None
-    seeds = f"mean of {len(arm.done)} seeds" if len(arm.done) > 1 else "one seed"
-    return f"{arm.name} scored {arm.accuracy.mean:.2%} on the test images ({seeds})"
-
-
-def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
-    return f"{_verdict(first, second, pair)} {_credit(pair)}{_parity(pair)}{_speed(first, second, pair)}"
-
-
-def _verdict(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
-    assert first.accuracy is not None and second.accuracy is not None and pair.gap is not None
-    ahead, behind = (first, second) if pair.gap.mean >= 0 else (second, first)
-    assert ahead.accuracy is not None and behind.accuracy is not None
-    scores = f"{ahead.accuracy.mean:.2%} against {behind.accuracy.mean:.2%} on the test images"
-    points = f"{abs(pair.gap.mean) * 100:.2f} points"
-    if pair.gap.low is None or pair.gap.high is None:
-        lead = f"{ahead.name} scored higher than {behind.name}, {scores}"
-        proof = "with one seed on a side, chance cannot be told from a real difference"
-    elif pair.gap.mean == 0 and pair.gap.low == pair.gap.high:
-        lead = f"{first.name} and {second.name} scored the same, {first.accuracy.mean:.2%}"
-        proof = "the seeds show no difference at all"
-    else:
-        low, high = sorted((abs(pair.gap.low), abs(pair.gap.high)))
-        how = (
-            f"{len(pair.paired_seeds)} paired seeds"
-            if pair.paired_seeds
-            else f"{len(first.done)} and {len(second.done)} seeds"
-        )
-        if pair.conclusive:
-            lead = f"{ahead.name} is more accurate than {behind.name}, {scores}"
-            proof = (
-                f"the gap of {points} holds over {how} (95 % interval {low * 100:.2f} to {high * 100:.2f})"
-            )
-        else:
-            sign = 1 if ahead is first else -1
-            ends = sorted((sign * pair.gap.low * 100, sign * pair.gap.high * 100))
-            bounds = f"(95 % interval {ends[0]:+.2f} to {ends[1]:+.2f})"
-            if pair.equivalent:
-                margin = round(pair.margin * 100, 6)
-                within = f"within {margin:g} point{'' if margin == 1 else 's'}"
-                lead = f"{first.name} and {second.name} are equally accurate {within}, {scores}"
-                proof = f"a gap of {points} over {how} proves it {bounds}"
-            else:
-                lead = f"{first.name} and {second.name} cannot be told apart in accuracy, {scores}"
-                proof = f"a gap of {points} over {how} is not enough evidence {bounds}{_needed(pair)}"
-    return f"{lead}; {proof}."
-
-
-def _needed(pair: PairComparison) -> str:
-    if pair.evidence is None or pair.evidence.seeds_needed is None:
-        return ""
-    return f", and some {pair.evidence.seeds_needed} seeds would be needed to tell a gap of this size"
-
-
-def _taken_apart(arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution) -> str:
-    """The answer of an attribution: the gap between its two arms, and what it is made of."""
-    by_name = {arm.name: arm for arm in arms}
-    ends = first, second = [by_name[found.plan.first], by_name[found.plan.second]]
-    split = attribution.sentence(found)
-    if not found.shares:
-        return f"{answer(ends, pairs)} {split}"
-    (pair,) = pairs
-    return f"{_verdict(first, second, pair)} {split}{_parity(pair)}{_speed(first, second, pair)}"
-
-
-def _parity(pair: PairComparison) -> str:
-    if not pair.parity_failures:
-        return ""
-    return (
-        " Beware: the two frameworks do not do the same work on these recipes "
-        f"({'; '.join(dict.fromkeys(pair.parity_failures))})."
-    )
-
-
-def _credit(pair: PairComparison) -> str:
-    subject = "arms" if pair.same_framework else "arms besides the framework"
-    if not pair.differences:
-        if pair.same_framework:
-            return "The arms differ in nothing."
-        return "The arms differ in nothing but the framework."
-    factors = "; ".join(pair.differences)
-    verdict = (
-        "so no single one of these can be credited"
-        if pair.same_framework
-        else "so the framework alone cannot be credited with any gap"
-    )
-    if pair.same_framework and len(pair.differences) == 1:
-        return f"The {subject} differ only in {factors}."
-    return f"What differs between the {subject}: {factors}; {verdict}."
-
-
-def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
-    if pair.speed_ratio is None or not first.images_per_second or not second.images_per_second:
-        return ""
-    faster, slower = (first, second) if pair.speed_ratio >= 1 else (second, first)
-    ratio = max(pair.speed_ratio, 1 / pair.speed_ratio)
-    assert faster.images_per_second and slower.images_per_second
-    return (
-        f" {faster.name} trained {ratio:.2f} times as fast as {slower.name} "
-        f"({faster.images_per_second.mean:,.0f} against "
-        f"{slower.images_per_second.mean:,.0f} images/s)."
-    )
-
-
-def _notes(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
-    runs = [run for arm in arms for run in arm.runs]
-    notes = [f"Data: {warning}." for warning in document["data"]["warnings"]]
-    for run in runs:
-        if run.state == "failed":
-            notes.append(f"{run.arm} seed {run.seed} failed: {run.cause}.")
-        elif run.state == "unfinished":
-            notes.append(f"{run.arm} seed {run.seed} is not finished ({len(run.epochs)} epochs).")
-    if restarts := sum(run.restarts for run in runs):
-        notes.append(f"Workers were lost and started again {_times(restarts)}; see the runs below.")
-    if not document["data"]["validation_images"]:
-        notes.append(
-            "There is no validation split, so the curves show training accuracy and the test "
-            "images were used once, after the last epoch."
-        )
-    for pair in pairs:
-        if not pair.paired_seeds and pair.gap is not None and pair.gap.low is not None:
-            notes.append(f"{pair.first} and {pair.second} share no seeds, so they are not paired.")
-    if any(math.isnan(epoch["train_loss"]) for run in runs for epoch in run.epochs):
-        notes.append("A training loss became NaN: that run diverged.")
-    return notes
-
-
-def _versions(document: Record, experiment: Experiment | None) -> list[str]:
-    """What the report lacks because records are of another version."""
-    notes = []
-    if document.get("schema", SCHEMA_VERSION) > SCHEMA_VERSION:
-        notes.append(
-            f"These records were written by a newer tandem (version {document['schema']} of their schema; this one "
-            f"knows {SCHEMA_VERSION}), so what it does not know is left out."
-        )
-    if experiment is None:
-        notes.append(
-            "The recorded experiment has fields that this tandem does not know, so parity is not told."
-        )
-    return notes
-
-
-def _missing(
-    records: ExperimentRecords,
-    sessions: list[Record],
-    arms: list[ArmSummary],
-    predictions: dict[str, Predictions],
-) -> list[str]:
-    """What the report lacks because records are damaged or gone."""
-    notes = []
-    if not sessions:
-        notes.append("sessions.jsonl is gone or damaged, so the environment and the command are not known.")
-    for arm in arms:
-        for run in arm.runs:
-            if run.result is None and records.run(run.id).was_finished():
-                notes.append(
-                    f"The result of {run.arm} seed {run.seed} is damaged; tandem resume tests the run again."
-                )
-            elif run.result is not None and len(run.epochs) < arm.recipe["epochs"]:
-                notes.append(
-                    f"Of {run.arm} seed {run.seed}, {len(run.epochs)} of {arm.recipe['epochs']} epochs are recorded."
-                )
-        kept = len(predictions[arm.name].answers) if arm.name in predictions else 0
-        if kept < len(arm.done):
-            notes.append(
-                f"Predictions of {len(arm.done) - kept} of {len(arm.done)} runs of {arm.name} are gone or damaged, so "
-                "calibration, McNemar's test and the images on which arms disagree are told without them."
-            )
-    return notes
-
-
 def _experiment(document: Record) -> Experiment | None:
     """The recorded experiment; None where this version cannot read it."""
     try:
         return spec.from_json(document["experiment"])
     except ValidationError:
         return None
-
-
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def _interval_json(interval: Interval | None) -> Record | None:

@@ -21,7 +21,7 @@ import numpy as np
 from orchestrator import compare, spec
 from orchestrator.compare import ArmSummary, Comparison, RunSummary
 from orchestrator.records import ExperimentRecords, Storage
-from orchestrator.report.writers import percent
+from orchestrator.report.tables import percent
 from orchestrator.worker import make_task
 from trainers.data import open_dataset
 from trainers.data.sources import Encoded, Split, decode

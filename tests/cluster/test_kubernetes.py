@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator import spec
+from orchestrator import spec_file
 from orchestrator.clusters.kuberay import KubeRay
 from orchestrator.clusters.package import Package
 from tests.cluster.kube.control_plane import ControlPlane
@@ -40,7 +40,10 @@ def file(tmp_path: Path) -> Path:
 
 def packaged(**changes: object) -> Package:
     return Package(
-        experiment=spec.load_mapping(EXPERIMENT | changes), searches=False, module_path=Path(), command=[]
+        experiment=spec_file.load_mapping(EXPERIMENT | changes),
+        searches=False,
+        module_path=Path(),
+        command=[],
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from orchestrator import spec
+from orchestrator import spec_file
 from orchestrator.clusters.manifests import render
 from orchestrator.clusters.package import EXPERIMENT_FILE, FILES_VARIABLE, Package
 from tests.cluster.kube import schemas
@@ -34,7 +34,7 @@ def experiment(**kubernetes: Any) -> dict[str, Any]:
 
 
 def rendered(document: dict[str, Any], module_path: Path = Path()) -> list[dict[str, Any]]:
-    read = spec.load_mapping(document)
+    read = spec_file.load_mapping(document)
     return render(Package(experiment=read, searches=False, module_path=module_path, command=[]))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import spec
+from orchestrator import spec_file
 from orchestrator.clusters.package import EXPERIMENT_FILE, Package
 from tests.cluster.kube.nodes import free_port
 from tests.cluster.models import SLOW_MODEL
@@ -128,7 +128,7 @@ def test_only_code_is_shipped(tmp_path: Path) -> None:
     (tmp_path / "secret.env").write_text("TOKEN=1")
     (tmp_path / "photos").mkdir()
     file = write(tmp_path, arms=SLOW)
-    package = Package(experiment=spec.load(file), searches=False, module_path=tmp_path, command=[])
+    package = Package(experiment=spec_file.load(file), searches=False, module_path=tmp_path, command=[])
     with package.directory() as directory:
         top = {path.name for path in directory.iterdir()}
         assert top == {"orchestrator", "trainers", "slow.py", EXPERIMENT_FILE}
@@ -137,6 +137,6 @@ def test_only_code_is_shipped(tmp_path: Path) -> None:
         size = sum(path.stat().st_size for path in directory.rglob("*"))
     assert size < 2 << 20
     other = Package(
-        experiment=spec.load(file, ["torch.epochs=3"]), searches=False, module_path=tmp_path, command=[]
+        experiment=spec_file.load(file, ["torch.epochs=3"]), searches=False, module_path=tmp_path, command=[]
     )
     assert package.job_id != other.job_id

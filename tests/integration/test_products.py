@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from orchestrator import spec
+from orchestrator import spec_file
 from orchestrator.records import ExperimentRecords, Storage
 from tests.conftest import tandem
 from trainers.data import open_dataset
@@ -51,7 +51,7 @@ def test_the_saved_model_answers_as_the_run_did(trained: Path, tmp_path: Path, a
     card = (tmp_path / "model/README.md").read_text()
     assert "test accuracy of this run" in card and "lenet5" in card
 
-    dataset = open_dataset(spec.load(trained.parent / "experiment.yaml").data)
+    dataset = open_dataset(spec_file.load(trained.parent / "experiment.yaml").data)
     run = ExperimentRecords(Storage(str(trained))).run(described["run"])
     predictions = run.predictions()
     assert predictions is not None

@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator import driver, spec
+from orchestrator import driver, spec_file
 from orchestrator.sweep import search, sweep
 from orchestrator.sweep.records import TrialRecord
 from orchestrator.sweep.searcher import ArmSearcher
@@ -41,7 +41,7 @@ def cluster() -> Iterator[Cluster]:
 
 def run_sweep(file: Path, watch: Callable[[ArmSearcher], None]) -> list[TrialRecord]:
     """Search and train the winner on the cluster that is connected."""
-    experiment = spec.load(file)
+    experiment = spec_file.load(file)
     prepared = driver.prepare(experiment, driver.open_records(experiment))
     session = sweep.begin(prepared, module_path=file.parent, command=[])
     won = sweep.search(

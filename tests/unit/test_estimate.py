@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import estimate, spec
+from orchestrator import estimate, spec_file
 from orchestrator.records import Storage
 
 EXPERIMENT = {
@@ -20,7 +20,7 @@ EXPERIMENT = {
 
 def earlier(root: Path, name: str, *, epoch_seconds: float, start_seconds: float = 5.0) -> None:
     """A run of three epochs over 1,000 images."""
-    document = spec.load_mapping(EXPERIMENT | {"name": name}).model_dump(mode="json")
+    document = spec_file.load_mapping(EXPERIMENT | {"name": name}).model_dump(mode="json")
     arm = document["arms"]["torch"]
     run = root / name / "runs" / "torch-seed0"
     run.mkdir(parents=True)
@@ -38,7 +38,7 @@ def earlier(root: Path, name: str, *, epoch_seconds: float, start_seconds: float
 
 def estimated(root: Path, *, images: int = 2000, at_once: int = 1) -> estimate.Estimate | None:
     return estimate.from_records(
-        spec.load_mapping(EXPERIMENT),
+        spec_file.load_mapping(EXPERIMENT),
         Storage(str(root)),
         train_images=images,
         image_shape=(8, 8, 1),
@@ -68,7 +68,9 @@ def test_the_error_is_what_earlier_runs_differ_by(tmp_path: Path) -> None:
 def test_other_work_is_nothing_to_go_by(tmp_path: Path) -> None:
     assert estimated(tmp_path) is None
     earlier(tmp_path, "before", epoch_seconds=2.0)
-    other = spec.load_mapping(EXPERIMENT | {"arms": {"torch": {"framework": "torch", "model": "lenet5"}}})
+    other = spec_file.load_mapping(
+        EXPERIMENT | {"arms": {"torch": {"framework": "torch", "model": "lenet5"}}}
+    )
     found = estimate.from_records(
         other, Storage(str(tmp_path)), train_images=1000, image_shape=(8, 8, 1), at_once=1
     )

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator import report
 from orchestrator.records import ExperimentRecords
-from orchestrator.report import writers
+from orchestrator.report import tables
 from tests.conftest import ROOT
 from tests.unit.synthetic import make_records
 
@@ -100,7 +100,7 @@ def test_the_page_is_whole_self_contained_and_escaped(records: ExperimentRecords
 
 def test_the_spread_over_seeds_is_told_with_both_intervals(records: ExperimentRecords) -> None:
     comparison = report.write(records)
-    accuracy, *_ = writers.intervals(comparison)
+    accuracy, *_ = tables.intervals(comparison)
     assert (accuracy["arm"], accuracy["quantity"]) == ("keras", "test accuracy, %")
     half = 10 / math.sqrt(3) * 4.302653  # Student's t for two degrees of freedom
     assert accuracy["mean (Student's t)"] == f"60.00 ({60 - half:.2f} to {60 + half:.2f})"
@@ -232,4 +232,4 @@ def test_a_report_made_again_is_the_same_to_the_byte(records: ExperimentRecords)
     ],
 )
 def test_a_duration_never_has_sixty_seconds_or_minutes(seconds: float | None, text: str) -> None:
-    assert writers.duration(seconds) == text
+    assert tables.duration(seconds) == text

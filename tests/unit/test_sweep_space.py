@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import spec
+from orchestrator import spec, spec_file
 from orchestrator.sweep import space as spaces
 from orchestrator.sweep.spec import Parameter, Sweep
 from orchestrator.sweep.studies import make_sampler, make_study
@@ -32,7 +32,7 @@ def load(tmp_path: Path, **changes: Any) -> spec.Experiment:
     }
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(experiment | changes, sort_keys=False))
-    return spec.load(path)
+    return spec_file.load(path)
 
 
 def drawn(sweep: Sweep, count: int) -> list[dict[str, Any]]:

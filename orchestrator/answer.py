@@ -1,0 +1,144 @@
+"""What an experiment shows, in plain words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator import attribution
+
+if TYPE_CHECKING:
+    from orchestrator.attribution import Attribution
+    from orchestrator.compare import ArmSummary, PairComparison
+
+
+def answer(arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution | None) -> str:
+    """What the experiment shows, in plain words, with what it cannot show."""
+    return _ranked(arms, pairs) if found is None else _taken_apart(arms, pairs, found)
+
+
+def _ranked(arms: list[ArmSummary], pairs: list[PairComparison]) -> str:
+    measured = [arm for arm in arms if arm.accuracy is not None]
+    if not measured:
+        return "No run has finished, so there is nothing to compare yet."
+    if len(arms) == 1:
+        return f"{_scored(arms[0])}; there is no second arm to compare it with."
+    if len(measured) < len(arms):
+        missing = ", ".join(arm.name for arm in arms if arm.accuracy is None)
+        return (
+            f"{'; '.join(_scored(arm) for arm in measured)}; "
+            f"{missing} has no finished run, so there is nothing to compare it with."
+        )
+    if len(arms) == 2:
+        return _pair_answer(arms[0], arms[1], pairs[0])
+    ranked = sorted(measured, key=lambda arm: -(arm.accuracy.mean if arm.accuracy else 0))
+    best, runner_up = ranked[0], ranked[1]
+    pair = next(pair for pair in pairs if {pair.first, pair.second} == {best.name, runner_up.name})
+    by_name = {arm.name: arm for arm in arms}
+    return f"Of {len(arms)} arms, the first two: " + _pair_answer(
+        by_name[pair.first], by_name[pair.second], pair
+    )
+
+
+def _scored(arm: ArmSummary) -> str:
+    assert arm.accuracy is not None
+    seeds = f"mean of {len(arm.done)} seeds" if len(arm.done) > 1 else "one seed"
+    return f"{arm.name} scored {arm.accuracy.mean:.2%} on the test images ({seeds})"
+
+
+def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
+    return f"{_verdict(first, second, pair)} {_credit(pair)}{_parity(pair)}{_speed(first, second, pair)}"
+
+
+def _verdict(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
+    assert first.accuracy is not None and second.accuracy is not None and pair.gap is not None
+    ahead, behind = (first, second) if pair.gap.mean >= 0 else (second, first)
+    assert ahead.accuracy is not None and behind.accuracy is not None
+    scores = f"{ahead.accuracy.mean:.2%} against {behind.accuracy.mean:.2%} on the test images"
+    points = f"{abs(pair.gap.mean) * 100:.2f} points"
+    if pair.gap.low is None or pair.gap.high is None:
+        lead = f"{ahead.name} scored higher than {behind.name}, {scores}"
+        proof = "with one seed on a side, chance cannot be told from a real difference"
+    elif pair.gap.mean == 0 and pair.gap.low == pair.gap.high:
+        lead = f"{first.name} and {second.name} scored the same, {first.accuracy.mean:.2%}"
+        proof = "the seeds show no difference at all"
+    else:
+        low, high = sorted((abs(pair.gap.low), abs(pair.gap.high)))
+        how = (
+            f"{len(pair.paired_seeds)} paired seeds"
+            if pair.paired_seeds
+            else f"{len(first.done)} and {len(second.done)} seeds"
+        )
+        if pair.conclusive:
+            lead = f"{ahead.name} is more accurate than {behind.name}, {scores}"
+            proof = (
+                f"the gap of {points} holds over {how} (95 % interval {low * 100:.2f} to {high * 100:.2f})"
+            )
+        else:
+            sign = 1 if ahead is first else -1
+            ends = sorted((sign * pair.gap.low * 100, sign * pair.gap.high * 100))
+            bounds = f"(95 % interval {ends[0]:+.2f} to {ends[1]:+.2f})"
+            if pair.equivalent:
+                margin = round(pair.margin * 100, 6)
+                within = f"within {margin:g} point{'' if margin == 1 else 's'}"
+                lead = f"{first.name} and {second.name} are equally accurate {within}, {scores}"
+                proof = f"a gap of {points} over {how} proves it {bounds}"
+            else:
+                lead = f"{first.name} and {second.name} cannot be told apart in accuracy, {scores}"
+                proof = f"a gap of {points} over {how} is not enough evidence {bounds}{_needed(pair)}"
+    return f"{lead}; {proof}."
+
+
+def _needed(pair: PairComparison) -> str:
+    if pair.evidence is None or pair.evidence.seeds_needed is None:
+        return ""
+    return f", and some {pair.evidence.seeds_needed} seeds would be needed to tell a gap of this size"
+
+
+def _taken_apart(arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution) -> str:
+    """The answer of an attribution: the gap between its two arms, and what it is made of."""
+    by_name = {arm.name: arm for arm in arms}
+    ends = first, second = [by_name[found.plan.first], by_name[found.plan.second]]
+    split = attribution.sentence(found)
+    if not found.shares:
+        return f"{_ranked(ends, pairs)} {split}"
+    (pair,) = pairs
+    return f"{_verdict(first, second, pair)} {split}{_parity(pair)}{_speed(first, second, pair)}"
+
+
+def _parity(pair: PairComparison) -> str:
+    if not pair.parity_failures:
+        return ""
+    return (
+        " Beware: the two frameworks do not do the same work on these recipes "
+        f"({'; '.join(dict.fromkeys(pair.parity_failures))})."
+    )
+
+
+def _credit(pair: PairComparison) -> str:
+    subject = "arms" if pair.same_framework else "arms besides the framework"
+    if not pair.differences:
+        if pair.same_framework:
+            return "The arms differ in nothing."
+        return "The arms differ in nothing but the framework."
+    factors = "; ".join(pair.differences)
+    verdict = (
+        "so no single one of these can be credited"
+        if pair.same_framework
+        else "so the framework alone cannot be credited with any gap"
+    )
+    if pair.same_framework and len(pair.differences) == 1:
+        return f"The {subject} differ only in {factors}."
+    return f"What differs between the {subject}: {factors}; {verdict}."
+
+
+def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
+    if pair.speed_ratio is None or not first.images_per_second or not second.images_per_second:
+        return ""
+    faster, slower = (first, second) if pair.speed_ratio >= 1 else (second, first)
+    ratio = max(pair.speed_ratio, 1 / pair.speed_ratio)
+    assert faster.images_per_second and slower.images_per_second
+    return (
+        f" {faster.name} trained {ratio:.2f} times as fast as {slower.name} "
+        f"({faster.images_per_second.mean:,.0f} against "
+        f"{slower.images_per_second.mean:,.0f} images/s)."
+    )

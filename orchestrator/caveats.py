@@ -1,0 +1,88 @@
+"""What a reader must know before trusting a comparison."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from orchestrator.records import SCHEMA_VERSION, ExperimentRecords, Record
+
+if TYPE_CHECKING:
+    from orchestrator.compare import ArmSummary, PairComparison, Predictions
+
+
+def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
+    """What is particular about the data and about how the runs went."""
+    runs = [run for arm in arms for run in arm.runs]
+    notes = [f"Data: {warning}." for warning in document["data"]["warnings"]]
+    for run in runs:
+        if run.state == "failed":
+            notes.append(f"{run.arm} seed {run.seed} failed: {run.cause}.")
+        elif run.state == "unfinished":
+            notes.append(f"{run.arm} seed {run.seed} is not finished ({len(run.epochs)} epochs).")
+    if restarts := sum(run.restarts for run in runs):
+        notes.append(f"Workers were lost and started again {_times(restarts)}; see the runs below.")
+    if not document["data"]["validation_images"]:
+        notes.append(
+            "There is no validation split, so the curves show training accuracy and the test "
+            "images were used once, after the last epoch."
+        )
+    for pair in pairs:
+        if not pair.paired_seeds and pair.gap is not None and pair.gap.low is not None:
+            notes.append(f"{pair.first} and {pair.second} share no seeds, so they are not paired.")
+    if any(math.isnan(epoch["train_loss"]) for run in runs for epoch in run.epochs):
+        notes.append("A training loss became NaN: that run diverged.")
+    return notes
+
+
+def of_versions(document: Record, *, known: bool) -> list[str]:
+    """What the report lacks because records are of another version.
+
+    Args:
+        document: the experiment's own.
+        known: whether this version can read the experiment in it.
+    """
+    notes = []
+    if document.get("schema", SCHEMA_VERSION) > SCHEMA_VERSION:
+        notes.append(
+            f"These records were written by a newer tandem (version {document['schema']} of their schema; this one "
+            f"knows {SCHEMA_VERSION}), so what it does not know is left out."
+        )
+    if not known:
+        notes.append(
+            "The recorded experiment has fields that this tandem does not know, so parity is not told."
+        )
+    return notes
+
+
+def of_missing(
+    records: ExperimentRecords,
+    sessions: list[Record],
+    arms: list[ArmSummary],
+    predictions: dict[str, Predictions],
+) -> list[str]:
+    """What the report lacks because records are damaged or gone."""
+    notes = []
+    if not sessions:
+        notes.append("sessions.jsonl is gone or damaged, so the environment and the command are not known.")
+    for arm in arms:
+        for run in arm.runs:
+            if run.result is None and records.run(run.id).was_finished():
+                notes.append(
+                    f"The result of {run.arm} seed {run.seed} is damaged; tandem resume tests the run again."
+                )
+            elif run.result is not None and len(run.epochs) < arm.recipe["epochs"]:
+                notes.append(
+                    f"Of {run.arm} seed {run.seed}, {len(run.epochs)} of {arm.recipe['epochs']} epochs are recorded."
+                )
+        kept = len(predictions[arm.name].answers) if arm.name in predictions else 0
+        if kept < len(arm.done):
+            notes.append(
+                f"Predictions of {len(arm.done) - kept} of {len(arm.done)} runs of {arm.name} are gone or damaged, so "
+                "calibration, McNemar's test and the images on which arms disagree are told without them."
+            )
+    return notes
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
