@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from orchestrator import environment
-from orchestrator.records import Storage
+from orchestrator.storage import Storage
 from orchestrator.sweep.records import SearchHistory, SearchRecords
 from trainers.data import DataSpec, open_dataset
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from orchestrator.records import SCHEMA_VERSION, ExperimentRecords, Record
+from orchestrator.records import ExperimentRecords
+from orchestrator.storage import SCHEMA_VERSION, Record
 
 if TYPE_CHECKING:
     from orchestrator.compare import ArmSummary, PairComparison, Predictions

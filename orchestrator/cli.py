@@ -99,7 +99,8 @@ def resume(
     """Go on with an experiment that was interrupted or failed; what is done stays done."""
     with errors(debug):
         from orchestrator import spec
-        from orchestrator.records import ExperimentRecords, Storage
+        from orchestrator.records import ExperimentRecords
+        from orchestrator.storage import Storage
 
         records = ExperimentRecords(Storage(directory))
         document = records.document()
@@ -233,8 +234,9 @@ def report(
 ) -> None:
     """Make the report again, from the records alone."""
     with errors(debug):
-        from orchestrator.records import ExperimentRecords, Storage
+        from orchestrator.records import ExperimentRecords
         from orchestrator.report import gate
+        from orchestrator.storage import Storage
 
         conditions = [gate.parse(text) for text in fail_if or []]
         comparison = _report(ExperimentRecords(Storage(directory)), as_json)
@@ -258,7 +260,8 @@ def compare_(
     """Compare the arms of two experiments, name by name: what changed, and whether it is more than chance."""
     with errors(debug):
         from orchestrator import changes
-        from orchestrator.records import ExperimentRecords, Storage
+        from orchestrator.records import ExperimentRecords
+        from orchestrator.storage import Storage
 
         found = changes.between(ExperimentRecords(Storage(first)), ExperimentRecords(Storage(second)))
         if as_json:
@@ -281,8 +284,8 @@ def serve(
 ) -> None:
     """Browse the reports of many experiments; read-only."""
     with errors(debug):
-        from orchestrator.records import Storage
         from orchestrator.serve import listen
+        from orchestrator.storage import Storage
 
         server = listen(Storage(directory), host, port)
         typer.echo(f"http://{host}:{server.server_address[1]}")
@@ -300,7 +303,8 @@ def model(
     """Write an experiment's best model, with its preprocessing, class names and a card."""
     with errors(debug):
         from orchestrator import products
-        from orchestrator.records import ExperimentRecords, Storage
+        from orchestrator.records import ExperimentRecords
+        from orchestrator.storage import Storage
 
         written = products.save(ExperimentRecords(Storage(directory)), to, arm=arm)
         typer.echo(f"{to}: {', '.join(written)}")
@@ -333,7 +337,8 @@ def export(
 ) -> None:
     """Write a sweep's trials into an Optuna storage, for its dashboard; a study for each arm."""
     with errors(debug):
-        from orchestrator.records import ExperimentRecords, Storage
+        from orchestrator.records import ExperimentRecords
+        from orchestrator.storage import Storage
         from orchestrator.sweep import studies
 
         for name in studies.export(ExperimentRecords(Storage(directory)), to):

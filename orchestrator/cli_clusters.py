@@ -206,7 +206,7 @@ def fetch(
 ) -> None:
     """Copy an experiment's records and report from its storage to a directory here."""
     with errors(debug):
-        from orchestrator.records import Storage
+        from orchestrator.storage import Storage
 
         copied = Storage(results).copy_to(to, skip=() if checkpoints else ("checkpoints",))
         typer.echo(f"{copied} files in {to}")
@@ -271,7 +271,7 @@ def _followed(cluster: RemoteCluster, shipped: Package, job: Job) -> Job:
 
 def _results(job: Job) -> bytes | None:
     """The comparison that a job's driver made, where its storage can be read from here."""
-    from orchestrator.records import Storage, StorageError
+    from orchestrator.storage import Storage, StorageError
 
     try:
         return Storage(job.results).read("report/results.json")
@@ -281,7 +281,7 @@ def _results(job: Job) -> bytes | None:
 
 def _kept_logs(results: str) -> None:
     from orchestrator import driver_log
-    from orchestrator.records import Storage
+    from orchestrator.storage import Storage
 
     storage = Storage(results)
     jobs = driver_log.jobs_of(storage)

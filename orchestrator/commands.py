@@ -16,8 +16,9 @@ from orchestrator.clusters.local import local_ray
 from orchestrator.driver import Prepared
 from orchestrator.metrics import Metrics
 from orchestrator.progress import Progress, SweepProgress
-from orchestrator.records import ExperimentRecords, Record, Storage
+from orchestrator.records import ExperimentRecords
 from orchestrator.spec import Experiment, Scale
+from orchestrator.storage import Record, Storage
 from orchestrator.sweep import sweep
 from trainers.errors import InputError
 

@@ -21,8 +21,9 @@ from orchestrator.attribution import Attribution
 from orchestrator.evidence import Evidence, Interval, McNemar, mean_interval
 from orchestrator.parity import Parity
 from orchestrator.performance import Performance
-from orchestrator.records import ExperimentRecords, Record, RunRecords
+from orchestrator.records import ExperimentRecords, RunRecords
 from orchestrator.spec import Experiment
+from orchestrator.storage import Record
 from orchestrator.sweep.analysis import SweepSummary, summarise
 from trainers.contract import FRAMEWORKS
 

@@ -13,8 +13,9 @@ import numpy as np
 from orchestrator import compare, environment, lockstep, parity, plan, training
 from orchestrator.parity import Parity
 from orchestrator.plan import Run, Session
-from orchestrator.records import ExperimentRecords, Record, RunRecords, Storage, StorageError
+from orchestrator.records import ExperimentRecords, RunRecords
 from orchestrator.spec import Arm, Experiment, Scale
+from orchestrator.storage import Record, Storage, StorageError
 from orchestrator.worker import is_open
 from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
 from trainers.data import Dataset, open_dataset

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from orchestrator.records import Storage, StorageError
+from orchestrator.storage import Storage, StorageError
 
 _LARGEST_SEGMENT = 256 << 10
 _KEEP_SECONDS = 2.0

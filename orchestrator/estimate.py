@@ -8,8 +8,9 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.records import ExperimentRecords, Record, RunRecords, Storage
+from orchestrator.records import ExperimentRecords, RunRecords
 from orchestrator.spec import Experiment, Scale
+from orchestrator.storage import Record, Storage
 
 _LEAST_ERROR = 0.15
 """What the same work differs by from day to day, even where the earlier runs agree."""

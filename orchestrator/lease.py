@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from orchestrator.records import Record, Storage, StorageError
+from orchestrator.storage import Record, Storage, StorageError
 from trainers.errors import TandemError
 
 _FILE = "lease.json"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import evidence
 from orchestrator.evidence import Measure
-from orchestrator.records import Record
+from orchestrator.storage import Record
 
 if TYPE_CHECKING:
     from orchestrator.compare import ArmSummary, RunSummary

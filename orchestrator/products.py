@@ -20,8 +20,9 @@ import numpy as np
 
 from orchestrator import compare, spec
 from orchestrator.compare import ArmSummary, Comparison, RunSummary
-from orchestrator.records import ExperimentRecords, Storage
+from orchestrator.records import ExperimentRecords
 from orchestrator.report.tables import percent
+from orchestrator.storage import Storage
 from orchestrator.worker import make_task
 from trainers.data import open_dataset
 from trainers.data.sources import Encoded, Split, decode

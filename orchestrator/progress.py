@@ -15,7 +15,8 @@ from rich.table import Table
 
 from orchestrator.driver import Prepared
 from orchestrator.plan import Run
-from orchestrator.records import Record, RunRecords
+from orchestrator.records import RunRecords
+from orchestrator.storage import Record
 from orchestrator.sweep.records import TrialRecord, best_trial
 
 if TYPE_CHECKING:

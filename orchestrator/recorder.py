@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.records import Record, RunRecords
+from orchestrator.records import RunRecords
+from orchestrator.storage import Record
 from orchestrator.usage import Meter
 from orchestrator.watchdog import Watchdog
 from trainers.contract import EpochMetrics, State, Task

@@ -20,8 +20,8 @@ import numpy as np
 from scipy.optimize import nnls
 
 from orchestrator import driver
-from orchestrator.records import Record
 from orchestrator.spec import Experiment
+from orchestrator.storage import Record
 
 EPOCHS = 4
 STEPS = 12

@@ -7,7 +7,7 @@ import mimetypes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote, urlsplit
 
-from orchestrator.records import Storage
+from orchestrator.storage import Storage
 from trainers.errors import InputError
 
 _PAGE = """<!doctype html>

@@ -13,8 +13,8 @@ import re
 from typing import Any, Literal
 
 from orchestrator.plan import Session
-from orchestrator.records import Storage, StorageError
 from orchestrator.spec import Scale
+from orchestrator.storage import Storage, StorageError
 from orchestrator.worker import work
 from trainers.data import DataSpec
 from trainers.errors import TandemError

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from orchestrator.records import Record
+from orchestrator.storage import Record
 
 
 class Watchdog:

@@ -23,7 +23,8 @@ from orchestrator import environment
 from orchestrator.parity import recipe_key
 from orchestrator.plan import Run
 from orchestrator.recorder import Recorder
-from orchestrator.records import ExperimentRecords, Position, Record, RunRecords, Storage
+from orchestrator.records import ExperimentRecords, Position, RunRecords
+from orchestrator.storage import Record, Storage
 from orchestrator.sweep.lane import Lane
 from orchestrator.usage import Meter
 from orchestrator.watchdog import Watchdog

@@ -25,7 +25,7 @@ from orchestrator.clusters.manifests import EXPERIMENT, JOB, RESULTS, render
 from orchestrator.clusters.objects import Manifest, seconds_of, status_of
 from orchestrator.clusters.package import Package, attempt_of
 from orchestrator.driver_log import KeptLog
-from orchestrator.records import Storage, StorageError
+from orchestrator.storage import Storage, StorageError
 from trainers.errors import ClusterError, InputError
 
 _OURS = "app.kubernetes.io/managed-by=tandem"

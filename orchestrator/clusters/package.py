@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.plan import short_hash
-from orchestrator.records import url_below
 from orchestrator.spec import Experiment
+from orchestrator.storage import url_below
 from trainers.errors import InputError
 
 EXPERIMENT_FILE = "tandem-job.json"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.clusters.base import Level
-from orchestrator.records import ExperimentRecords, Storage, StorageError
+from orchestrator.records import ExperimentRecords
+from orchestrator.storage import Storage, StorageError
 from trainers.errors import InputError
 
 

@@ -21,7 +21,7 @@ from trainers.data.corruptions import SEVERITIES
 
 if TYPE_CHECKING:
     from orchestrator.compare import ArmSummary, Comparison
-    from orchestrator.records import Record
+    from orchestrator.storage import Record
 
 # Okabe and Ito's palette, told apart under every common colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -7,8 +7,9 @@ import re
 from collections import Counter
 from functools import cached_property
 
-from orchestrator.records import ExperimentRecords, Record
+from orchestrator.records import ExperimentRecords
 from orchestrator.spec import Scale
+from orchestrator.storage import Record
 from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord, best_trial
 from orchestrator.sweep.spec import Params, Sweep
 

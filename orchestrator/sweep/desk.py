@@ -12,7 +12,7 @@ import dataclasses
 from collections import deque
 
 from orchestrator.plan import Run
-from orchestrator.records import Record
+from orchestrator.storage import Record
 
 
 @dataclasses.dataclass

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.plan import Run
-from orchestrator.records import Record, RunRecords, StorageError
+from orchestrator.records import RunRecords
+from orchestrator.storage import Record, StorageError
 from trainers.contract import EpochMetrics
 from trainers.errors import TandemError
 from trainers.loop import DivergedError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import driver, training
 from orchestrator.driver import Prepared
 from orchestrator.plan import Session
-from orchestrator.records import StorageError
+from orchestrator.storage import StorageError
 from trainers.errors import TandemError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import json
 import time
 from typing import Literal
 
-from orchestrator.records import Record, Storage
+from orchestrator.storage import Record, Storage
 from orchestrator.sweep.spec import OBJECTIVES, Budget, Params, Sweep
 
 _EVENTS_IN_A_FILE = 500

@@ -18,7 +18,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from orchestrator.records import Record
+from orchestrator.storage import Record
 from orchestrator.sweep import space as spaces
 from orchestrator.sweep.analysis import cause_kind
 from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord, busy_seconds

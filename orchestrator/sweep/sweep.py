@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator import driver, plan
 from orchestrator.driver import Prepared
-from orchestrator.records import ExperimentRecords, Record, Storage
+from orchestrator.records import ExperimentRecords
 from orchestrator.spec import Arm
+from orchestrator.storage import Record, Storage
 from orchestrator.sweep.records import SearchRecords, TrialRecord, best_trial
 from orchestrator.sweep.search import directory, records_of, search_arm
 from orchestrator.sweep.space import recipe_with

@@ -11,7 +11,8 @@ from typing import Any
 from ray import tune
 
 from orchestrator.plan import Run, short_hash
-from orchestrator.records import ExperimentRecords, Record, RunRecords, Storage
+from orchestrator.records import ExperimentRecords, RunRecords
+from orchestrator.storage import Record, Storage
 from orchestrator.sweep.records import TrialRecord
 from orchestrator.sweep.space import recipe_with
 from orchestrator.sweep.spec import Params

@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 from ray.tune import logger, schedulers
 
-from orchestrator.records import Record
+from orchestrator.storage import Record
 from orchestrator.sweep.spec import OBJECTIVES, Asha, Hyperband, Median, Parameter, Pbt, Space, Sweep
 from trainers.recipes import Recipe
 

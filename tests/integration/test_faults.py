@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.records import ExperimentRecords, Storage
+from orchestrator.records import ExperimentRecords
+from orchestrator.storage import Storage
 from tests.conftest import start_tandem, tandem
 
 LONG = """\

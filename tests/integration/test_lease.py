@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator import lease
-from orchestrator.records import Storage
+from orchestrator.storage import Storage
 from tests.conftest import ROOT
 
 HOLDER = """
 import sys, time
 from orchestrator import lease
-from orchestrator.records import Storage
+from orchestrator.storage import Storage
 with lease.held(Storage(sys.argv[1]), on_loss=lambda: None):
     print("held", flush=True)
     time.sleep(60)
@@ -106,7 +106,7 @@ def test_who_loses_its_lease_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 LOGGER = """
 import os, subprocess, sys
 from orchestrator import driver_log
-from orchestrator.records import Storage
+from orchestrator.storage import Storage
 with driver_log.kept(Storage(sys.argv[1]), "job"):
     print("from python")
     print("from stderr", file=sys.stderr)

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from orchestrator import spec_file
-from orchestrator.records import ExperimentRecords, Storage
+from orchestrator.records import ExperimentRecords
+from orchestrator.storage import Storage
 from tests.conftest import tandem
 from trainers.data import open_dataset
 

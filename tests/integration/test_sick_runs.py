@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.records import ExperimentRecords, RunRecords, Storage
+from orchestrator.records import ExperimentRecords, RunRecords
+from orchestrator.storage import Storage
 from tests.conftest import start_tandem, tandem
 from tests.integration.test_faults import training_workers, wait_for
 

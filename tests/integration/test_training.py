@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.records import ExperimentRecords, RunRecords, Storage
+from orchestrator.records import ExperimentRecords, RunRecords
+from orchestrator.storage import Storage
 from tests.conftest import tandem
 
 EXPERIMENT = """\

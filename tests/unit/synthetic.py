@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from orchestrator import plan
-from orchestrator.records import ExperimentRecords, RunRecords, Storage
+from orchestrator.records import ExperimentRecords, RunRecords
 from orchestrator.spec import Arm, Experiment
+from orchestrator.storage import Storage
 from trainers.contract import EpochMetrics
 from trainers.data.corruptions import CORRUPTIONS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import estimate, spec_file
-from orchestrator.records import Storage
+from orchestrator.storage import Storage
 
 EXPERIMENT = {
     "name": "new",

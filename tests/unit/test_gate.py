@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import changes, compare, report
-from orchestrator.records import Storage
 from orchestrator.report import gate
 from orchestrator.serve import listen
+from orchestrator.storage import Storage
 from tests.conftest import tandem
 from tests.unit.synthetic import make_records
 from trainers.errors import InputError

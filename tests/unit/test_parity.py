@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from orchestrator import parity
-from orchestrator.records import ExperimentRecords, Storage
+from orchestrator.records import ExperimentRecords
+from orchestrator.storage import Storage
 from tests.conftest import ROOT
 from tests.unit.synthetic import make_records
 from trainers.parity import _sketch

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.records import ExperimentRecords, Storage, StorageError
+from orchestrator.records import ExperimentRecords
+from orchestrator.storage import Storage, StorageError
 from tests.unit.synthetic import make_records
 from trainers import checkpoints
 from trainers.errors import InputError

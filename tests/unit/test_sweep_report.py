@@ -143,7 +143,8 @@ def test_the_front_holds_what_nothing_beats() -> None:
 SCRIPT = r"""
 import re, sys, time
 from pathlib import Path
-from orchestrator.records import ExperimentRecords, Storage
+from orchestrator.records import ExperimentRecords
+from orchestrator.storage import Storage
 start = time.perf_counter()
 from orchestrator import report
 report.write(ExperimentRecords(Storage(sys.argv[1])))

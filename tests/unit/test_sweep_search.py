@@ -9,7 +9,7 @@ import optuna
 import pytest
 from ray.tune.search import Searcher
 
-from orchestrator.records import Storage
+from orchestrator.storage import Storage
 from orchestrator.sweep.records import SearchRecords, TrialRecord, best_trial
 from orchestrator.sweep.searcher import ArmSearcher, Spending
 from orchestrator.sweep.spec import Params, Sweep
