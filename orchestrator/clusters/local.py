@@ -27,6 +27,11 @@ _ENVIRONMENT = {
     "RAY_worker_maximum_startup_concurrency": "16",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TF_CPP_MIN_LOG_LEVEL": "2",
+    # Ray Train trains in a thread. There glibc gives large arrays back to the system at every step and
+    # takes them anew, page by page, unless all threads share one heap that keeps what was freed.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
 }
 
 
