@@ -10,6 +10,7 @@ TRIALS = 16
 EPOCHS = 2
 IMAGES = 4000
 RATES = (1e-4, 1e-2)
+HEADER = ["against", "tandem", "peer", "ratio (range)", "target"]
 
 
 def main(*, pairs: int) -> None:
@@ -79,8 +80,30 @@ def main(*, pairs: int) -> None:
         "searched by TPE, two trials at a time with one thread each (Keras Tuner: one with two threads); "
         "from the first trial's first step to the last one's end; the peers imported their framework, and "
         "Optuna trained once, before their clocks started.",
-        ["against", "tandem", "peer", "ratio (range)", "target"],
+        HEADER,
         rows,
+    )
+    short(pairs=pairs)
+
+
+def short(*, pairs: int) -> None:
+    """Measure trials of half the length against plain Ray Tune, whose start-up weighs more there."""
+    archive = str(harness.archive(IMAGES // 2))
+
+    def ours() -> float:
+        return TRIALS / harness.tandem_sweep(_experiment(archive, "torch", seed=0)).steady_seconds * 60
+
+    def theirs() -> float:
+        measured = harness.script("search_torch.py", archive, TRIALS, EPOCHS, *RATES, "tune")
+        return float(TRIALS / measured["seconds"] * 60)
+
+    measured = harness.alternate({"tandem": ours, "Ray Tune": theirs}, pairs)
+    harness.keep(
+        "sweep_peers_short",
+        "Sweeps of shorter trials against Ray Tune",
+        f"As above, on {IMAGES // 2} images.",
+        HEADER,
+        [harness.row("torch: Ray Tune", measured["tandem"], measured["Ray Tune"], target=3.0)],
     )
 
 

@@ -11,6 +11,13 @@ from contextlib import contextmanager
 
 from orchestrator import environment
 
+# Ray Train trains in a thread. There glibc gives large arrays back to the system at every step and
+# takes them anew, page by page, unless all threads share one heap that keeps what was freed.
+_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
 # Read by Ray when its processes start; a user's own setting wins.
 _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
@@ -27,11 +34,7 @@ _ENVIRONMENT = {
     "RAY_worker_maximum_startup_concurrency": "16",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TF_CPP_MIN_LOG_LEVEL": "2",
-    # Ray Train trains in a thread. There glibc gives large arrays back to the system at every step and
-    # takes them anew, page by page, unless all threads share one heap that keeps what was freed.
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    **_MEMORY,
 }
 
 
@@ -62,7 +65,12 @@ def joined_ray() -> Iterator[None]:
     with _own_termination():
         import ray
 
-        ray.init(address="auto", log_to_driver=True, logging_level=logging.ERROR)
+        ray.init(
+            address="auto",
+            runtime_env={"env_vars": {name: os.environ.get(name, value) for name, value in _MEMORY.items()}},
+            log_to_driver=True,
+            logging_level=logging.ERROR,
+        )
     try:
         yield
     finally:

@@ -20,3 +20,14 @@ class Slow(nn.Module):
 def build(image_shape, num_classes):
     return Slow(image_shape[0] * image_shape[1] * image_shape[2], num_classes)
 """
+
+REMEMBERING_MODEL = """
+import os
+
+from torch import nn
+
+
+def build(image_shape, num_classes):
+    assert os.environ["MALLOC_ARENA_MAX"] == "1", "the worker gives its memory back at every step"
+    return nn.Sequential(nn.Flatten(), nn.Linear(image_shape[0] * image_shape[1] * image_shape[2], num_classes))
+"""

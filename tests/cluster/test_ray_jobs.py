@@ -13,7 +13,7 @@ import pytest
 from orchestrator import spec_file
 from orchestrator.clusters.package import EXPERIMENT_FILE, Package
 from tests.cluster.kube.nodes import free_port
-from tests.cluster.models import SLOW_MODEL
+from tests.cluster.models import REMEMBERING_MODEL, SLOW_MODEL
 from tests.conftest import start_tandem, tandem
 
 EXPERIMENT = """\
@@ -25,6 +25,7 @@ arms:
 storage: {storage}
 """
 QUICK = "  torch: {framework: torch, model: lenet5}"
+REMEMBERING = "  torch: {framework: torch, model: 'remembering:build'}"
 SLOW = "  torch: {framework: torch, model: 'slow:build'}"
 
 
@@ -35,7 +36,8 @@ def write(tmp_path: Path, **fields: object) -> Path:
 
 
 def test_an_experiment_goes_from_submission_to_report(tmp_path: Path, ray_cluster: str) -> None:
-    file = write(tmp_path)
+    (tmp_path / "remembering.py").write_text(REMEMBERING_MODEL)
+    file = write(tmp_path, arms=REMEMBERING)
     checked = tandem("check", file, "--on", ray_cluster)
     assert checked.returncode == 0, checked.stderr
     assert "1 runs, 1 at a time" in checked.stdout and "time: no earlier run" in checked.stdout
