@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     # Here training is the foreground work, not something to yield to everything else.
     "RAY_worker_niceness": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # How long a session's end, or a worker's, may go unnoticed.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's own processes take up to a tenth of a core from the training; nobody reads these here.
     "RAY_enable_metrics_collection": "0",
