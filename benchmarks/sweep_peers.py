@@ -23,19 +23,18 @@ def main(*, pairs: int) -> None:
         done = harness.tandem_sweep(_experiment(archive, framework, seed=len(searches)))
         if framework == "torch":
             searches.append(done)
-        return TRIALS / done.steady_seconds * 60
+        return _per_minute(done.steady_seconds)
 
     def theirs(script: str, *arguments: object) -> float:
-        measured = harness.script(script, archive, TRIALS, EPOCHS, *RATES, *arguments)
-        return float(TRIALS / measured["seconds"] * 60)
+        return _per_minute(_peer(script, archive, *arguments)["seconds"])
 
     def optuna() -> float:
         seed = len(searches) - 1
-        measured = harness.script("search_torch.py", archive, TRIALS, EPOCHS, *RATES, "optuna", seed)
+        measured = _peer("search_torch.py", archive, "optuna", seed)
         seconds = min(searches[-1].steady_seconds, measured["seconds"])
         best["tandem"].append(100 * searches[-1].best_within(seconds))
         best["Optuna"].append(100 * max(value for ended, value in measured["trials"] if ended <= seconds))
-        return float(TRIALS / measured["seconds"] * 60)
+        return _per_minute(measured["seconds"])
 
     torch = harness.alternate(
         {
@@ -91,11 +90,10 @@ def short(*, pairs: int) -> None:
     archive = str(harness.archive(IMAGES // 2))
 
     def ours() -> float:
-        return TRIALS / harness.tandem_sweep(_experiment(archive, "torch", seed=0)).steady_seconds * 60
+        return _per_minute(harness.tandem_sweep(_experiment(archive, "torch", seed=0)).steady_seconds)
 
     def theirs() -> float:
-        measured = harness.script("search_torch.py", archive, TRIALS, EPOCHS, *RATES, "tune")
-        return float(TRIALS / measured["seconds"] * 60)
+        return _per_minute(_peer("search_torch.py", archive, "tune")["seconds"])
 
     measured = harness.alternate({"tandem": ours, "Ray Tune": theirs}, pairs)
     harness.keep(
@@ -105,6 +103,14 @@ def short(*, pairs: int) -> None:
         HEADER,
         [harness.row("torch: Ray Tune", measured["tandem"], measured["Ray Tune"], target=3.0)],
     )
+
+
+def _peer(script: str, archive: str, *arguments: object) -> dict[str, Any]:
+    return harness.script(script, archive, TRIALS, EPOCHS, *RATES, *arguments)
+
+
+def _per_minute(seconds: float) -> float:
+    return TRIALS / seconds * 60
 
 
 def _experiment(archive: str, framework: str, seed: int) -> dict[str, Any]:

@@ -64,12 +64,14 @@ def local_ray() -> Iterator[None]:
 @contextmanager
 def joined_ray() -> Iterator[None]:
     """Join the Ray cluster that this process runs on, as a submitted driver does."""
+    # Ray refuses what the job's own runtime environment, and so this process's, sets already.
+    unset = {name: value for name, value in _MEMORY.items() if name not in os.environ}
     with _own_termination():
         import ray
 
         ray.init(
             address="auto",
-            runtime_env={"env_vars": {name: os.environ.get(name, value) for name, value in _MEMORY.items()}},
+            runtime_env={"env_vars": unset},
             log_to_driver=True,
             logging_level=logging.ERROR,
         )
