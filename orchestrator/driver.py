@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
 from trainers.data import Dataset, open_dataset
 from trainers.errors import InputError
 from trainers.recipes import Recipe
+
+if TYPE_CHECKING:
+    from trainers.launch import Launched
 
 _PROBE_BYTES = 1 << 20
 _DISAGREEMENTS_KEPT = 24
@@ -208,21 +212,17 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
 
     lanes = cluster_capacity(prepared.experiment.scale)
     waiting = plan.sessions(open_runs(prepared, driver_session), lanes=lanes)
-    fit = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(training.fit)
-    training_now: dict[ray.ObjectRef[training.Failure | None], Session] = {}
+    training_now: dict[ray.ObjectRef[None], tuple[Session, Launched]] = {}
     while waiting or training_now:
         while waiting and len(training_now) < lanes:
             session = waiting.pop(0)
-            assignment = _assignment(prepared, session, driver_session, module_path)
-            training_now[fit.remote(assignment)] = session
+            launched = training.launch(_assignment(prepared, session, driver_session, module_path))
+            training_now[launched.ended] = session, launched
         ended, _ = ray.wait(list(training_now), timeout=_WATCH_SECONDS)
         watch()
         for reference in ended:
-            session = training_now.pop(reference)
-            try:
-                failure = ray.get(reference)
-            except ray.exceptions.WorkerCrashedError as error:
-                failure = training.Failure("lost", "the process leading the workers died", str(error))
+            session, launched = training_now.pop(reference)
+            failure = training.outcome(launched)
             if failure is not None:
                 _note_failure(prepared, session, failure, driver_session)
                 if _first_open(prepared, session, driver_session) is not None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.plan import Session
 from orchestrator.spec import Scale
@@ -20,6 +19,9 @@ from trainers.data import DataSpec
 from trainers.errors import TandemError
 from trainers.loop import DivergedError
 from trainers.recipes import Recipe
+
+if TYPE_CHECKING:
+    from trainers.launch import Launched, LeanTrainer
 
 _RAY_OUT_OF_MEMORY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
 _RESIZE_SECONDS = 10
@@ -62,24 +64,19 @@ class Failure:
     """The traceback, where there is one."""
 
 
-def fit(assignment: Assignment) -> Failure | None:
-    """Launch the workers of a session on Ray and wait until they have nothing left to train.
-
-    Runs as a Ray task: PyTorch and TensorFlow cannot live in one process, and Ray's trainers
-    import theirs.
-    """
-    from ray.train import RunConfig, TrainingFailedError
+def launch(assignment: Assignment) -> Launched:
+    """Start the workers of a session on the Ray cluster that this process is connected to."""
+    from ray.train import RunConfig
     from ray.train.v2.api.config import FailureConfig, LoggingConfig, ScalingConfig
 
     scale = assignment.scale
     framework = assignment.session.framework
-    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(scale.hang_seconds)
     trainer_class = importlib.import_module(f"trainers.{framework}.trainer").Trainer
     work_name = assignment.lane or assignment.session.runs[0].id
     resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:
         resources["GPU"] = scale.gpus_per_worker
-    trainer = trainer_class(
+    trainer: LeanTrainer = trainer_class(
         work,
         train_loop_config={"assignment": assignment},
         scaling_config=ScalingConfig(
@@ -95,11 +92,18 @@ def fit(assignment: Assignment) -> Failure | None:
             logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
         ),
     )
+    return trainer.launch(RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S=str(scale.hang_seconds))
+
+
+def outcome(launched: Launched) -> Failure | None:
+    """Wait until the workers of a session have ended; why they stopped early, if they did."""
+    from ray.exceptions import RayActorError
+
     try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        return diagnose(error)
-    return None
+        error = launched.error()
+    except RayActorError as lost:
+        return Failure("lost", "the process leading the workers died", str(lost))
+    return diagnose(error) if error else None
 
 
 def _num_workers(scale: Scale) -> int | tuple[int, int]:

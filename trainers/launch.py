@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from abc import abstractmethod
 from collections.abc import Callable
@@ -9,13 +10,68 @@ from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.failure_handling import create_failure_policy
+from ray.train.v2._internal.execution.scaling_policy import create_scaling_policy
+from ray.train.v2._internal.util import ObjectRefWrapper
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 _UNUSED = "DatasetsCallback"
 
 
+@dataclasses.dataclass(frozen=True)
+class Launched:
+    """A group of workers that is starting or at work."""
+
+    controller: Any
+    """Ray Train's actor that leads them; they end with it."""
+    ended: ray.ObjectRef[None]
+    """Ready when they are done or have failed."""
+
+    def error(self) -> Exception | None:
+        """Wait until they have ended; why they failed, if they did.
+
+        Raises:
+            ray.exceptions.RayActorError: the process that leads them died.
+        """
+        ray.get(self.ended)
+        error: Exception | None = ray.get(self.controller.get_result.remote()).error
+        return error
+
+    def kill(self) -> None:
+        """End the workers at once."""
+        ray.kill(self.controller)
+
+
 class LeanTrainer(DataParallelTrainer):
-    """Ray Train without the process that hands out shards of Ray Data, which tandem does not read."""
+    """Ray Train without what tandem does not need.
+
+    That is the process that hands out shards of Ray Data, and a process that waits for each group of workers.
+    """
+
+    def launch(self, **variables: str) -> Launched:
+        """Start the workers and do not wait for them, where `fit` would.
+
+        Args:
+            variables: of the environment that the controller and the workers get.
+        """
+        controller = (
+            ray.remote(TrainController)
+            .options(
+                num_cpus=0,
+                label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
+                runtime_env={"env_vars": get_env_vars_to_propagate() | variables},
+            )
+            .remote(
+                train_fn_ref=ObjectRefWrapper(self._get_train_func()),
+                train_run_context=self.train_run_context,
+                scaling_policy=create_scaling_policy(self.scaling_config),
+                failure_policy=create_failure_policy(self.run_config.failure_config),
+                callbacks=self._create_default_callbacks(),
+            )
+        )
+        return Launched(controller, controller.run.remote())
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()

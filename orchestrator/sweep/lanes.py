@@ -14,7 +14,10 @@ from orchestrator.storage import StorageError
 from trainers.errors import TandemError
 
 if TYPE_CHECKING:
+    import ray
+
     from orchestrator.sweep.trial import Search
+    from trainers.launch import Launched
 
 _LOSSES_IN_A_ROW = 3
 _WATCH_SECONDS = 0.5
@@ -45,7 +48,7 @@ class Lanes:
         self._driver_session = driver_session
         self._module_path = module_path
         self._at_most = at_most
-        self._lanes: dict[Any, str] = {}
+        self._lanes: dict[ray.ObjectRef[None], tuple[str, Launched]] = {}
         self._tended_at = self._grown_at = -math.inf
         self._idle_losses = 0
         self.failure: TandemError | None = None
@@ -66,9 +69,6 @@ class Lanes:
             self._launch(str(place))
 
     def _launch(self, place: str) -> None:
-        import ray
-
-        fit = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(training.fit)
         name = f"{place}-{uuid.uuid4().hex[:6]}"
         assignment = training.Assignment(
             session=Session(framework=self._search.framework, runs=()),
@@ -82,7 +82,8 @@ class Lanes:
             desk=self._desk,
             lane=name,
         )
-        self._lanes[fit.remote(assignment)] = name
+        launched = training.launch(assignment)
+        self._lanes[launched.ended] = name, launched
 
     def tend(self) -> None:
         """Start again what was lost, a run of theirs being tried again or given up."""
@@ -96,14 +97,9 @@ class Lanes:
             self._grow()
         ended, _ = ray.wait(list(self._lanes), num_returns=len(self._lanes), timeout=0)
         for reference in ended:
-            name = self._lanes.pop(reference)
-            try:
-                failure = ray.get(reference)
-            except ray.exceptions.RayError as error:
-                failure = training.Failure("lost", "the process leading the workers died", str(error))
-            if failure is None:
-                failure = training.Failure("lost", "the workers ended without being told to")
-            self._replace(name, failure)
+            name, launched = self._lanes.pop(reference)
+            unasked = training.Failure("lost", "the workers ended without being told to")
+            self._replace(name, training.outcome(launched) or unasked)
 
     def _replace(self, name: str, failure: training.Failure) -> None:
         import ray
@@ -128,5 +124,6 @@ class Lanes:
         self._desk.close.remote()
         _, staying = ray.wait(list(self._lanes), num_returns=len(self._lanes), timeout=_CLOSE_SECONDS)
         for reference in staying:
-            ray.cancel(reference, force=True)
+            _, launched = self._lanes[reference]
+            launched.kill()
         ray.kill(self._desk)

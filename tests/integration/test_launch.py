@@ -31,11 +31,7 @@ for backend in (StrangersConfig(), BackendConfig()):
         scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(storage_path="STORAGE"),
     )
-    try:
-        trainer.fit()
-        print("trained")
-    except Exception as error:
-        print(error)
+    print(trainer.launch().error() or "trained")
 """
 
 
