@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import uuid
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray._raylet import PlacementGroupID
+from ray.experimental import internal_kv
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import create_failure_policy
 from ray.train.v2._internal.execution.scaling_policy import create_scaling_policy
 from ray.train.v2._internal.util import ObjectRefWrapper
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-_UNUSED = "DatasetsCallback"
+_UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+_NAMESPACE = b"tandem-reservations"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Launched:
     """Ray Train's actor that leads them; they end with it."""
     ended: ray.ObjectRef[None]
     """Ready when they are done or have failed."""
+    reservation: _Reservation
 
     def error(self) -> Exception | None:
         """Wait until they have ended; why they failed, if they did.
@@ -35,19 +42,47 @@ class Launched:
         Raises:
             ray.exceptions.RayActorError: the process that leads them died.
         """
-        ray.get(self.ended)
-        error: Exception | None = ray.get(self.controller.get_result.remote()).error
+        try:
+            ray.get(self.ended)
+            error: Exception | None = ray.get(self.controller.get_result.remote()).error
+        except ray.exceptions.RayActorError:
+            self.reservation.give_back()
+            raise
         return error
 
     def kill(self) -> None:
         """End the workers at once."""
         ray.kill(self.controller)
+        self.reservation.give_back()
+
+
+class _Reservation(WorkerGroupCallback):
+    """The resources that Ray has set aside for a group of workers, known to the driver too.
+
+    Ray would keep them until the driver ends when the controller, who asked for them, dies.
+    """
+
+    def __init__(self) -> None:
+        self._name = uuid.uuid4().bytes
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Called by Ray Train, in the controller, when the workers are there."""
+        handle = worker_group.get_worker_group_state().placement_group_handle
+        internal_kv._internal_kv_put(
+            self._name, handle.placement_group.id.binary(), overwrite=True, namespace=_NAMESPACE
+        )
+
+    def give_back(self) -> None:
+        """Let others have the resources; whatever still runs on them ends."""
+        group = internal_kv._internal_kv_get(self._name, namespace=_NAMESPACE)
+        if group is not None:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group)))
 
 
 class LeanTrainer(DataParallelTrainer):
-    """Ray Train without what tandem does not need.
+    """Ray Train without the processes that tandem does not need.
 
-    That is the process that hands out shards of Ray Data, and a process that waits for each group of workers.
+    These hand out shards of Ray Data, watch whether the controller lives, and wait for the workers.
     """
 
     def launch(self, **variables: str) -> Launched:
@@ -56,6 +91,7 @@ class LeanTrainer(DataParallelTrainer):
         Args:
             variables: of the environment that the controller and the workers get.
         """
+        reservation = _Reservation()
         controller = (
             ray.remote(TrainController)
             .options(
@@ -68,14 +104,14 @@ class LeanTrainer(DataParallelTrainer):
                 train_run_context=self.train_run_context,
                 scaling_policy=create_scaling_policy(self.scaling_config),
                 failure_policy=create_failure_policy(self.run_config.failure_config),
-                callbacks=self._create_default_callbacks(),
+                callbacks=[reservation, *self._create_default_callbacks()],
             )
         )
-        return Launched(controller, controller.run.remote())
+        return Launched(controller, controller.run.remote(), reservation)
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()
-        return [callback for callback in callbacks if type(callback).__name__ != _UNUSED]
+        return [callback for callback in callbacks if type(callback).__name__ not in _UNUSED]
 
 
 class MeetingBackend(Backend):

@@ -126,4 +126,5 @@ class Lanes:
         for reference in staying:
             _, launched = self._lanes[reference]
             launched.kill()
+        self._lanes.clear()
         ray.kill(self._desk)
