@@ -34,6 +34,8 @@ _ENVIRONMENT = {
     "RAY_raylet_report_resources_period_milliseconds": "1000",
     # A sweep has many small processes; Ray warns on standard output above a multiple of this.
     "RAY_worker_maximum_startup_concurrency": "16",
+    # Workers in stock would start while the driver waits for Ray, and none is ever taken.
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TF_CPP_MIN_LOG_LEVEL": "2",
     **_MEMORY,

@@ -8,12 +8,11 @@ optimizer adds the workers' gradients up.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
+from trainers.keras import lean  # noqa: F401
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# isort: split
+import contextlib
+from collections.abc import Iterator
 
 import keras
 import numpy as np

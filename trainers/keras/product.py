@@ -5,6 +5,9 @@ Twin of `trainers/torch/product.py`.
 
 from __future__ import annotations
 
+from trainers.keras import lean  # noqa: F401
+
+# isort: split
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
