@@ -11,7 +11,7 @@ import itertools
 from benchmarks import harness
 
 THREADS = (1, 2)
-CASES = [("tutorial_cnn", 128, 8192, 4), ("resnet9", 64, 768, 2)]
+CASES = [("tutorial_cnn", 128, 8192, 6), ("resnet9", 64, 768, 3)]
 """Network, batch size, images and epochs."""
 HEADER = ["arm", "tandem", "bare", "ratio (lowest to highest pair)", "target"]
 
