@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import harness
 
-MODEL, BATCH_SIZE, IMAGES, EPOCHS = "tutorial_cnn", 128, 12800, 4
+MODEL, BATCH_SIZE, IMAGES, EPOCHS = "tutorial_cnn", 128, 50_000, 3
 HEADER = ["comparison", "tandem", "peer", "ratio (lowest to highest pair)", "target"]
 
 
@@ -60,7 +60,7 @@ def against_peers(pairs: int) -> None:
 
 def efficiency(pairs: int) -> None:
     """Measure two workers against one of as many threads."""
-    path = harness.archive(768)
+    path = harness.archive(1536)
     rows = []
     for framework in ("keras", "torch"):
 
