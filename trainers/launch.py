@@ -17,7 +17,7 @@ from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import create_failure_policy
-from ray.train.v2._internal.execution.scaling_policy import create_scaling_policy
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy, create_scaling_policy
 from ray.train.v2._internal.util import ObjectRefWrapper
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -79,10 +79,24 @@ class _Reservation(WorkerGroupCallback):
             remove_placement_group(PlacementGroup(PlacementGroupID(group)))
 
 
+class _FixedSize(FixedScalingPolicy):
+    """A number of workers that stays, which their placement group alone asks an autoscaler for.
+
+    Ray would first start an actor of Ray Data's to ask it as well, and wait for it.
+    """
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Called by Ray Train, in the controller."""
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+
 class LeanTrainer(DataParallelTrainer):
     """Ray Train without the processes that tandem does not need.
 
-    These hand out shards of Ray Data, watch whether the controller lives, and wait for the workers.
+    These hand out shards of Ray Data, share a cluster out between Ray Data and Ray Train, watch whether
+    the controller lives, and wait for the workers.
     """
 
     def launch(self, **variables: str) -> Launched:
@@ -92,6 +106,7 @@ class LeanTrainer(DataParallelTrainer):
             variables: of the environment that the controller and the workers get.
         """
         reservation = _Reservation()
+        size = self.scaling_config
         controller = (
             ray.remote(TrainController)
             .options(
@@ -102,7 +117,7 @@ class LeanTrainer(DataParallelTrainer):
             .remote(
                 train_fn_ref=ObjectRefWrapper(self._get_train_func()),
                 train_run_context=self.train_run_context,
-                scaling_policy=create_scaling_policy(self.scaling_config),
+                scaling_policy=create_scaling_policy(size) if size.elasticity_enabled else _FixedSize(size),
                 failure_policy=create_failure_policy(self.run_config.failure_config),
                 callbacks=[reservation, *self._create_default_callbacks()],
             )
