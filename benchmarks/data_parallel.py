@@ -52,7 +52,7 @@ def against_peers(pairs: int) -> None:
         "data_parallel",
         "Data-parallel training against peers",
         f"Images/s of two workers with one thread each, {MODEL}, Adam, global batch {BATCH_SIZE}, "
-        f"median of {pairs} alternating runs, first epoch left out.",
+        f"epochs of {IMAGES:,} images, median of {pairs} alternating runs, first epoch left out.",
         HEADER,
         rows,
     )

@@ -27,8 +27,12 @@ def main(*, pairs: int) -> None:
                 f"orchestration_{threads}",
                 f"Orchestration cost, {counted}",
                 "Images/s of one worker under tandem over the framework's bare loop in one process, "
-                f"{counted} on both sides, Adam, batch 128 (resnet9: 64), median of {pairs} alternating pairs, "
-                "first epoch left out.",
+                f"{counted} on both sides, Adam, median of {pairs} alternating pairs, first epoch left out: "
+                + "; ".join(
+                    f"{model}, batch {batch_size}, epochs of {images:,} images"
+                    for model, batch_size, images, _ in CASES
+                )
+                + ".",
                 HEADER,
                 rows,
             )

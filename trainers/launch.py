@@ -106,7 +106,7 @@ class LeanTrainer(DataParallelTrainer):
             variables: of the environment that the controller and the workers get.
         """
         reservation = _Reservation()
-        size = self.scaling_config
+        scaling = self.scaling_config
         controller = (
             ray.remote(TrainController)
             .options(
@@ -117,7 +117,9 @@ class LeanTrainer(DataParallelTrainer):
             .remote(
                 train_fn_ref=ObjectRefWrapper(self._get_train_func()),
                 train_run_context=self.train_run_context,
-                scaling_policy=create_scaling_policy(size) if size.elasticity_enabled else _FixedSize(size),
+                scaling_policy=create_scaling_policy(scaling)
+                if scaling.elasticity_enabled
+                else _FixedSize(scaling),
                 failure_policy=create_failure_policy(self.run_config.failure_config),
                 callbacks=[reservation, *self._create_default_callbacks()],
             )
