@@ -60,14 +60,21 @@ def against_peers(pairs: int) -> None:
 
 def efficiency(pairs: int) -> None:
     """Measure two workers against one of as many threads."""
-    path = harness.archive(1536)
+    batch_size, images = 64, 3072
+    path = harness.archive(images)
     rows = []
     for framework in ("keras", "torch"):
 
         def split(workers: int, framework: str = framework) -> float:
             threads = 2 // workers
             return harness.tandem_speed(
-                framework, path, model="resnet9", batch_size=64, epochs=2, threads=threads, workers=workers
+                framework,
+                path,
+                model="resnet9",
+                batch_size=batch_size,
+                epochs=2,
+                threads=threads,
+                workers=workers,
             )
 
         measured = harness.alternate({"two": lambda s=split: s(2), "one": lambda s=split: s(1)}, pairs)
@@ -75,8 +82,8 @@ def efficiency(pairs: int) -> None:
     harness.keep(
         "efficiency",
         "Two workers of one thread over one worker of two",
-        f"Images/s, resnet9 with batch normalisation over the global batch of 64, median of {pairs} "
-        "alternating pairs.",
+        f"Images/s, resnet9 with batch normalisation over the global batch of {batch_size}, epochs of "
+        f"{images:,} images, median of {pairs} alternating pairs, first epoch left out.",
         ["arm", "two workers", "one worker", "ratio (lowest to highest pair)", "target"],
         rows,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -252,10 +253,16 @@ def keep(name: str, title: str, text: str, header: list[str], rows: Iterable[lis
         "header": header,
         "rows": list(rows),
         "date": time.strftime("%Y-%m-%d"),
-        "environment": environment.describe(),
+        "environment": _environment(),
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     write()
+
+
+@functools.cache
+def _environment() -> dict[str, Any]:
+    """The machine and the commit, described before a kept table itself changes a file of it."""
+    return environment.describe()
 
 
 def write() -> None:
