@@ -28,7 +28,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "optimizer": ("optimizer", "schedule", "weight_average"),
     "batch size": ("batch_size",),
     "epochs": ("epochs",),
-    "preprocessing": ("inputs", "augmentation", "flip_averaging"),
+    "preprocessing": ("inputs", "augmentation", "flip_averaging", "shift_averaging"),
     "loss": ("loss",),
     "precision": ("precision",),
 }

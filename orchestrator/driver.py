@@ -85,6 +85,11 @@ def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:
             f"arms.{name}.whitening.patch {arm.whitening.patch} is larger than images of "
             f"{width}x{height} pixels; choose a smaller one"
         )
+    if arm.shift_averaging >= min(height, width):
+        raise InputError(
+            f"arms.{name}.shift_averaging {arm.shift_averaging} shifts all of images of "
+            f"{width}x{height} pixels away; 1 or 2 is usual"
+        )
     seen = arm.model_shape(dataset.image_shape)
     smallest = SMALLEST_IMAGE.get(arm.model, 1)
     if min(seen[:2]) < smallest:

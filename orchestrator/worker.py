@@ -100,7 +100,7 @@ def make_task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_s
 def _compiled_for(task: Task) -> str:
     """What an engine is built for; the rest of a recipe reaches it with each step."""
     recipe = task.recipe.model_dump(mode="json")
-    for field in ("schedule", "augmentation", "batch_size", "epochs", "flip_averaging"):
+    for field in ("schedule", "augmentation", "batch_size", "epochs", "flip_averaging", "shift_averaging"):
         del recipe[field]
     del recipe["optimizer"]["learning_rate"]
     return json.dumps([recipe, task.seed], sort_keys=True)

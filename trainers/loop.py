@@ -13,6 +13,7 @@ from trainers.data import Dataset
 from trainers.data.batches import epoch_steps, prefetched, steps_per_epoch
 from trainers.errors import TandemError
 from trainers.recipes import average_rates, learning_rates
+from trainers.views import show, views_of
 
 _EVALUATION_BATCH = 512
 _DIVERGED_AT = 10
@@ -207,12 +208,12 @@ def evaluate(
     low, high = n * task.rank // task.world_size, n * (task.rank + 1) // task.world_size
     share = slice(low, high)
     logits = np.empty((high - low, classes))
+    views = views_of(task.recipe)
     for start in range(low, high, _EVALUATION_BATCH):
-        part = np.array(images[start : min(start + _EVALUATION_BATCH, high)])
-        answer = engine.predict(part)
-        if task.recipe.flip_averaging:
-            answer = (answer + engine.predict(np.ascontiguousarray(part[:, :, ::-1]))) / 2
-        logits[start - low : start - low + len(part)] = answer
+        part = images[start : min(start + _EVALUATION_BATCH, high)]
+        logits[start - low : start - low + len(part)] = sum(
+            view.weight * engine.predict(show(part, view)) for view in views
+        )
         heartbeat()
     logits -= logits.max(axis=1, keepdims=True)
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

@@ -37,6 +37,7 @@ def parity_recipe(recipe: Recipe, *, batch_size: int) -> Recipe:
             "epochs": 1,
             "weight_average": 0.0,
             "flip_averaging": False,
+            "shift_averaging": 0,
         }
     )
 

@@ -89,7 +89,9 @@ class CrossEntropy(Block):
 class Augmentation(Block):
     """Random changes to training images, drawn from one stream for both frameworks."""
 
-    flip: bool = Field(False, description="Mirror left to right with probability one half.")
+    flip: bool = Field(
+        False, description="Mirror each image left to right in every other epoch, half of them in each."
+    )
     crop: int = Field(0, ge=0, description="Shift by up to this many pixels, edges reflected.")
 
 
@@ -163,6 +165,12 @@ class Recipe(Block):
     )
     flip_averaging: bool = Field(
         False, description="Evaluate the mean of each image's logits and its mirror image's."
+    )
+    shift_averaging: int = Field(
+        0,
+        ge=0,
+        description="Evaluate with each image's logits those of the image shifted by so many pixels up and "
+        "left, and down and right, at half its weight (Jordan, 2024).",
     )
 
     def model_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:

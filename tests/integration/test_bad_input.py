@@ -123,6 +123,8 @@ def test_an_image_too_small_for_the_network(tmp_path: Path, experiment_file: Wri
     assert "arms.keras.model resnet9 needs at least 8x8 pixels but sees 3x3" in message
     message = refusal(file, "--set", "keras.whitening.patch=9")
     assert "arms.keras.whitening.patch 9 is larger than images of 8x8 pixels" in message
+    message = refusal(file, "--set", "keras.shift_averaging=8")
+    assert "arms.keras.shift_averaging 8 shifts all of images of 8x8 pixels away" in message
 
 
 def test_scaling_of_one_scale(tmp_path: Path, experiment_file: Write) -> None:

@@ -25,6 +25,8 @@ defaults:
   seeds: [0, 1]
   optimizer: {{name: adamw, learning_rate: 0.003}}
   weight_average: 0.9
+  flip_averaging: true
+  shift_averaging: 1
   whitening: {{patch: 2}}
 arms:
   keras: {{framework: keras}}

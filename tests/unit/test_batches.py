@@ -104,6 +104,21 @@ def test_flip_mirrors_and_crop_shifts_with_reflected_edges() -> None:
     assert np.array_equal(both[0], shifted[0, :, ::-1])
 
 
+def test_an_image_is_mirrored_in_every_other_epoch() -> None:
+    images = np.zeros((N, 4, 4, 1), np.uint8)
+    images[:, :, 0] = 1
+
+    def mirrored(epoch: int) -> np.ndarray:
+        of_label = np.zeros(N, np.bool_)
+        for batch in batches(images=images, augmentation=Augmentation(flip=True), epoch=epoch):
+            of_label[batch.labels] = batch.images[:, 0, -1, 0] == 1
+        return of_label
+
+    assert 0.3 * N < mirrored(1).sum() < 0.7 * N
+    assert np.array_equal(mirrored(2), ~mirrored(1))
+    assert np.array_equal(mirrored(3), mirrored(1))
+
+
 def test_augmentation_is_the_same_whatever_the_world_size() -> None:
     augmentation = Augmentation(flip=True, crop=2)
     rng = np.random.default_rng(0)

@@ -14,7 +14,7 @@ import numpy as np
 from trainers.contract import Steps
 from trainers.recipes import Augmentation
 
-_ORDER, _AUGMENT = 0, 1
+_ORDER, _AUGMENT, _SIDE = 0, 1, 2
 _BYTES_TOGETHER, _STEPS_TOGETHER = 2 << 20, 32
 
 
@@ -59,7 +59,7 @@ def epoch_steps(
     """
     n = len(labels)
     order = epoch_order(n, seed=seed, epoch=epoch)
-    draws = _draw(augmentation, n, seed=seed, epoch=epoch)
+    draws = _draw(augmentation, order, seed=seed, epoch=epoch)
     whole = n // batch_size
     in_memory = int(_BYTES_TOGETHER / (images[0].nbytes * batch_size / world_size))
     together = min(max(1, in_memory), _STEPS_TOGETHER)
@@ -95,10 +95,18 @@ def prefetched(blocks: Iterator[Steps]) -> Iterator[Steps]:
             yield block
 
 
-def _draw(augmentation: Augmentation, n: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Flip, row shift and column shift for each place in the epoch's order, int64 [3, n]."""
+def _draw(augmentation: Augmentation, order: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """Flip, row shift and column shift for each place in the epoch's order, int64 [3, n].
+
+    An image is mirrored in every other epoch, so that two epochs show both of its sides (Jordan, 2024).
+    """
+    n = len(order)
+    flips = np.zeros(n, np.int64)
+    if augmentation.flip:
+        of_all_epochs = np.random.default_rng([seed, 0, _SIDE])  # epochs count from 1
+        first_side = of_all_epochs.integers(0, 2, n)
+        flips = (first_side[order] + epoch) % 2
     rng = np.random.default_rng([seed, epoch, _AUGMENT])
-    flips = rng.integers(0, 2, n) if augmentation.flip else np.zeros(n, np.int64)
     shifts = rng.integers(0, 2 * augmentation.crop + 1, (2, n))
     return np.concatenate([flips[None], shifts])
 

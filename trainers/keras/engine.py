@@ -24,6 +24,7 @@ from trainers.keras.models import build_model, get_weights, named_variables, set
 from trainers.keras.optimizers import build_optimizer, get_slots
 from trainers.keras.product import product_of
 from trainers.matmul import fastest_matmul, matmul_side
+from trainers.views import views_of
 
 
 class Runtime:
@@ -231,7 +232,9 @@ class KerasEngine:
     def product(self) -> keras.Model:
         """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
         with self._averaged():
-            return product_of(self._model, self._task.inputs, self._task.image_shape)
+            return product_of(
+                self._model, self._task.inputs, views_of(self._task.recipe), self._task.image_shape
+            )
 
     def neutral_state(self) -> Weights:
         """Weights and the optimizer's slots, `<weight>#<slot>`, for `TorchEngine.load_neutral_state`."""

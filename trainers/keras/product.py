@@ -17,12 +17,13 @@ import numpy as np
 
 from trainers.inputs import InputTransform
 from trainers.keras.batch_norm import make_portable
+from trainers.views import View
 
 FILE = "model.keras"
 
 
 def product_of(
-    model: keras.Model, transform: InputTransform, image_shape: tuple[int, int, int]
+    model: keras.Model, transform: InputTransform, views: list[View], image_shape: tuple[int, int, int]
 ) -> keras.Model:
     """From uint8 pixels [n, height, width, channels] to probabilities, float32 [n, num_classes].
 
@@ -33,17 +34,31 @@ def product_of(
     make_portable(copied)
     images = keras.Input(image_shape, dtype="uint8", name="images")
     x = keras.layers.Rescaling(transform.scale.tolist(), transform.offset.tolist(), dtype="float32")(images)
+    whiten = None
     if transform.kernel is not None:
         patch, _, _, features = transform.kernel.shape
         whiten = keras.layers.Conv2D(
             features, patch, strides=transform.stride, use_bias=False, activation="relu", name="whitening"
         )
-        x = whiten(x)
+        whiten.build((None, *image_shape))
         whiten.set_weights([transform.kernel])
         whiten.trainable = False
-    return keras.Model(
-        images, keras.layers.Softmax(dtype="float32")(copied(x, training=False)), name="product"
-    )
+
+    def logits(x):
+        return keras.ops.cast(copied(x if whiten is None else whiten(x), training=False), "float32")
+
+    mean = sum(view.weight * logits(_shown(x, view)) for view in views)
+    return keras.Model(images, keras.layers.Softmax(dtype="float32")(mean), name="product")
+
+
+def _shown(x, view: View):
+    """As `trainers.views.show`, of a layer's output."""
+    _, height, width, _ = x.shape
+    if view.padding:
+        edges = (view.padding, view.padding)
+        padded = keras.ops.pad(x, ((0, 0), edges, edges, (0, 0)), mode="reflect")
+        x = padded[:, view.first : view.first + height, view.first : view.first + width]
+    return keras.ops.flip(x, axis=2) if view.mirrored else x
 
 
 def save(product: keras.Model, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:

@@ -20,6 +20,7 @@ from trainers.torch.batch_norm import synchronize
 from trainers.torch.models import build_model, get_gradients, get_weights, set_weights, to_torch_layout
 from trainers.torch.optimizers import build_optimizer, decay_weights, set_slots
 from trainers.torch.product import Product
+from trainers.views import views_of
 
 
 class Runtime:
@@ -183,7 +184,15 @@ class TorchEngine:
         """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
         with self._averaged():
             module = copy.deepcopy(self._module)
-        return Product(module, self._scale, self._offset, self._kernel, self._task.inputs.stride).cpu().eval()
+        product = Product(
+            module,
+            views_of(self._task.recipe),
+            self._scale,
+            self._offset,
+            self._kernel,
+            self._task.inputs.stride,
+        )
+        return product.cpu().eval()
 
     def load_neutral_state(self, state: Weights) -> None:
         """Take over what `KerasEngine.neutral_state` gave: weights and the optimizer's slots."""

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainers.views import View
+
 FILE = "model.pt2"
 
 
@@ -21,10 +23,17 @@ class Product(nn.Module):
     """From uint8 pixels [n, height, width, channels] to probabilities, float32 [n, num_classes]."""
 
     def __init__(
-        self, module: nn.Module, scale: Tensor, offset: Tensor, kernel: Tensor | None, stride: int
+        self,
+        module: nn.Module,
+        views: list[View],
+        scale: Tensor,
+        offset: Tensor,
+        kernel: Tensor | None,
+        stride: int,
     ) -> None:
         super().__init__()
         self.module = module
+        self.views = views
         self.register_buffer("scale", scale)
         self.register_buffer("offset", offset)
         self.register_buffer("kernel", kernel)
@@ -32,9 +41,22 @@ class Product(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = torch.addcmul(self.offset, images.permute(0, 3, 1, 2).float(), self.scale)
+        logits = sum(view.weight * self._logits(_shown(x, view)) for view in self.views)
+        return F.softmax(logits, dim=1)
+
+    def _logits(self, x: Tensor) -> Tensor:
         if self.kernel is not None:
             x = F.relu(F.conv2d(x, self.kernel, stride=self.stride))
-        return F.softmax(self.module(x).float(), dim=1)
+        return self.module(x).float()
+
+
+def _shown(x: Tensor, view: View) -> Tensor:
+    """As `trainers.views.show`, of images [n, channels, height, width]."""
+    height, width = x.shape[2:]
+    if view.padding:
+        padded = F.pad(x, (view.padding,) * 4, mode="reflect")
+        x = padded[:, :, view.first : view.first + height, view.first : view.first + width]
+    return x.flip(3) if view.mirrored else x
 
 
 def save(product: Product, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:
