@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from trainers.recipes import Recipe
+from trainers.data.batches import augment
+from trainers.recipes import Augmentation, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +38,5 @@ def views_of(recipe: Recipe) -> list[View]:
 
 def show(images: np.ndarray, view: View) -> np.ndarray:
     """One view of uint8 [n, height, width, channels], of the same shape."""
-    height, width = images.shape[1:3]
-    edges = (view.padding, view.padding)
-    padded = np.pad(images, ((0, 0), edges, edges, (0, 0)), mode="reflect")
-    shown = padded[:, view.first : view.first + height, view.first : view.first + width]
-    return np.ascontiguousarray(shown[:, :, ::-1] if view.mirrored else shown)
+    draws = np.repeat([[view.mirrored], [view.first], [view.first]], len(images), axis=1)
+    return augment(np.array(images), Augmentation(flip=True, crop=view.padding), draws)
