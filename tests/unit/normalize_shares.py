@@ -1,6 +1,6 @@
 """One of two workers that normalise their shares of a batch over both.
 
-Usage: python -m tests.unit.normalize_shares FRAMEWORK RANK ADDRESS OTHER_ADDRESS OUTPUT
+Usage: python -m tests.unit.normalize_shares FRAMEWORK PRECISION RANK ADDRESS OTHER_ADDRESS OUTPUT
 The .npz OUTPUT holds what the layer gave and its derivatives, for images and for their sum's weights.
 """
 
@@ -16,13 +16,20 @@ import numpy as np
 SHARES = (slice(0, 5), slice(5, 8))
 EPSILON, MOMENTUM = 1e-5, 0.9
 random = np.random.default_rng(0)
-IMAGES = random.normal(3.0, 2.0, (8, 6, 6, 4)).astype(np.float32)
-WEIGHTS = random.normal(size=IMAGES.shape).astype(np.float32)
+
+
+def draw(mean: float, deviation: float) -> np.ndarray:
+    """Values for images that bfloat16 holds exactly."""
+    return (random.normal(mean, deviation, (8, 6, 6, 4)) * 16).round().astype(np.float32) / 16
+
+
+IMAGES = draw(3.0, 2.0)
+WEIGHTS = draw(0.0, 1.0)
 """The loss is the sum of the layer's output times these."""
 SCALE, OFFSET = (random.normal(size=4).astype(np.float32) for _ in range(2))
 
 
-def in_torch(rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
+def in_torch(precision: str, rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
     import torch
     import torch.distributed as dist
 
@@ -34,14 +41,15 @@ def in_torch(rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
     module.load_state_dict(
         module.state_dict() | {"weight": torch.tensor(SCALE), "bias": torch.tensor(OFFSET)}
     )
-    images = torch.tensor(IMAGES[SHARES[rank]]).permute(0, 3, 1, 2).requires_grad_()
+    dtype = getattr(torch, precision)
+    images = torch.tensor(IMAGES[SHARES[rank]], dtype=dtype).permute(0, 3, 1, 2).requires_grad_()
     outputs = module(images)
     (outputs * torch.tensor(WEIGHTS[SHARES[rank]]).permute(0, 3, 1, 2)).sum().backward()
     dist.barrier()
     dist.destroy_process_group()
     return {
-        "outputs": outputs.detach().permute(0, 2, 3, 1).numpy(),
-        "of_images": images.grad.permute(0, 2, 3, 1).numpy(),
+        "outputs": outputs.detach().float().permute(0, 2, 3, 1).numpy(),
+        "of_images": images.grad.float().permute(0, 2, 3, 1).numpy(),
         "of_scale": module.weight.grad.numpy(),
         "of_offset": module.bias.grad.numpy(),
         "mean": module.running_mean.numpy(),
@@ -49,7 +57,7 @@ def in_torch(rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
     }
 
 
-def in_keras(rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
+def in_keras(precision: str, rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
     os.environ["TF_CONFIG"] = json.dumps(
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
     )
@@ -59,10 +67,12 @@ def in_keras(rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with strategy.scope():
-        layer = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, synchronized=True)
+        policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+        layer = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, synchronized=True, dtype=policy)
         layer.build(IMAGES.shape)
         layer.set_weights([SCALE, OFFSET, np.zeros(4), np.ones(4)])
-    images, weights = tf.constant(IMAGES[SHARES[rank]]), tf.constant(WEIGHTS[SHARES[rank]])
+    images = tf.cast(IMAGES[SHARES[rank]], precision)
+    weights = tf.constant(WEIGHTS[SHARES[rank]])
 
     @tf.function
     def step(images, weights):
@@ -70,19 +80,20 @@ def in_keras(rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
             with tf.GradientTape() as tape:
                 tape.watch(images)
                 outputs = layer(images, training=True)
-                loss = tf.reduce_sum(outputs * weights)
+                loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * weights)
             return outputs, tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
 
         return strategy.run(replica, args=(images, weights))
 
     outputs, (of_images, of_scale, of_offset) = step(images, weights)
     mean, variance = layer.get_weights()[2:]
+    outputs, of_images = tf.cast(outputs, tf.float32), tf.cast(of_images, tf.float32)
     values = (outputs, of_images, of_scale, of_offset, mean, variance)
     names = ("outputs", "of_images", "of_scale", "of_offset", "mean", "variance")
     return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
 
 if __name__ == "__main__":
-    framework, rank, *addresses, output = sys.argv[1:]
+    framework, precision, rank, *addresses, output = sys.argv[1:]
     measure = in_keras if framework == "keras" else in_torch
-    np.savez(Path(output), **measure(int(rank), addresses))
+    np.savez(Path(output), **measure(precision, int(rank), addresses))

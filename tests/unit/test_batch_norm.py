@@ -17,8 +17,11 @@ from tests.unit.normalize_shares import EPSILON, IMAGES, MOMENTUM, OFFSET, SCALE
 AXES = (0, 1, 2)
 
 
+@pytest.mark.parametrize(("precision", "rounding"), [("float32", 1e-4), ("bfloat16", 2e-2)])
 @pytest.mark.parametrize("framework", ["keras", "torch"])
-def test_two_uneven_shares_are_normalised_as_one_batch(framework: str, tmp_path: Path) -> None:
+def test_two_uneven_shares_are_normalised_as_one_batch(
+    framework: str, precision: str, rounding: float, tmp_path: Path
+) -> None:
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     files = [tmp_path / f"{rank}.npz" for rank in range(2)]
     workers = [
@@ -28,6 +31,7 @@ def test_two_uneven_shares_are_normalised_as_one_batch(framework: str, tmp_path:
                 "-m",
                 "tests.unit.normalize_shares",
                 framework,
+                precision,
                 str(rank),
                 *addresses,
                 str(file),
@@ -52,8 +56,8 @@ def test_two_uneven_shares_are_normalised_as_one_batch(framework: str, tmp_path:
     def whole(name: str) -> np.ndarray:
         return np.concatenate([first[name], second[name]])
 
-    assert whole("outputs") == pytest.approx(normalised * SCALE + OFFSET, abs=1e-4)
-    assert whole("of_images") == pytest.approx(of_images, abs=1e-4)
+    assert whole("outputs") == pytest.approx(normalised * SCALE + OFFSET, abs=rounding)
+    assert whole("of_images") == pytest.approx(of_images, abs=rounding)
     assert first["of_scale"] + second["of_scale"] == pytest.approx(of_scale, abs=1e-3)
     assert first["of_offset"] + second["of_offset"] == pytest.approx(of_offset, abs=1e-3)
     for worker in (first, second):

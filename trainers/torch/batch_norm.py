@@ -51,7 +51,8 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
-        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+        unused = torch.zeros_like(weight)  # of float32, so that the statistics are, whatever the images are
+        mean, variance = torch.batch_norm_update_stats(x, unused, unused, 0.0)
         count = torch.full_like(mean[:1], x.numel() / x.shape[1])
         shares = torch.cat([mean * count, (variance + mean.square()) * count, count])
         dist.all_reduce(shares)
@@ -72,9 +73,10 @@ class _Normalize(torch.autograd.Function):
         sums = torch.cat([of_weight, of_bias])
         dist.all_reduce(sums)
         along_x, constant = (sums / count).chunk(2)
-        slope = -along_x * inverse
-        of_x = torch.addcmul(_by_channel(slope * -mean - constant), x, _by_channel(slope))
-        of_x.add_(gradient).mul_(_by_channel(weight * inverse))
+        scale = weight * inverse
+        slope = -scale * inverse * along_x
+        of_x = torch.addcmul(_by_channel(-slope * mean - scale * constant), x, _by_channel(slope))
+        of_x.addcmul_(gradient, _by_channel(scale))
         return of_x.to(gradient.dtype), of_weight, of_bias, None
 
 
