@@ -296,7 +296,7 @@ def serve(
 @app.command()
 def model(
     directory: ResultsDirectory,
-    to: Annotated[Path, typer.Argument(metavar="DIR", help="Where the model is written.")],
+    to: Annotated[Path, typer.Argument(metavar="MODEL", help="Where the model is written.")],
     arm: Annotated[str | None, typer.Option(metavar="NAME", help="Another arm than the best.")] = None,
     debug: Debug = False,
 ) -> None:

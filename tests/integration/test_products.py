@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ EXPERIMENT = """
 name: digits
 data: {{source: digits}}
 defaults:
-  model: lenet5
+  model: speednet
   epochs: 3
   seeds: [0, 1]
   optimizer: {{name: adamw, learning_rate: 0.003}}
@@ -31,6 +32,7 @@ defaults:
 arms:
   keras: {{framework: keras}}
   torch: {{framework: torch}}
+scale: {{workers: 2}}
 storage: {storage}
 """
 
@@ -52,7 +54,13 @@ def test_the_saved_model_answers_as_the_run_did(trained: Path, tmp_path: Path, a
     described = json.loads((tmp_path / "model/tandem-model.json").read_text())
     assert described["framework"] == arm
     card = (tmp_path / "model/README.md").read_text()
-    assert "test accuracy of this run" in card and "lenet5" in card
+    assert "test accuracy of this run" in card and "speednet" in card
+
+    if arm == "keras":
+        with zipfile.ZipFile(tmp_path / "model/model.keras") as archive:
+            layers = archive.read("config.json").decode()
+        assert '"synchronized": false' in layers, "other backends of Keras refuse a layer that is"
+        assert '"synchronized": true' not in layers
 
     dataset = open_dataset(spec_file.load(trained.parent / "experiment.yaml").data)
     run = ExperimentRecords(Storage(str(trained))).run(described["run"])

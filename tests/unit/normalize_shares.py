@@ -1,18 +1,22 @@
 """One of two workers that normalise their shares of a batch over both.
 
 Usage: python -m tests.unit.normalize_shares FRAMEWORK PRECISION RANK ADDRESS OTHER_ADDRESS OUTPUT
-The .npz OUTPUT holds what the layer gave and its derivatives, for images and for their sum's weights.
+The .npz OUTPUT holds what the layer gave and its derivatives, for images and for their sum's weights, and
+what a user's own model gave, whose layer normalises each pixel and has neither scale nor offset.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+MODULE = "tests.unit.normalize_shares"
 SHARES = (slice(0, 5), slice(5, 8))
 EPSILON, MOMENTUM = 1e-5, 0.9
 random = np.random.default_rng(0)
@@ -29,11 +33,25 @@ WEIGHTS = draw(0.0, 1.0)
 SCALE, OFFSET = (random.normal(size=4).astype(np.float32) for _ in range(2))
 
 
+def own_torch_model(image_shape: tuple[int, int, int], _: int) -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(math.prod(image_shape), affine=False, momentum=1.0))
+
+
+def own_keras_model(image_shape: tuple[int, int, int], _: int) -> Any:
+    from keras import Input, Sequential, layers
+
+    norm = layers.BatchNormalization(center=False, scale=False, momentum=0.0, epsilon=EPSILON)
+    return Sequential([Input(image_shape), layers.Flatten(), Sequential([norm])])
+
+
 def in_torch(precision: str, rank: int, addresses: list[str]) -> dict[str, np.ndarray]:
     import torch
     import torch.distributed as dist
 
     from trainers.torch.batch_norm import BatchNorm, synchronize
+    from trainers.torch.models import build_model
 
     dist.init_process_group("gloo", init_method=f"tcp://{addresses[0]}", rank=rank, world_size=2)
     module = BatchNorm(4, eps=EPSILON, momentum=1 - MOMENTUM)
@@ -45,6 +63,8 @@ def in_torch(precision: str, rank: int, addresses: list[str]) -> dict[str, np.nd
     images = torch.tensor(IMAGES[SHARES[rank]], dtype=dtype).permute(0, 3, 1, 2).requires_grad_()
     outputs = module(images)
     (outputs * torch.tensor(WEIGHTS[SHARES[rank]]).permute(0, 3, 1, 2)).sum().backward()
+    own = synchronize(build_model(f"{MODULE}:own_torch_model", IMAGES.shape[1:], 10), use_gpu=False)
+    own_outputs = own(torch.tensor(IMAGES[SHARES[rank]], dtype=dtype).permute(0, 3, 1, 2))
     dist.barrier()
     dist.destroy_process_group()
     return {
@@ -54,6 +74,8 @@ def in_torch(precision: str, rank: int, addresses: list[str]) -> dict[str, np.nd
         "of_offset": module.bias.grad.numpy(),
         "mean": module.running_mean.numpy(),
         "variance": module.running_var.numpy(),
+        "own_outputs": own_outputs.float().unflatten(1, (4, 6, 6)).permute(0, 2, 3, 1).numpy(),
+        "own_variance": own[1].running_var.unflatten(0, (4, 6, 6)).permute(1, 2, 0).numpy(),
     }
 
 
@@ -64,6 +86,7 @@ def in_keras(precision: str, rank: int, addresses: list[str]) -> dict[str, np.nd
     import tensorflow as tf
 
     from trainers.keras.batch_norm import BatchNorm
+    from trainers.keras.models import build_model
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with strategy.scope():
@@ -71,6 +94,7 @@ def in_keras(precision: str, rank: int, addresses: list[str]) -> dict[str, np.nd
         layer = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, synchronized=True, dtype=policy)
         layer.build(IMAGES.shape)
         layer.set_weights([SCALE, OFFSET, np.zeros(4), np.ones(4)])
+        own = build_model(f"{MODULE}:own_keras_model", IMAGES.shape[1:], 10, synchronized=True)
     images = tf.cast(IMAGES[SHARES[rank]], precision)
     weights = tf.constant(WEIGHTS[SHARES[rank]])
 
@@ -81,16 +105,20 @@ def in_keras(precision: str, rank: int, addresses: list[str]) -> dict[str, np.nd
                 tape.watch(images)
                 outputs = layer(images, training=True)
                 loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * weights)
-            return outputs, tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
+            own_outputs = own(images, training=True)
+            return outputs, own_outputs, tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
 
         return strategy.run(replica, args=(images, weights))
 
-    outputs, (of_images, of_scale, of_offset) = step(images, weights)
+    outputs, own_outputs, (of_images, of_scale, of_offset) = step(images, weights)
     mean, variance = layer.get_weights()[2:]
     outputs, of_images = tf.cast(outputs, tf.float32), tf.cast(of_images, tf.float32)
     values = (outputs, of_images, of_scale, of_offset, mean, variance)
     names = ("outputs", "of_images", "of_scale", "of_offset", "mean", "variance")
-    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)} | {
+        "own_outputs": np.asarray(tf.reshape(own_outputs, images.shape)),
+        "own_variance": own.get_weights()[1].reshape(IMAGES.shape[1:]),
+    }
 
 
 if __name__ == "__main__":

@@ -60,6 +60,10 @@ def test_two_uneven_shares_are_normalised_as_one_batch(
     assert whole("of_images") == pytest.approx(of_images, abs=rounding)
     assert first["of_scale"] + second["of_scale"] == pytest.approx(of_scale, abs=1e-3)
     assert first["of_offset"] + second["of_offset"] == pytest.approx(of_offset, abs=1e-3)
+    own_outputs = (x - x.mean(0)) / np.sqrt(x.var(0) + EPSILON)
+    assert whole("own_outputs") == pytest.approx(own_outputs, abs=rounding)
+    own_variance = x.var(0, ddof=1 if framework == "torch" else 0)  # as each framework's own layers keep it
     for worker in (first, second):
+        assert worker["own_variance"] == pytest.approx(own_variance, rel=1e-4)
         assert worker["mean"] == pytest.approx((1 - MOMENTUM) * mean, abs=1e-4)
         assert worker["variance"] == pytest.approx(MOMENTUM + (1 - MOMENTUM) * variance, abs=1e-4)

@@ -25,10 +25,12 @@ class BatchNorm(layers.BatchNormalization):
 
 
 def make_portable(model: keras.Model) -> None:
-    """Turn a model's layers into those that Keras has without tandem."""
-    for layer in model.layers:
+    """Turn a model's layers into those that Keras has without tandem, on any of its backends."""
+    for layer in model._flatten_layers():
         if type(layer) is BatchNorm:
             layer.__class__ = layers.BatchNormalization
+        if isinstance(layer, layers.BatchNormalization):
+            layer.synchronized = False
 
 
 def _normalize(x, scale, offset, epsilon):

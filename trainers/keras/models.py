@@ -32,7 +32,11 @@ def build_model(
         synchronized: whether batch normalisation sees the global batch rather than a worker's share.
     """
     if ":" in name:
-        return load_model_function(name)(image_shape, num_classes)
+        model = load_model_function(name)(image_shape, num_classes)
+        for layer in model._flatten_layers():
+            if synchronized and isinstance(layer, layers.BatchNormalization):
+                layer.synchronized = True
+        return model
     inputs = keras.Input(image_shape)
     if name == "tutorial_cnn":
         outputs = _tutorial_cnn(inputs, num_classes, padding_of(name, image_shape))

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -25,16 +26,23 @@ class BatchNorm(nn.BatchNorm2d):
         return y
 
 
-class GlobalBatchNorm(BatchNorm):
+class GlobalBatchNorm(_BatchNorm):
     """Batch normalisation whose statistics are those of all workers' shares together, on CPU.
 
     PyTorch's own `SyncBatchNorm` needs a GPU.
     """
 
+    unbiased: bool
+    """Whether the variance kept for evaluation is the unbiased one, as PyTorch's own layers keep it."""
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(x)
-        y, mean, variance = _Normalize.apply(x, self.weight, self.bias, self.eps)
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        scale = torch.ones_like(self.running_mean) if self.weight is None else self.weight
+        offset = torch.zeros_like(self.running_mean) if self.bias is None else self.bias
+        y, mean, variance, count = _Normalize.apply(x, scale, offset, self.eps)
+        if self.unbiased:
+            variance = variance * count / (count - 1)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance, self.momentum)
@@ -43,7 +51,7 @@ class GlobalBatchNorm(BatchNorm):
 
 
 class _Normalize(torch.autograd.Function):
-    """Images [n, channels, height, width] normalised over all workers, and their mean and variance [channels].
+    """Values [n, channels, …] normalised over all workers, their mean and variance [channels] and count.
 
     The kernels are those that PyTorch has for one worker; what is summed over the images is exchanged
     in between. The derivative is that of Ioffe and Szegedy (2015), section 3.
@@ -60,9 +68,9 @@ class _Normalize(torch.autograd.Function):
         mean, squares = (shares[:-1] / count).chunk(2)
         variance = squares - mean.square()
         ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps), count)
-        ctx.mark_non_differentiable(mean, variance)
+        ctx.mark_non_differentiable(mean, variance, count)
         y = F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
-        return y, mean, variance
+        return y, mean, variance, count
 
     @staticmethod
     def backward(ctx, gradient, *_):
@@ -75,20 +83,18 @@ class _Normalize(torch.autograd.Function):
         along_x, constant = (sums / count).chunk(2)
         scale = weight * inverse
         slope = -scale * inverse * along_x
-        of_x = torch.addcmul(_by_channel(-slope * mean - scale * constant), x, _by_channel(slope))
-        of_x.addcmul_(gradient, _by_channel(scale))
+        shape = (-1, *[1] * (x.ndim - 2))
+        rest = -slope * mean - scale * constant
+        of_x = torch.addcmul(rest.view(shape), x, slope.view(shape)).addcmul_(gradient, scale.view(shape))
         return of_x.to(gradient.dtype), of_weight, of_bias, None
 
 
-def _by_channel(values: Tensor) -> Tensor:
-    return values[:, None, None]
-
-
 def synchronize(module: nn.Module, *, use_gpu: bool) -> nn.Module:
-    """Make every batch normalisation of a module see the global batch."""
+    """Make every batch normalisation of a module that keeps a moving average see the global batch."""
     if use_gpu:
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for child in module.modules():
-        if type(child) in (nn.BatchNorm2d, BatchNorm):
+        if isinstance(child, _BatchNorm) and child.track_running_stats and child.momentum is not None:
+            child.unbiased = not isinstance(child, BatchNorm)
             child.__class__ = GlobalBatchNorm
     return module

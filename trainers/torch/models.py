@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainers.contract import load_model_function, padding_of
 from trainers.initial import Weights
@@ -191,7 +192,7 @@ def _named_tensors(model: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:
             tensors[f"{path}.kernel"] = (module, module.weight)
             if module.bias is not None:
                 tensors[f"{path}.bias"] = (module, module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, _BatchNorm):
             for attribute, role in _ROLES.items():
                 tensors[f"{path}.{role}"] = (module, getattr(module, attribute))
     return tensors
