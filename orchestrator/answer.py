@@ -22,21 +22,20 @@ def _ranked(arms: list[ArmSummary], pairs: list[PairComparison]) -> str:
         return "No run has finished, so there is nothing to compare yet."
     if len(arms) == 1:
         return f"{_scored(arms[0])}; there is no second arm to compare it with."
-    if len(measured) < len(arms):
-        missing = ", ".join(arm.name for arm in arms if arm.accuracy is None)
-        return (
-            f"{'; '.join(_scored(arm) for arm in measured)}; "
-            f"{missing} has no finished run, so there is nothing to compare it with."
-        )
-    if len(arms) == 2:
-        return _pair_answer(arms[0], arms[1], pairs[0])
-    ranked = sorted(measured, key=lambda arm: -(arm.accuracy.mean if arm.accuracy else 0))
-    best, runner_up = ranked[0], ranked[1]
+    missing = [arm.name for arm in arms if arm.accuracy is None]
+    without = f"{', '.join(missing)} {'has' if len(missing) == 1 else 'have'} no finished run"
+    if len(measured) == 1:
+        return f"{_scored(measured[0])}; {without}, so there is nothing to compare it with."
+    return _first_two(measured, pairs) + (f" {without}." if missing else "")
+
+
+def _first_two(arms: list[ArmSummary], pairs: list[PairComparison]) -> str:
+    """The two best of several arms."""
+    best, runner_up = sorted(arms, key=lambda arm: -(arm.accuracy.mean if arm.accuracy else 0))[:2]
     pair = next(pair for pair in pairs if {pair.first, pair.second} == {best.name, runner_up.name})
-    by_name = {arm.name: arm for arm in arms}
-    return f"Of {len(arms)} arms, the first two: " + _pair_answer(
-        by_name[pair.first], by_name[pair.second], pair
-    )
+    by_name = {arm.name: arm for arm in (best, runner_up)}
+    told = _pair_answer(by_name[pair.first], by_name[pair.second], pair)
+    return told if len(arms) == 2 else f"Of {len(arms)} arms, the first two: {told}"
 
 
 def _scored(arm: ArmSummary) -> str:

@@ -224,7 +224,6 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
             launched = training.launch(_assignment(prepared, session, driver_session, module_path))
             training_now[launched.ended] = session, launched
         ended, _ = ray.wait(list(training_now), timeout=_WATCH_SECONDS)
-        watch()
         for reference in ended:
             session, launched = training_now.pop(reference)
             failure = training.outcome(launched)
@@ -232,6 +231,7 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
                 _note_failure(prepared, session, failure, driver_session)
                 if _first_open(prepared, session, driver_session) is not None:
                     waiting.insert(0, session)
+        watch()
     _keep_disagreements(prepared)
 
 

@@ -26,7 +26,7 @@ from orchestrator.storage import Storage
 from orchestrator.worker import make_task
 from trainers.data import open_dataset
 from trainers.data.sources import Encoded, Split, decode
-from trainers.errors import InputError, TandemError
+from trainers.errors import InputError, TandemError, one_line
 
 DESCRIPTION = "tandem-model.json"
 _CARD = """# {experiment}: {arm}
@@ -134,7 +134,7 @@ def _arm(comparison: Comparison, name: str | None) -> ArmSummary:
         done = [arm for arm in done if arm.name == name]
     if not done:
         raise InputError(
-            f"{'no arm' if name is None else f'arm {name!r}'} has a finished run to take a model from"
+            f"no arm{'' if name is None else f' {name!r}'} has a finished run to take a model from"
         )
     return max(done, key=lambda arm: arm.accuracy.mean if arm.accuracy else 0.0)
 
@@ -221,4 +221,7 @@ def _predict_here(directory: str, scratch: str) -> None:
 
 if __name__ == "__main__":
     actions: dict[str, Callable[..., None]] = {"save": _save_here, "predict": _predict_here}
-    actions[sys.argv[1]](*sys.argv[2:])
+    try:
+        actions[sys.argv[1]](*sys.argv[2:])
+    except Exception as error:
+        sys.exit(one_line(error))

@@ -16,7 +16,7 @@ from orchestrator.spec import Scale
 from orchestrator.storage import Storage, StorageError
 from orchestrator.worker import work
 from trainers.data import DataSpec
-from trainers.errors import TandemError
+from trainers.errors import TandemError, one_line
 from trainers.loop import DivergedError
 from trainers.recipes import Recipe
 
@@ -144,16 +144,11 @@ def diagnose(error: Exception) -> Failure:
         return Failure("lost", f"the worker of rank {ranks} hung: it did not answer any more", str(error))
     if failures:
         _, failure = sorted(failures.items())[0]
-        return Failure("error", f"{type(failure).__name__}: {_last_line(failure)}", str(error))
-    return Failure("lost", _last_line(error), str(error))
+        return Failure("error", one_line(failure), str(error))
+    return Failure("lost", one_line(error), str(error))
 
 
 def _is_death(failure: Exception) -> bool:
     from ray.exceptions import RayActorError
 
     return isinstance(getattr(failure, "health_check_failure", failure), RayActorError)
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

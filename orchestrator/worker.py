@@ -30,7 +30,7 @@ from orchestrator.usage import Meter
 from orchestrator.watchdog import Watchdog
 from trainers.contract import EpochMetrics, State, Task
 from trainers.data import Dataset, open_dataset
-from trainers.errors import InputError
+from trainers.errors import ForeignError, InputError, TandemError, one_line
 from trainers.inputs import input_transform
 from trainers.loop import DivergedError, final_test, gather, train
 from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
@@ -46,7 +46,21 @@ _ENGINES_KEPT = 4
 
 
 def work(config: dict[str, Any]) -> None:
-    """What every worker of a session does."""
+    """What every worker of a session does.
+
+    Raises:
+        TandemError: told in words of its own.
+        ForeignError: anything else, for the driver, which has neither the frameworks nor users' modules.
+    """
+    try:
+        _work(config)
+    except Exception as error:
+        if isinstance(error, TandemError) or type(error).__module__.startswith("ray."):
+            raise
+        raise ForeignError(one_line(error)).with_traceback(error.__traceback__) from None
+
+
+def _work(config: dict[str, Any]) -> None:
     import ray.train
 
     entered = time.time()

@@ -146,6 +146,34 @@ def load_model_function(name: str) -> Callable[..., Any]:
         raise InputError(f"model {name!r}: {module!r} has no function {function!r}") from error
 
 
+def check_model(name: str, model: Any, kind: type) -> None:
+    """Refuse what a user's function returned if it is no model of the framework.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(model, kind):
+        raise InputError(
+            f"model {name!r} returns {type(model).__name__}; a {kind.__module__.partition('.')[0]} "
+            f"{kind.__name__} is needed"
+        )
+
+
+def check_logits(name: str, outputs: Any, num_classes: int) -> None:
+    """Refuse a user's model by what it gave for one image.
+
+    Raises:
+        InputError: these are not logits [1, num_classes].
+    """
+    shape = getattr(outputs, "shape", None)
+    if shape is None or tuple(shape) != (1, num_classes):
+        given = type(outputs).__name__ if shape is None else f"shape {tuple(shape)}"
+        raise InputError(
+            f"model {name!r} gives {given} for one image; logits of shape {(1, num_classes)} are needed, "
+            "one for each class"
+        )
+
+
 SMALLEST_IMAGE = {"resnet9": 8}
 """Pixels that a network needs at least, where that is more than 1."""
 

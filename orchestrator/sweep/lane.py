@@ -13,7 +13,7 @@ from orchestrator.plan import Run
 from orchestrator.records import RunRecords
 from orchestrator.storage import Record, StorageError
 from trainers.contract import EpochMetrics
-from trainers.errors import TandemError
+from trainers.errors import one_line
 from trainers.loop import DivergedError
 
 
@@ -78,7 +78,4 @@ class Lane:
 
 def describe(error: Exception) -> Record:
     """An error as the desk hands it to the trial."""
-    own_words = isinstance(error, TandemError)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    cause = str(error) if own_words else f"{type(error).__name__}: {lines[-1]}"
-    return {"failure": cause, "diverged": isinstance(error, DivergedError)}
+    return {"failure": one_line(error), "diverged": isinstance(error, DivergedError)}

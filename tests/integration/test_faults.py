@@ -143,8 +143,11 @@ def test_a_failing_arm_is_recorded_and_the_others_go_on(
         "def good(image_shape, num_classes):\n"
         "    h, w, c = image_shape\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(h * w * c, num_classes))\n"
+        "class MoonError(Exception): pass\n"
         "def bad(image_shape, num_classes):\n"
-        "    raise ValueError('the moon is in the wrong phase')\n"
+        "    raise MoonError('the moon is in the wrong phase')\n"
+        "def narrow(image_shape, num_classes):\n"
+        "    return good(image_shape, 7)\n"
     )
     file = experiment_file(
         "name: mixed\n"
@@ -152,16 +155,19 @@ def test_a_failing_arm_is_recorded_and_the_others_go_on(
         "arms:\n"
         "  bad: {model: 'my_models:bad'}\n"
         "  good: {model: 'my_models:good'}\n"
+        "  narrow: {model: 'my_models:narrow'}\n"
         f"storage: {tmp_path}\n"
     )
     finished = tandem("run", file)
     assert finished.returncode == 1, finished.stderr
     assert "good scored" in finished.stdout
-    assert "bad seed 0 failed: ValueError: the moon is in the wrong phase; given up" in finished.stderr
+    assert "bad seed 0 failed: MoonError: the moon is in the wrong phase; given up" in finished.stderr
+    narrow = "model 'my_models:narrow' gives shape (1, 7) for one image; logits of shape (1, 10) are needed"
+    assert f"narrow seed 0 failed: {narrow}, one for each class; given up" in finished.stderr
     report = (tmp_path / "mixed" / "report" / "report.md").read_text()
-    assert "bad seed 0 failed: ValueError: the moon is in the wrong phase." in report
+    assert "bad seed 0 failed: MoonError: the moon is in the wrong phase." in report
     records = ExperimentRecords(Storage(str(tmp_path / "mixed")))
-    bad, good = (records.run(run["id"]) for run in records.document()["runs"])
+    bad, good, _ = (records.run(run["id"]) for run in records.document()["runs"])
     assert len(bad.attempts()) + len(bad.failures()) == 1, "an error in the code is not tried again"
     assert good.result() is not None
 

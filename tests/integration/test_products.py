@@ -94,7 +94,7 @@ def test_the_best_arm_is_taken_and_what_is_wrong_is_one_sentence(trained: Path, 
     text = tmp_path / "text.png"
     text.write_text("no picture")
     for wrong, words in [
-        (tandem("model", trained, tmp_path / "x", "--arm", "jax"), "arm 'jax' has a finished run"),
+        (tandem("model", trained, tmp_path / "x", "--arm", "jax"), "no arm 'jax' has a finished run"),
         (tandem("predict", tmp_path, text), "holds no model of tandem's"),
         (tandem("predict", tmp_path / "best", tmp_path / "none.png"), "there is no such file"),
         (tandem("predict", tmp_path / "best", text), "cannot be decoded"),

@@ -144,6 +144,15 @@ def test_nothing_finished_is_said_plainly(tmp_path: Path) -> None:
     assert compare.analyse(records).answer.startswith("No run has finished")
 
 
+def test_an_arm_that_failed_leaves_the_others_compared(tmp_path: Path) -> None:
+    scores = {"keras": [0.5, 0.6, 0.7], "torch": [0.71, 0.8, 0.89], "other": [0.9]}
+    records = make_records(tmp_path / "x", scores)
+    broken_run(records, 6)
+    told = compare.analyse(records).answer
+    assert told.startswith("torch is more accurate than keras"), told
+    assert told.endswith("other has no finished run.")
+
+
 def test_disagreements_come_most_telling_first() -> None:
     labels = np.array([0, 1, 2, 3])
     answers = {

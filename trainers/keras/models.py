@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from trainers.contract import load_model_function, padding_of
+from trainers.contract import check_logits, check_model, load_model_function, padding_of
 from trainers.initial import Weights
 from trainers.keras.batch_norm import BatchNorm
 
@@ -32,7 +32,7 @@ def build_model(
         synchronized: whether batch normalisation sees the global batch rather than a worker's share.
     """
     if ":" in name:
-        model = load_model_function(name)(image_shape, num_classes)
+        model = _own_model(name, image_shape, num_classes)
         for layer in model._flatten_layers():
             if synchronized and isinstance(layer, layers.BatchNormalization):
                 layer.synchronized = True
@@ -49,6 +49,14 @@ def build_model(
     else:
         outputs = _resnet18(inputs, num_classes, synchronized)
     return keras.Model(inputs, outputs, name=name)
+
+
+def _own_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+    """A user's model, called once: a subclassed one has no weights before."""
+    model = load_model_function(name)(image_shape, num_classes)
+    check_model(name, model, keras.Model)
+    check_logits(name, model(np.zeros((1, *image_shape), np.float32)), num_classes)
+    return model
 
 
 def _tutorial_cnn(x, num_classes: int, padding: str):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainers.contract import load_model_function, padding_of
+from trainers.contract import check_logits, check_model, load_model_function, padding_of
 from trainers.initial import Weights
 from trainers.torch.batch_norm import BatchNorm
 
@@ -23,7 +23,7 @@ BATCH_NORM = {"momentum": 0.1, "eps": 1e-5}
 def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """Build a network by name, or by calling the user's `package.module:function`."""
     if ":" in name:
-        return load_model_function(name)(image_shape, num_classes)
+        return _own_model(name, image_shape, num_classes)
     builders = {
         "tutorial_cnn": TutorialCnn,
         "lenet5": LeNet5,
@@ -32,6 +32,16 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) 
         "speednet": SpeedNet,
     }
     return builders[name](image_shape, num_classes)
+
+
+@torch.no_grad()
+def _own_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """A user's model, called once: a lazy one has no weights before."""
+    height, width, channels = image_shape
+    model = load_model_function(name)(image_shape, num_classes)
+    check_model(name, model, nn.Module)
+    check_logits(name, model.eval()(torch.zeros(1, channels, height, width)), num_classes)
+    return model
 
 
 def _flatten(features: Tensor) -> Tensor:

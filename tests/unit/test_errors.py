@@ -1,0 +1,36 @@
+"""Errors of frameworks and of users' models are told in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainers.errors import ForeignError, InputError, one_line
+
+GRAPH = """Graph execution error:
+
+Detected at node while/add defined at (most recent call last):
+<stack traces unavailable>
+Incompatible shapes: [128,10] vs. [128,7]
+\t [[{{node while/add}}]] [Op:__inference_step_381]"""
+LAYER = (
+    "Exception encountered when calling Dense.call().\n\n\x1b[1mno such axis\x1b[0m\n\nArguments received: x"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (InputError("data.path: there is no such file"), "data.path: there is no such file"),
+        (ForeignError("Mine: odd"), "Mine: odd"),
+        (ValueError(), "ValueError"),
+        (RuntimeError(GRAPH), "RuntimeError: Incompatible shapes: [128,10] vs. [128,7]"),
+        (
+            TypeError(LAYER),
+            "TypeError: Exception encountered when calling Dense.call(). no such axis Arguments received: x",
+        ),
+        (ValueError("x" * 1000), f"ValueError: {'x' * 300}…"),
+    ],
+    ids=["own", "told before", "silent", "tensorflow", "keras", "long"],
+)
+def test_the_line_says_what_is_wrong(error: Exception, told: str) -> None:
+    assert one_line(error) == told
