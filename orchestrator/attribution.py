@@ -89,13 +89,20 @@ class Attribution:
     """Arms that have no result yet, so that nothing can be said."""
 
 
-def differing(first: Arm, second: Arm) -> list[str]:
-    """The factors in which two arms differ."""
-    return [
-        factor
-        for factor, fields in FACTORS.items()
+def differing(first: Arm, second: Arm) -> dict[str, tuple[str, ...]]:
+    """The factors in which two arms differ, with the fields that each takes along.
+
+    A user's own model is of one framework, so that between two frameworks the network goes with it.
+    """
+    factors = FACTORS
+    if first.framework != second.framework and ":" in first.model + second.model:
+        together = {"framework and network": FACTORS["framework"] + FACTORS["network"]}
+        factors = together | {name: FACTORS[name] for name in FACTORS if name not in ("framework", "network")}
+    return {
+        name: fields
+        for name, fields in factors.items()
         if any(getattr(first, field) != getattr(second, field) for field in fields)
-    ]
+    }
 
 
 def expand(experiment: Experiment, *, most_recipes: int, seed: int = 0) -> tuple[Experiment, Plan]:
@@ -118,14 +125,18 @@ def expand(experiment: Experiment, *, most_recipes: int, seed: int = 0) -> tuple
         raise InputError(
             f"attribution pairs its arms by seed: give {first} and {second} the same two seeds or more"
         )
-    factors = differing(one, two)
-    if not factors:
+    fields = differing(one, two)
+    if not fields:
         raise InputError(f"{first} and {second} differ in nothing, so there is no gap to take apart")
+    factors = list(fields)
     orders = [] if 2 ** len(factors) <= most_recipes else _sampled(factors, most_recipes, seed)
     chosen = _all(factors) if not orders else _along(orders)
     ordered = sorted(chosen, key=lambda choice: (len(choice), sorted(choice)))
     named = {_name(choice, first, second, factors): choice for choice in ordered}
-    arms = {name: _crossed(one, two, choice) for name, choice in named.items()}
+    arms = {
+        name: _crossed(one, two, [name for factor in choice for name in fields[factor]])
+        for name, choice in named.items()
+    }
     plan = Plan(first=first, second=second, factors=factors, orders=orders, choices=named)
     return experiment.model_copy(update={"arms": arms}), plan
 
@@ -172,8 +183,9 @@ def describe(plan: Plan, arm: str) -> str:
     return f"{plan.first} with {plan.second}'s {', '.join(taken)}"
 
 
-def _crossed(first: Arm, second: Arm, choice: Choice) -> Arm:
-    taken = {field: getattr(second, field) for factor in choice for field in FACTORS[factor]}
+def _crossed(first: Arm, second: Arm, fields: list[str]) -> Arm:
+    """The first arm with some of the second's fields."""
+    taken = {field: getattr(second, field) for field in fields}
     return Arm.model_validate(first.model_dump() | {k: _plain(v) for k, v in taken.items()})
 
 

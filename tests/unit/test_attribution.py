@@ -69,6 +69,20 @@ def test_every_crossing_is_an_arm_of_its_own() -> None:
     assert Plan.from_json(plan.to_json()) == plan
 
 
+def test_a_network_of_ones_own_goes_with_its_framework() -> None:
+    arms = {
+        "keras": {"framework": "keras", "model": "mine:in_keras", "seeds": 2},
+        "torch": {"framework": "torch", "model": "mine:in_torch", "seeds": 2, "batch_size": 64},
+    }
+    experiment, plan = expanded(arms=arms)
+    assert plan.factors == ["framework and network", "batch size"]
+    assert {(arm.framework, arm.model) for arm in experiment.arms.values()} == {
+        ("keras", "mine:in_keras"),
+        ("torch", "mine:in_torch"),
+    }
+    assert len(experiment.arms) == 4
+
+
 @pytest.mark.parametrize("most_recipes", [16, 12])
 def test_planted_shares_are_found_and_sum_to_the_gap(most_recipes: int) -> None:
     _, plan = expanded(most_recipes)
