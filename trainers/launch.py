@@ -48,6 +48,7 @@ class Launched:
         except ray.exceptions.RayActorError:
             self.reservation.give_back()
             raise
+        ray.kill(self.controller)  # left to itself it may hang for good as it exits
         return error
 
     def kill(self) -> None:
