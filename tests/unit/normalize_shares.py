@@ -63,7 +63,7 @@ def in_torch(precision: str, rank: int, addresses: list[str]) -> dict[str, np.nd
     images = torch.tensor(IMAGES[SHARES[rank]], dtype=dtype).permute(0, 3, 1, 2).requires_grad_()
     outputs = module(images)
     (outputs * torch.tensor(WEIGHTS[SHARES[rank]]).permute(0, 3, 1, 2)).sum().backward()
-    own = synchronize(build_model(f"{MODULE}:own_torch_model", IMAGES.shape[1:], 10), use_gpu=False)
+    own = synchronize(build_model(f"{MODULE}:own_torch_model", IMAGES.shape[1:], 144), use_gpu=False)
     own_outputs = own(torch.tensor(IMAGES[SHARES[rank]], dtype=dtype).permute(0, 3, 1, 2))
     dist.barrier()
     dist.destroy_process_group()
@@ -94,7 +94,7 @@ def in_keras(precision: str, rank: int, addresses: list[str]) -> dict[str, np.nd
         layer = BatchNorm(momentum=MOMENTUM, epsilon=EPSILON, synchronized=True, dtype=policy)
         layer.build(IMAGES.shape)
         layer.set_weights([SCALE, OFFSET, np.zeros(4), np.ones(4)])
-        own = build_model(f"{MODULE}:own_keras_model", IMAGES.shape[1:], 10, synchronized=True)
+        own = build_model(f"{MODULE}:own_keras_model", IMAGES.shape[1:], 144, synchronized=True)
     images = tf.cast(IMAGES[SHARES[rank]], precision)
     weights = tf.constant(WEIGHTS[SHARES[rank]])
 
