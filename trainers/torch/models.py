@@ -41,7 +41,7 @@ def _own_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -
     model = load_model_function(name)(image_shape, num_classes)
     check_model(name, model, nn.Module)
     check_logits(name, model.eval()(torch.zeros(1, channels, height, width)), num_classes)
-    return model
+    return model.train()
 
 
 def _flatten(features: Tensor) -> Tensor:
