@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -131,32 +130,32 @@ class Engine(Protocol):
         """The reverse of `state`."""
 
 
-def load_model_function(name: str) -> Callable[..., Any]:
-    """Import a user's `package.module:function`.
+def own_model(name: str, kind: type, image_shape: tuple[int, int, int], num_classes: int) -> Any:
+    """What a user's `package.module:function` builds.
+
+    Args:
+        name: of the function.
+        kind: the framework's class of models.
+        image_shape: height, width, channels.
+        num_classes: number of logits.
 
     Raises:
-        InputError: the module or the function cannot be found.
+        InputError: the module or the function cannot be found, or what it returns is no model of the framework.
     """
     module, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+        build = getattr(importlib.import_module(module), function)
     except ImportError as error:
         raise InputError(f"model {name!r}: cannot import {module!r}: {error}") from error
     except AttributeError as error:
         raise InputError(f"model {name!r}: {module!r} has no function {function!r}") from error
-
-
-def check_model(name: str, model: Any, kind: type) -> None:
-    """Refuse what a user's function returned if it is no model of the framework.
-
-    Raises:
-        InputError: it is not.
-    """
+    model = build(image_shape, num_classes)
     if not isinstance(model, kind):
+        framework = kind.__module__.partition(".")[0]
         raise InputError(
-            f"model {name!r} returns {type(model).__name__}; a {kind.__module__.partition('.')[0]} "
-            f"{kind.__name__} is needed"
+            f"model {name!r} returns {type(model).__name__}; a {framework} {kind.__name__} is needed"
         )
+    return model
 
 
 def check_logits(name: str, outputs: Any, num_classes: int) -> None:

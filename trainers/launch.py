@@ -48,11 +48,11 @@ class Launched:
         except ray.exceptions.RayActorError:
             self.reservation.give_back()
             raise
-        ray.kill(self.controller)  # left to itself it may hang for good as it exits
+        self.kill()  # left to itself the controller may hang for good as it exits
         return error
 
     def kill(self) -> None:
-        """End the workers at once."""
+        """End the workers at once, and the controller, which outlives them."""
         ray.kill(self.controller)
         self.reservation.give_back()
 

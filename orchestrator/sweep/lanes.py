@@ -117,14 +117,13 @@ class Lanes:
         self._launch(name.partition("-")[0])
 
     def close(self) -> None:
-        """Send the workers home, and end those that do not go."""
+        """Send the workers home, and end those that do not go and what led the others."""
         import ray
 
         driver.ask_for_room(self._prepared.experiment.scale, runs=0)
         self._desk.close.remote()
-        _, staying = ray.wait(list(self._lanes), num_returns=len(self._lanes), timeout=_CLOSE_SECONDS)
-        for reference in staying:
-            _, launched = self._lanes[reference]
+        ray.wait(list(self._lanes), num_returns=len(self._lanes), timeout=_CLOSE_SECONDS)
+        for _, launched in self._lanes.values():
             launched.kill()
         self._lanes.clear()
         ray.kill(self._desk)

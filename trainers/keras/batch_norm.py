@@ -24,6 +24,13 @@ class BatchNorm(layers.BatchNormalization):
         return tf.cast(y, self.compute_dtype)
 
 
+def synchronize(model: keras.Model) -> None:
+    """Make every batch normalisation of a user's model see the global batch."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.BatchNormalization):
+            layer.synchronized = True
+
+
 def make_portable(model: keras.Model) -> None:
     """Turn a model's layers into those that Keras has without tandem, on any of its backends."""
     for layer in model._flatten_layers():

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from trainers.contract import check_logits, check_model, load_model_function, padding_of
+from trainers.contract import check_logits, own_model, padding_of
 from trainers.initial import Weights
-from trainers.keras.batch_norm import BatchNorm
+from trainers.keras.batch_norm import BatchNorm, synchronize
 
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
 
@@ -33,9 +33,8 @@ def build_model(
     """
     if ":" in name:
         model = _own_model(name, image_shape, num_classes)
-        for layer in model._flatten_layers():
-            if synchronized and isinstance(layer, layers.BatchNormalization):
-                layer.synchronized = True
+        if synchronized:
+            synchronize(model)
         return model
     inputs = keras.Input(image_shape)
     if name == "tutorial_cnn":
@@ -53,8 +52,7 @@ def build_model(
 
 def _own_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     """A user's model, called once: a subclassed one has no weights before."""
-    model = load_model_function(name)(image_shape, num_classes)
-    check_model(name, model, keras.Model)
+    model = own_model(name, keras.Model, image_shape, num_classes)
     check_logits(name, model(np.zeros((1, *image_shape), np.float32)), num_classes)
     return model
 

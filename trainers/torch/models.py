@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainers.contract import check_logits, check_model, load_model_function, padding_of
+from trainers.contract import check_logits, own_model, padding_of
 from trainers.initial import Weights
 from trainers.torch.batch_norm import BatchNorm
 
@@ -38,8 +38,7 @@ def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) 
 def _own_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """A user's model, called once: a lazy one has no weights before."""
     height, width, channels = image_shape
-    model = load_model_function(name)(image_shape, num_classes)
-    check_model(name, model, nn.Module)
+    model = own_model(name, nn.Module, image_shape, num_classes)
     check_logits(name, model.eval()(torch.zeros(1, channels, height, width)), num_classes)
     return model.train()
 
