@@ -25,7 +25,8 @@ from orchestrator.report.tables import percent
 from orchestrator.storage import Storage
 from orchestrator.worker import make_task
 from trainers.data import open_dataset
-from trainers.data.sources import Encoded, Split, decode
+from trainers.data.decoding import decode, refuse
+from trainers.data.sources import Encoded
 from trainers.errors import InputError, TandemError, one_line
 
 DESCRIPTION = "tandem-model.json"
@@ -111,14 +112,13 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
     missing = [str(image) for image in images if not image.is_file()]
     if missing:
         raise InputError(f"{', '.join(missing)}: there is no such file")
-    height, _, channels = description["image_shape"]
+    height, width, channels = description["image_shape"]
     encoded = [Encoded(str(image), image.read_bytes) for image in images]
-    pixels = decode(Split(encoded, np.zeros(len(images), np.int64)), size=height, where="given")
-    if channels != pixels.shape[-1]:
-        grey = pixels.mean(axis=-1, keepdims=True).astype(np.uint8)
-        pixels = grey if channels == 1 else np.repeat(grey, channels, axis=-1)
+    broken: list[str] = []
+    pixels = [*decode(encoded, (height, width, channels), broken)]
+    refuse(broken, of=len(images))
     with tempfile.TemporaryDirectory() as scratch:
-        np.save(Path(scratch) / "images.npy", pixels)
+        np.save(Path(scratch) / "images.npy", np.concatenate(pixels))
         _in_process("predict", str(directory), scratch, module_path=str(directory))
         probabilities = np.load(Path(scratch) / "probabilities.npy", allow_pickle=False)
     names = description["class_names"]

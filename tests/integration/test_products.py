@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from orchestrator import spec_file
 from orchestrator.records import ExperimentRecords
@@ -19,7 +20,7 @@ from trainers.data import open_dataset
 
 EXPERIMENT = """
 name: digits
-data: {{source: digits}}
+data: {{path: {storage}/oblong.npz}}
 defaults:
   model: speednet
   epochs: 3
@@ -40,6 +41,9 @@ storage: {storage}
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("products")
+    digits = load_digits()
+    oblong = np.pad(digits.images * (255 / 16), ((0, 0), (2, 1), (0, 0))).astype(np.uint8)
+    np.savez(root / "oblong.npz", images=oblong, labels=digits.target)
     file = root / "experiment.yaml"
     file.write_text(EXPERIMENT.format(storage=root))
     done = tandem("run", file)

@@ -142,6 +142,18 @@ def test_parquet_in_the_hugging_face_layout(tmp_path: Path) -> None:
     assert "4 of 4 test images are also training images" in dataset.warnings[0]
 
 
+def test_parquet_files_are_told_apart_by_their_folders_too(tmp_path: Path) -> None:
+    for name, rows in (("train", 10), ("validation", 4), ("test", 6)):
+        table = {
+            "img": [picture(value=row) for row in range(rows)],
+            "label": [row % 2 for row in range(rows)],
+        }
+        (tmp_path / "default" / name).mkdir(parents=True)
+        pq.write_table(pa.table(table), tmp_path / "default" / name / "0000.parquet")
+    dataset = opened(path=tmp_path)
+    assert [len(dataset.train_labels), len(dataset.validation_labels), len(dataset.test_labels)] == [10, 4, 6]
+
+
 def test_a_folder_of_class_folders_is_split(tmp_path: Path) -> None:
     dataset = opened(path=folder(tmp_path / "pictures", classes=3), validation=0.25)
     assert dataset.class_names == ["class0", "class1", "class2"]
@@ -181,9 +193,93 @@ def test_truncated_jpegs_are_listed_by_name(tmp_path: Path) -> None:
     for name in ("broken.jpg", "cut.jpg"):
         (tmp_path / "class1" / name).write_bytes(whole[: len(whole) // 2])
     message = refused(path=tmp_path, image_size=12)
-    assert "2 of 22 training images cannot be decoded" in message
+    assert "2 of 22 images cannot be decoded" in message
     assert "class1/broken.jpg" in message
     assert "class1/cut.jpg" in message
+
+
+def test_broken_pictures_of_all_splits_are_listed_at_once(tmp_path: Path) -> None:
+    folder(tmp_path / "train")
+    folder(tmp_path / "test", images=3)
+    whole = picture((64, 64), form="JPEG")
+    (tmp_path / "train" / "class0" / "cut.jpg").write_bytes(whole[:-200])
+    (tmp_path / "test" / "class1" / "text.png").write_text("not a picture")
+    (tmp_path / "test" / "class1" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    message = refused(path=tmp_path, image_size=12)
+    assert "3 of 29 images cannot be decoded" in message
+    assert all(name in message for name in ("train/class0/cut.jpg", "class1/text.png", "class1/gone.png"))
+
+
+def saved(path: Path, pixels: np.ndarray, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.mark.parametrize("form", ["png", "tiff"])
+def test_sixteen_bits_of_grey_become_eight(tmp_path: Path, form: str) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 9, 7)).astype(np.uint16)
+    for number, pixels in enumerate(deep):
+        saved(tmp_path / f"class{number % 2}" / f"{number}.{form}", pixels)
+    dataset = opened(path=tmp_path, validation=0)
+    assert dataset.image_shape == (9, 7, 1)
+    found = [*dataset.train_images[..., 0], *dataset.test_images[..., 0]]
+    assert sorted(map(bytes, found)) == sorted(map(bytes, (deep / 256).astype(np.uint8)))
+    assert not any("no training pixel" in warning for warning in dataset.warnings)
+
+
+def test_twelve_bits_in_sixteen_are_noted(tmp_path: Path) -> None:
+    for number in range(6):
+        saved(tmp_path / f"class{number % 2}" / f"{number}.png", np.full((9, 9), 4000 + number, np.uint16))
+    noted = opened(path=tmp_path, validation=0).warnings
+    assert any("no training pixel is above 15 of 255" in warning for warning in noted)
+
+
+def test_pixels_without_a_known_range_are_refused_by_name(tmp_path: Path) -> None:
+    folder(tmp_path)
+    saved(tmp_path / "class1" / "float.tif", np.linspace(0, 1, 144, dtype=np.float32).reshape(12, 12))
+    message = refused(path=tmp_path)
+    assert (
+        "1 of 21 images" in message and "class1/float.tif (pixels of the kind F; 8 bits a channel" in message
+    )
+
+
+def test_pictures_are_turned_as_their_camera_says(tmp_path: Path) -> None:
+    upright = np.zeros((20, 12, 3), np.uint8)
+    upright[:10] = 250
+    on_its_side = Image.Exif()
+    on_its_side[0x0112] = 6
+    for number in range(10):
+        turned = {"exif": on_its_side} if number % 2 else {}
+        pixels = np.rot90(upright) if turned else upright
+        saved(tmp_path / f"class{number // 5}" / f"{number}.png", pixels, **turned)
+    dataset = opened(path=tmp_path, validation=0)
+    assert dataset.image_shape == (20, 12, 3)
+    assert all(np.array_equal(image, upright) for image in dataset.train_images)
+
+
+def test_what_notebooks_and_file_managers_leave_behind_is_no_class_and_no_picture(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    folder(tmp_path / "__MACOSX")
+    (tmp_path / "class0" / "._0.png").write_bytes(b"resources")
+    dataset = opened(path=tmp_path, validation=0)
+    assert dataset.class_names == ["class0", "class1"]
+    assert len(dataset.train_labels) + len(dataset.test_labels) == 20
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "Validation", "Testing")])
+def test_a_folder_with_its_own_validation_split(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    for place, (name, images) in enumerate(zip(names, (10, 4, 3), strict=True)):
+        folder(tmp_path / name, images=images, size=(12 + place, 12))
+    dataset = opened(path=tmp_path, image_size=12, validation=0.5)
+    assert dataset.class_names == ["class0", "class1"]
+    assert [len(dataset.train_labels), len(dataset.validation_labels), len(dataset.test_labels)] == [20, 8, 6]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "class1").rename(tmp_path / "train")
+    assert opened(path=tmp_path).class_names == ["class0", "train"]
 
 
 def test_empty_folders_and_missing_paths(tmp_path: Path) -> None:
@@ -191,6 +287,9 @@ def test_empty_folders_and_missing_paths(tmp_path: Path) -> None:
     (tmp_path / "class0").mkdir()
     assert "holds no images" in refused(source="folder", path=tmp_path)
     assert "does not exist" in refused(path=tmp_path / "nowhere")
+    assert "holds no Parquet files" in refused(source="parquet", path=tmp_path)
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 not really")
+    assert "cannot be read as Parquet" in refused(path=tmp_path)
 
 
 def npz(path: Path, **arrays: np.ndarray) -> Path:
@@ -217,8 +316,13 @@ def test_npz_by_either_convention(tmp_path: Path) -> None:
         train_labels=LABELS,
         test_images=IMAGES[:8, ::-1, :, 0],
         test_labels=LABELS[:8],
+        val_images=IMAGES[:4, ::-1, ::-1, 0],
+        val_labels=LABELS[:4, None],
     )
-    assert opened(path=medical).image_shape == (8, 8, 1)
+    dataset = opened(path=medical)
+    assert dataset.image_shape == (8, 8, 1)
+    assert np.array_equal(dataset.validation_images, IMAGES[:4, ::-1, ::-1, :1])
+    assert [len(dataset.train_labels), len(dataset.test_labels)] == [40, 8]
     plain = npz(tmp_path / "p.npz", images=IMAGES / 255.0, labels=LABELS)
     dataset = opened(path=plain, validation=0)
     assert len(dataset.test_labels) == 8

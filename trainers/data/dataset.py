@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.data import sources, validation
+from trainers.data import decoding, sources, validation
 from trainers.data.download import cache_directory, locked
+from trainers.data.sources import IN_WORDS, Labelled, Split
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 _SPLIT_SEED = 0
 
 
@@ -71,7 +72,9 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
     if class_names is None:
         labels = labelled.train.labels
         class_names = [str(label) for label in range(int(labels.max()) + 1 if len(labels) else 0)]
-    for where, split in (("training", labelled.train), ("test", labelled.test)):
+    given = {"train": labelled.train, "validation": labelled.validation, "test": labelled.test}
+    for name, split in given.items():
+        where = IN_WORDS[name]
         if split is None:
             continue
         if len(split.images) != len(split.labels):
@@ -82,85 +85,91 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
     if len(class_names) < 2:
         raise InputError(f"{path} has {len(class_names)} class; at least 2 are needed to tell apart")
 
-    images = sources.decode(labelled.train, size=spec.image_size, where="training")
-    labels = labelled.train.labels.astype(np.int64)
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(images))
-    if labelled.test is None:
-        held_out = max(1, round(spec.test * len(images)))
-        test_images, test_labels = images[order[:held_out]], labels[order[:held_out]]
-        order = order[held_out:]
-    else:
-        test_images = sources.decode(labelled.test, size=spec.image_size, where="test")
-        test_labels = labelled.test.labels.astype(np.int64)
-        if test_images.shape[1:] != images.shape[1:]:
-            raise InputError(
-                f"training images are {list(images.shape[1:])} but test images are "
-                f"{list(test_images.shape[1:])}; set data.image_size, such as image_size: 64"
-            )
-    order = order[: spec.limit]
-    held_out = round(spec.validation * len(order))
-    if len(order) - held_out < 1:
-        raise InputError(
-            f"{len(images)} images leave none to train on with test: {spec.test} and "
-            f"validation: {spec.validation}; add images or hold out less"
-        )
-    arrays = {
-        "train_images": images[order[held_out:]],
-        "train_labels": labels[order[held_out:]],
-        "validation_images": images[order[:held_out]],
-        "validation_labels": labels[order[:held_out]],
-        "test_images": test_images,
-        "test_labels": test_labels,
-    }
-    _write_cache(directory, arrays, class_names, (images[order], labels[order]))
-
-
-def _write_cache(
-    directory: Path,
-    arrays: dict[str, np.ndarray],
-    class_names: list[str],
-    seen: tuple[np.ndarray, np.ndarray],
-) -> None:
-    digest = hashlib.sha256()
-    for name, array in arrays.items():
-        arrays[name] = np.ascontiguousarray(array)
-        digest.update(f"{name}{array.shape}{array.dtype}".encode())
-        digest.update(arrays[name].data)
-    pixels = arrays["train_images"].reshape(-1, arrays["train_images"].shape[-1])
-    values = np.arange(256) / 255
-    counts = np.stack([np.bincount(channel, minlength=256) for channel in pixels.T]) / len(pixels)
-    mean = counts @ values
-    meta = {
-        "class_names": class_names,
-        "fingerprint": digest.hexdigest(),
-        "warnings": validation.warnings(seen, (arrays["test_images"], arrays["test_labels"]), class_names),
-        "channel_mean": mean.tolist(),
-        "channel_std": np.sqrt(np.maximum(counts @ values**2 - mean**2, 0)).tolist(),
-    }
+    splits = _split(labelled, spec)
+    shape = decoding.shape_of([*splits.values()], spec.image_size)
     temporary = Path(tempfile.mkdtemp(dir=directory.parent))
     try:
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array)
-        (temporary / "meta.json").write_text(json.dumps(meta))
+        _write(temporary, splits, shape, class_names)
         temporary.rename(directory)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise InputError(
             f"the data cache {directory.parent} cannot be written: {error.strerror}; free some "
             "space or set $TANDEM_CACHE to another directory"
         ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _split(labelled: Labelled, spec: DataSpec) -> dict[str, Split]:
+    """Training, validation and test images; those that the source does not tell apart are drawn once for all."""
+    train, test, validation = labelled.train, labelled.test, labelled.validation
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(train.labels))
+    if test is None:
+        held_out = max(1, round(spec.test * len(order)))
+        test, order = train.take(order[:held_out]), order[held_out:]
+    order = order[: spec.limit]
+    if validation is None:
+        held_out = round(spec.validation * len(order))
+        validation, order = train.take(order[:held_out]), order[held_out:]
+    if not len(order):
+        raise InputError(
+            f"{len(train.labels)} images leave none to train on with test: {spec.test} and "
+            f"validation: {spec.validation}; add images or hold out less"
+        )
+    return {"train": train.take(order), "validation": validation, "test": test}
+
+
+def _write(
+    directory: Path, splits: dict[str, Split], shape: tuple[int, int, int], class_names: list[str]
+) -> None:
+    """Decode every split into a file of its own, and write down what there is to know of them all."""
+    digest = hashlib.sha256()
+    broken: list[str] = []
+    counts = np.zeros((shape[-1], 256), np.int64)
+    for name, split in splits.items():
+        images = (len(split.labels), *shape)
+        digest.update(f"{name}_images{images}uint8".encode())
+        with open(directory / f"{name}_images.npy", "wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "|u1", "fortran_order": False, "shape": images}
+            )
+            for pixels in decoding.decode(split.images, shape, broken):
+                content = np.ascontiguousarray(pixels)
+                file.write(content)
+                digest.update(content)
+                if name == "train":
+                    channels = content.reshape(-1, shape[-1]).T
+                    counts += np.stack([np.bincount(channel, minlength=256) for channel in channels])
+        labels = np.ascontiguousarray(split.labels, np.int64)
+        digest.update(f"{name}_labels{labels.shape}int64".encode())
+        digest.update(labels)
+        np.save(directory / f"{name}_labels.npy", labels)
+    decoding.refuse(broken, of=sum(len(split.labels) for split in splits.values()))
+    shares, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
+    mean = shares @ values
+    brightest = int(np.flatnonzero(counts.sum(axis=0)).max())
+    meta = {
+        "class_names": class_names,
+        "fingerprint": digest.hexdigest(),
+        "warnings": validation.warnings(_arrays(directory), class_names, brightest=brightest),
+        "channel_mean": mean.tolist(),
+        "channel_std": np.sqrt(np.maximum(shares @ values**2 - mean**2, 0)).tolist(),
+    }
+    (directory / "meta.json").write_text(json.dumps(meta))
+
+
+def _arrays(directory: Path) -> dict[str, np.ndarray]:
+    return {
+        f"{split}_{what}": np.load(directory / f"{split}_{what}.npy", mmap_mode="r")
+        for split in ("train", "validation", "test")
+        for what in ("images", "labels")
+    }
 
 
 def _open(directory: Path) -> Dataset:
     meta = json.loads((directory / "meta.json").read_text())
-    splits = ("train", "validation", "test")
-    arrays = {
-        f"{split}_{what}": np.load(directory / f"{split}_{what}.npy", mmap_mode="r")
-        for split in splits
-        for what in ("images", "labels")
-    }
     return Dataset(
-        **arrays,
+        **_arrays(directory),
         class_names=meta["class_names"],
         fingerprint=meta["fingerprint"],
         warnings=meta["warnings"],

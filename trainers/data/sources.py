@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import os
 import pickle
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -17,12 +17,28 @@ import numpy as np
 
 from trainers.data.download import CIFAR10_MD5, CIFAR10_URL, cache_directory, download, locked
 from trainers.data.spec import DataSpec
-from trainers.errors import InputError
+from trainers.errors import InputError, one_line
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
-_CHUNK = 256
-"""Images that one thread decodes at a stretch."""
+_SPLIT_NAMES = {
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "val"},
+    "test": {"test", "testing"},
+}
+"""What folders and files of each split are called, in small letters."""
+_NPZ_NAMES = (
+    {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")},
+    {
+        "train": ("train_images", "train_labels"),
+        "validation": ("val_images", "val_labels"),
+        "test": ("test_images", "test_labels"),
+    },
+    {"train": ("images", "labels")},
+)
+"""Images and labels of each split, after Keras, after MedMNIST, and of a whole yet to be split."""
+IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
+"""What messages call the splits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,20 +51,27 @@ class Encoded:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images, either an array [n, height, width(, channels)] or encoded, with a label for each."""
+    """Images, either uint8 [n, height, width, channels] or encoded, with a label for each."""
 
     images: np.ndarray | list[Encoded]
     labels: np.ndarray
 
+    def take(self, places: np.ndarray) -> Split:
+        """The images and labels at these places, in their order."""
+        if isinstance(self.images, np.ndarray):
+            return Split(self.images[places], self.labels[places])
+        return Split([self.images[place] for place in places], self.labels[places])
+
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """A whole source."""
+    """A whole source, with those splits that it has."""
 
     train: Split
-    test: Split | None
     class_names: list[str] | None
     """None where the source only has numbers."""
+    validation: Split | None = None
+    test: Split | None = None
 
 
 def resolve(spec: DataSpec) -> tuple[str, Path | None]:
@@ -101,9 +124,9 @@ def _digits() -> Labelled:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     names = [str(name) for name in digits.target_names]
-    return Labelled(Split(images, digits.target.astype(np.int64)), None, names)
+    return Labelled(Split(images, digits.target.astype(np.int64)), names)
 
 
 def _find_cifar10() -> Path:
@@ -158,23 +181,24 @@ def _cifar10_batches(path: Path) -> Labelled:
 
     names = [name.decode() for name in load("batches.meta")[b"label_names"]]
     train = split([f"data_batch_{number}" for number in range(1, 6)])
-    return Labelled(train, split(["test_batch"]), names)
+    return Labelled(train, names, test=split(["test_batch"]))
 
 
 def _parquet(path: Path) -> Labelled:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    train = [file for file in files if "train" in file.name] or files
-    test = [file for file in files if "test" in file.name and file not in train]
-    schema = pq.read_schema(train[0])
-    image = next((name for name in ("image", "img", "images") if name in schema.names), None)
-    label = next((name for name in ("label", "labels", "fine_label") if name in schema.names), None)
-    if image is None or label is None:
-        raise InputError(
-            f"{train[0]} has the columns {', '.join(schema.names)}; an image column (image or img, "
-            "a struct with bytes) and a label column are needed"
-        )
+    root, files = (path, sorted(path.rglob("*.parquet"))) if path.is_dir() else (path.parent, [path])
+    if not files:
+        raise InputError(f"{path} holds no Parquet files")
+    of_kinds = {
+        kind: [file for file in files if names & _words(file.relative_to(root))]
+        for kind, names in _SPLIT_NAMES.items()
+    }
+    named = {file for found in of_kinds.values() for file in found}
+    of_kinds["train"] = of_kinds["train"] or [file for file in files if file not in named]
+    if not of_kinds["train"]:
+        of_kinds = {"train": files}
 
     def split(files: list[Path]) -> Split:
         images: list[Encoded] = []
@@ -187,8 +211,24 @@ def _parquet(path: Path) -> Labelled:
             labels.append(table[label].to_numpy())
         return Split(images, np.concatenate(labels))
 
-    names = _parquet_class_names(schema.metadata or {}, label)
-    return Labelled(split(train), split(test) if test else None, names)
+    try:
+        schema = pq.read_schema(of_kinds["train"][0])
+        image = next((name for name in ("image", "img", "images") if name in schema.names), None)
+        label = next((name for name in ("label", "labels", "fine_label") if name in schema.names), None)
+        if image is None or label is None:
+            raise InputError(
+                f"{of_kinds['train'][0]} has the columns {', '.join(schema.names)}; an image column (image or "
+                "img, a struct with bytes) and a label column are needed"
+            )
+        splits = {kind: split(found) for kind, found in of_kinds.items() if found}
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
+    return Labelled(class_names=_parquet_class_names(schema.metadata or {}, label), **splits)
+
+
+def _words(path: Path) -> set[str]:
+    """Those that the path is made of, in small letters: data/train-00000-of-00001 has data, train and of."""
+    return set(re.findall("[a-z]+", str(path).lower()))
 
 
 def _parquet_class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
@@ -202,81 +242,68 @@ def _parquet_class_names(metadata: dict[bytes, bytes], label: str) -> list[str] 
 def _folder(path: Path) -> Labelled:
     if not path.is_dir():
         raise InputError(f"data.path {str(path)!r} is a file; source folder needs a directory")
-    has_splits = (path / "train").is_dir()
-    root = path / "train" if has_splits else path
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    roots = {
+        kind: folder
+        for folder in _folders(path)
+        for kind, names in _SPLIT_NAMES.items()
+        if folder.name.lower() in names
+    }
+    if "train" not in roots or not _folders(roots["train"]):  # a class may be called train
+        roots = {"train": path}
+    names = [folder.name for folder in _folders(roots["train"])]
 
-    def split(directory: Path) -> Split:
+    def split(kind: str) -> Split:
+        unknown = {folder.name for folder in _folders(roots[kind])} - set(names)
+        if unknown:
+            raise InputError(
+                f"{roots[kind]} has the classes {', '.join(sorted(unknown))}, which {roots['train']} does not have"
+            )
         files = [
             (file, label)
             for label, name in enumerate(names)
-            for file in sorted((directory / name).rglob("*"))
-            if file.suffix.lower() in IMAGE_SUFFIXES
+            for file in sorted((roots[kind] / name).rglob("*"))
+            if file.suffix.lower() in IMAGE_SUFFIXES and not _hidden(file) and not file.is_dir()
         ]
+        if not files:
+            raise InputError(
+                f"{roots[kind]} holds no images; expected one folder for each class with "
+                f"{', '.join(sorted(IMAGE_SUFFIXES))} files in it"
+            )
         images = [Encoded(str(file.relative_to(path)), file.read_bytes) for file, _ in files]
         return Split(images, np.array([label for _, label in files], np.int64))
 
-    train = split(root)
-    if not names or not len(train.labels):
-        raise InputError(
-            f"{root} holds no images; expected one folder for each class with "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))} files in it"
-        )
-    test_root = path / "test"
-    if not (has_splits and test_root.is_dir()):
-        return Labelled(train, None, names)
-    unknown = {entry.name for entry in test_root.iterdir() if entry.is_dir()} - set(names)
-    if unknown:
-        raise InputError(
-            f"{test_root} has the classes {', '.join(sorted(unknown))}, which {root} does not have"
-        )
-    return Labelled(train, split(test_root), names)
+    return Labelled(class_names=names, **{kind: split(kind) for kind in roots})
+
+
+def _folders(directory: Path) -> list[Path]:
+    return sorted(entry for entry in directory.iterdir() if entry.is_dir() and not _hidden(entry))
+
+
+def _hidden(path: Path) -> bool:
+    """Whether that is what notebooks and file managers leave behind: .ipynb_checkpoints, ._1.jpg, __MACOSX."""
+    return path.name.startswith((".", "__MACOSX"))
 
 
 def _npz(path: Path) -> Labelled:
-    conventions = [
-        ("x_train", "y_train", "x_test", "y_test"),
-        ("train_images", "train_labels", "test_images", "test_labels"),
-        ("images", "labels", None, None),
-    ]
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}") from error
-    for images, labels, test_images, test_labels in conventions:
-        if images in arrays and labels in arrays:
-            train = Split(arrays[images], arrays[labels].reshape(-1))
-            test = None
-            if test_images in arrays and test_labels in arrays:
-                test = Split(arrays[test_images], arrays[test_labels].reshape(-1))
+
+    for convention in _NPZ_NAMES:
+        splits = {
+            kind: Split(_as_pixels(arrays[images], IN_WORDS[kind]), arrays[labels].reshape(-1))
+            for kind, (images, labels) in convention.items()
+            if images in arrays and labels in arrays
+        }
+        if "train" in splits:
             names = arrays.get("class_names")
-            return Labelled(train, test, None if names is None else [str(name) for name in names])
+            return Labelled(class_names=None if names is None else [str(name) for name in names], **splits)
     raise InputError(
-        f"{path} holds the arrays {', '.join(arrays) or 'none'}; x_train and y_train (x_test, "
+        f"{path} holds the arrays {', '.join(arrays) or 'none'}; x_train and y_train (x_val, y_val, x_test, "
         "y_test), train_images and train_labels, or images and labels are needed"
     )
-
-
-def stamp(path: Path | None) -> str:
-    """Changes whenever a file of the source does: names, sizes and modification times."""
-    if path is None:
-        return "embedded"
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    entries = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat())]
-    return json.dumps(entries)
-
-
-def decode(split: Split, *, size: int | None, where: str) -> np.ndarray:
-    """Decode, convert and resize to one uint8 array [n, height, width, channels].
-
-    Raises:
-        InputError: images that cannot be decoded (listed by name), sizes that differ where no
-            size was chosen, or an array that holds no pixels.
-    """
-    if isinstance(split.images, np.ndarray):
-        return _resize_array(_as_pixels(split.images, where), size)
-    return _decode_files(split.images, size, where)
 
 
 def _as_pixels(images: np.ndarray, where: str) -> np.ndarray:
@@ -287,8 +314,8 @@ def _as_pixels(images: np.ndarray, where: str) -> np.ndarray:
             f"the {where} images have the shape {list(images.shape)}; "
             "[n, height, width] or [n, height, width, 1 or 3] is needed"
         )
-    if images.dtype == np.uint8:
-        return images
+    if images.dtype == np.uint8 or not len(images):
+        return images.astype(np.uint8, copy=False)
     low, high = float(images.min()), float(images.max())
     if np.issubdtype(images.dtype, np.floating) and low >= 0 and high <= 1:
         return np.rint(images * 255).astype(np.uint8)
@@ -299,60 +326,10 @@ def _as_pixels(images: np.ndarray, where: str) -> np.ndarray:
     )
 
 
-def _resize_array(images: np.ndarray, size: int | None) -> np.ndarray:
-    from PIL import Image
-
-    if size is None or images.shape[1:3] == (size, size):
-        return images
-    squeeze = images.shape[-1] == 1
-    resized = [
-        np.asarray(
-            Image.fromarray(image[..., 0] if squeeze else image).resize(
-                (size, size), Image.Resampling.BILINEAR
-            )
-        )
-        for image in images
-    ]
-    return np.stack(resized).reshape(len(images), size, size, images.shape[-1])
-
-
-def _decode_files(images: list[Encoded], size: int | None, where: str) -> np.ndarray:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from PIL import Image
-
-    def load(encoded: Encoded) -> np.ndarray | str:
-        try:
-            with Image.open(io.BytesIO(encoded.read())) as image:
-                grey = image.mode in ("1", "L", "I;16", "LA")
-                pixels = image.convert("L" if grey else "RGB")
-                if size is not None and pixels.size != (size, size):
-                    pixels = pixels.resize((size, size), Image.Resampling.BILINEAR)
-                return np.asarray(pixels)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return f"{encoded.name} ({error})"
-
-    chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
-    with ThreadPoolExecutor() as pool:
-        decoded = [
-            pixels for chunk in pool.map(lambda chunk: [*map(load, chunk)], chunks) for pixels in chunk
-        ]
-    broken = [problem for problem in decoded if isinstance(problem, str)]
-    if broken:
-        more = f" and {len(broken) - 10} more" if len(broken) > 10 else ""
-        raise InputError(
-            f"{len(broken)} of {len(images)} {where} images cannot be decoded; "
-            f"mend or remove {', '.join(broken[:10])}{more}"
-        )
-    pixels = [image for image in decoded if not isinstance(image, str)]
-    sizes = sorted({image.shape[:2] for image in pixels})
-    if len(sizes) > 1:
-        raise InputError(
-            f"the {where} images have {len(sizes)} different sizes, from {sizes[0][1]}x{sizes[0][0]} "
-            f"to {sizes[-1][1]}x{sizes[-1][0]} pixels; set data.image_size, such as image_size: 64"
-        )
-    colour = any(image.ndim == 3 for image in pixels)
-    if colour:
-        pixels = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in pixels]
-        return np.stack(pixels)
-    return np.stack(pixels)[..., None]
+def stamp(path: Path | None) -> str:
+    """Changes whenever a file of the source does: names, sizes and modification times."""
+    if path is None:
+        return "embedded"
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = {str(file): file.stat() for file in files if file.exists()}  # not so a link to nowhere
+    return json.dumps([(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()])

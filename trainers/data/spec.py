@@ -29,7 +29,11 @@ class DataSpec(Block):
         description="Share held out for testing where the source has no test split.",
     )
     validation: float = Field(
-        0.1, ge=0, lt=1, description="Share of the training split held out for the learning curves."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of the training split held out for the learning curves where the source has no "
+        "validation split.",
     )
     limit: int | None = Field(None, gt=0, description="Keep only this many training images, for a quick try.")
 

@@ -10,6 +10,8 @@ from trainers.errors import InputError
 
 IMBALANCE = 10
 """Largest class over smallest, above which accuracy alone misleads."""
+DARK = 64
+"""Training pixels that all stay below use a quarter of their range at most."""
 
 
 def check_labels(labels: np.ndarray, *, num_classes: int, where: str) -> None:
@@ -29,20 +31,19 @@ def check_labels(labels: np.ndarray, *, num_classes: int, where: str) -> None:
         )
 
 
-def warnings(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    class_names: list[str],
-) -> list[str]:
-    """What a careful reader would want to know: imbalance, absent classes, leaked test images.
+def warnings(arrays: dict[str, np.ndarray], class_names: list[str], *, brightest: int) -> list[str]:
+    """What a careful reader would want to know: imbalance, absent classes, darkness, leaked test images.
 
     Args:
-        train: images uint8 [n, height, width, channels] and labels int64 [n], validation included.
-        test: likewise.
+        arrays: `train_images` uint8 [n, height, width, channels] and `train_labels` int64 [n], and so on of the
+            other splits.
         class_names: a name for each label.
+        brightest: the highest value of the training pixels.
     """
     found = []
-    counts = np.bincount(train[1], minlength=len(class_names))
+    counts, test_counts = (
+        np.bincount(arrays[f"{split}_labels"], minlength=len(class_names)) for split in ("train", "test")
+    )
     for label in np.flatnonzero(counts == 0):
         found.append(f"class {class_names[label]!r} has no training image")
     present = counts[counts > 0]
@@ -51,16 +52,20 @@ def warnings(
             f"the classes are out of balance: {present.max()} images of the largest, "
             f"{present.min()} of the smallest; read the per-class accuracy, not only the mean"
         )
-    for label in np.flatnonzero(np.bincount(test[1], minlength=len(class_names)) == 0):
+    for label in np.flatnonzero(test_counts == 0):
         found.append(f"class {class_names[label]!r} has no test image")
-    if train[0].shape[1:] == test[0].shape[1:]:
-        seen = {_digest(image) for image in train[0]}
-        leaked = sum(_digest(image) in seen for image in test[0])
-        if leaked:
-            found.append(
-                f"{leaked} of {len(test[0])} test images are also training images, "
-                "so the test accuracy flatters"
-            )
+    if brightest < DARK:
+        found.append(
+            f"no training pixel is above {brightest} of 255: if the pictures hold fewer bits than their files, as "
+            "12 in 16, stretch them first, else few shades are left"
+        )
+    seen = {_digest(image) for split in ("train", "validation") for image in arrays[f"{split}_images"]}
+    leaked = sum(_digest(image) in seen for image in arrays["test_images"])
+    if leaked:
+        found.append(
+            f"{leaked} of {len(arrays['test_images'])} test images are also training images, "
+            "so the test accuracy flatters"
+        )
     return found
 
 
