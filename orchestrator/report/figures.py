@@ -33,17 +33,20 @@ STYLE: Any = {
     "grid.alpha": 0.25,
     "axes.axisbelow": True,
     "figure.constrained_layout.use": True,
-    "svg.hashsalt": "tandem",
 }
 
 
 def save(figure: Figure, kind: str) -> bytes:
     """The figure as `png` or `svg`, the same bytes every time; laid out when it is first saved."""
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)
+        figure.set_layout_engine(
+            None
+        )  # which savefig would execute for every kind, after drawing for nothing
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with plt.rc_context(STYLE):
+    with plt.rc_context({"svg.hashsalt": "tandem"}):
         figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
-    figure.set_layout_engine("none")
     return buffer.getvalue()
 
 
