@@ -257,6 +257,19 @@ def test_pictures_are_turned_as_their_camera_says(tmp_path: Path) -> None:
     assert all(np.array_equal(image, upright) for image in dataset.train_images)
 
 
+def test_every_split_holds_the_classes_in_their_proportions(tmp_path: Path) -> None:
+    for label, images in enumerate((60, 20, 5)):
+        for number in range(images):
+            saved(
+                tmp_path / f"class{label}" / f"{number}.png", np.full((9, 9), label * 60 + number, np.uint8)
+            )
+    dataset = opened(path=tmp_path, test=0.2, validation=0.25, limit=51)
+    parts = (dataset.train_labels, dataset.validation_labels, dataset.test_labels)
+    shares = [np.bincount(labels, minlength=3) / len(labels) for labels in parts]
+    assert shares == pytest.approx(np.tile([60 / 85, 20 / 85, 5 / 85], (3, 1)), abs=0.08)
+    assert min(np.bincount(dataset.test_labels)) >= 1
+
+
 def test_what_notebooks_and_file_managers_leave_behind_is_no_class_and_no_picture(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / ".ipynb_checkpoints").mkdir()
@@ -323,7 +336,7 @@ def test_npz_by_either_convention(tmp_path: Path) -> None:
     assert dataset.image_shape == (8, 8, 1)
     assert np.array_equal(dataset.validation_images, IMAGES[:4, ::-1, ::-1, :1])
     assert [len(dataset.train_labels), len(dataset.test_labels)] == [40, 8]
-    plain = npz(tmp_path / "p.npz", images=IMAGES / 255.0, labels=LABELS)
+    plain = npz(tmp_path / "p.npz", images=IMAGES / 255.0, labels=LABELS.astype(np.uint64))
     dataset = opened(path=plain, validation=0)
     assert len(dataset.test_labels) == 8
     assert sorted(map(bytes, [*dataset.train_images, *dataset.test_images])) == sorted(map(bytes, IMAGES))

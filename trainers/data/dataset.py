@@ -103,7 +103,7 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
 def _split(labelled: Labelled, spec: DataSpec) -> dict[str, Split]:
     """Training, validation and test images; those that the source does not tell apart are drawn once for all."""
     train, test, validation = labelled.train, labelled.test, labelled.validation
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(train.labels))
+    order = _stratified(train.labels.astype(np.int64))
     if test is None:
         held_out = max(1, round(spec.test * len(order)))
         test, order = train.take(order[:held_out]), order[held_out:]
@@ -117,6 +117,17 @@ def _split(labelled: Labelled, spec: DataSpec) -> dict[str, Split]:
             f"validation: {spec.validation}; add images or hold out less"
         )
     return {"train": train.take(order), "validation": validation, "test": test}
+
+
+def _stratified(labels: np.ndarray) -> np.ndarray:
+    """A random order of the examples in which every stretch holds the classes in their proportions."""
+    rng = np.random.default_rng(_SPLIT_SEED)
+    order = rng.permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels)
+    first, sizes = (per_class[labels[by_class]] for per_class in (np.cumsum(counts) - counts, counts))
+    offsets = rng.random(len(counts))[labels[by_class]]
+    return by_class[np.argsort((np.arange(len(labels)) - first + offsets) / sizes)]
 
 
 def _write(
