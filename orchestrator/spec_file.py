@@ -275,8 +275,9 @@ def _sentence(root: _Node, file: str, problem: dict[str, Any]) -> str:
         return f"{place}: {message}"
     place = root.place_of(path)
     if kind == "extra_forbidden":
-        hint = nearest(path[-1], _fields_at(path[:-1]))
-        return f"{place}: {field}: unknown field{hint or '; remove it'}"
+        known = _fields_at(path[:-1])
+        hint = nearest(path[-1], known) or f"; the fields here are {', '.join(known)}"
+        return f"{place}: {field}: unknown field{hint}"
     if kind == "missing":
         return f"{place}: {field}: missing; {_expected(path)}"
     if kind in ("union_tag_invalid", "literal_error"):
