@@ -46,6 +46,8 @@ class RunSummary:
     resumes: int
     """Times that another start of the driver took it up."""
     workers: int | None
+    precision: str | None
+    """What the last attempt computed in, where that was recorded."""
     startup_seconds: float | None
     """From asking for workers to the first step, of the first attempt."""
     images_per_second: float | None
@@ -214,6 +216,7 @@ class Comparison:
                             "restarts": run.restarts,
                             "resumes": run.resumes,
                             "workers": run.workers,
+                            "precision": run.precision,
                             "startup_seconds": run.startup_seconds,
                             "images_per_second": run.images_per_second,
                             "train_seconds": run.train_seconds,
@@ -410,6 +413,7 @@ def _summarise_run(records: RunRecords, entry: Record) -> RunSummary:
         restarts=len(attempts) - len(set(sessions)),
         resumes=max(len(set(sessions)) - 1, 0),
         workers=attempts[-1]["workers"] if attempts else None,
+        precision=attempts[-1].get("precision") if attempts else None,
         startup_seconds=sum(attempts[0]["startup"].values()) if attempts else None,
         images_per_second=float(np.median(steady)) if steady else None,
         train_seconds=sum(epoch["data_seconds"] + epoch["step_seconds"] for epoch in epochs),

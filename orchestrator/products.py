@@ -203,7 +203,8 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
     if state is None:
         raise InputError(f"{run_id} has no checkpoint left to take a model from")
     dataset = open_dataset(experiment.data)
-    recipe = experiment.arms[entry["arm"]].recipe()
+    precision = records.run(run_id).attempts()[-1].get("precision")
+    recipe = experiment.arms[entry["arm"]].recipe().settled(bfloat16=precision == "bfloat16")
     framework: Any = importlib.import_module(f"trainers.{entry['framework']}.engine")
     product: Any = importlib.import_module(f"trainers.{entry['framework']}.product")
     task = make_task(dataset, recipe, seed=entry["seed"], rank=0, world_size=1)

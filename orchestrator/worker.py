@@ -62,6 +62,7 @@ def work(config: dict[str, Any]) -> None:
 
 def _work(config: dict[str, Any]) -> None:
     import ray.train
+    from ray.train.collective import broadcast_from_rank_zero
 
     entered = time.time()
     assignment: Assignment = config["assignment"]
@@ -86,6 +87,7 @@ def _work(config: dict[str, Any]) -> None:
         records=ExperimentRecords(Storage(assignment.storage_url)),
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
+        bfloat16=broadcast_from_rank_zero(runtime.computes_bfloat16()),
         environment=environment.describe(),
         meter=Meter(first_on_node=context.get_local_rank() == 0),
         lane=Lane(assignment.desk, assignment.lane, rank=context.get_world_rank())
@@ -137,6 +139,8 @@ class _Worker:
     records: ExperimentRecords
     rank: int
     world_size: int
+    bfloat16: bool
+    """Whether the first worker's processors compute it themselves, which settles `precision: auto` for all."""
     environment: Record
     meter: Meter
     lane: Lane | None
@@ -170,7 +174,8 @@ class _Worker:
 
     def task(self, recipe: Recipe, seed: int) -> Task:
         """This worker's part of a run."""
-        return make_task(self.dataset, recipe, seed=seed, rank=self.rank, world_size=self.world_size)
+        settled = recipe.settled(bfloat16=self.bfloat16)
+        return make_task(self.dataset, settled, seed=seed, rank=self.rank, world_size=self.world_size)
 
     def trace_parity(self) -> None:
         """Trace a few steps of every recipe that was not traced in this framework before."""
@@ -245,6 +250,7 @@ class _Worker:
                         "first_epoch": position.epoch + 1,
                         "first_step": position.step,
                         "workers": self.world_size,
+                        "precision": task.recipe.precision,
                         "environment": self.environment,
                         "startup": startup | {"build_seconds": time.time() - started},
                     }
@@ -268,7 +274,7 @@ class _Worker:
                 else None
             )
             device_memory = engine.device_memory_peak()
-            reached = self.measured(("matrix product", run.recipe.precision), engine.matmul_flops)
+            reached = self.measured(("matrix product", task.recipe.precision), engine.matmul_flops)
             rates, peaks = gather(task, engine, [math.nan if reached is None else reached, device_memory]).T
         except DivergedError as error:
             recorder.settle()

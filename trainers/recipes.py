@@ -152,10 +152,11 @@ class Recipe(Block):
     )
     batch_size: int = Field(128, gt=0, description="Global batch size, divided over the workers.")
     epochs: int = Field(10, gt=0)
-    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+    precision: Literal["float32", "auto", "tf32", "bfloat16"] = Field(
         "float32",
-        description="bfloat16 computes in mixed precision and keeps float32 weights; tf32 rounds the "
-        "factors of products on GPUs that can, and is float32 elsewhere.",
+        description="bfloat16 computes in mixed precision and keeps float32 weights; auto is that where the "
+        "processors have instructions for it, and float32 elsewhere; tf32 rounds the factors of products on "
+        "GPUs that can, and is float32 elsewhere.",
     )
     weight_average: float = Field(
         0.0,
@@ -180,6 +181,12 @@ class Recipe(Block):
         patch, stride = self.whitening.patch, self.whitening.stride
         height, width = ((side - patch) // stride + 1 for side in image_shape[:2])
         return height, width, 2 * patch**2 * image_shape[2]
+
+    def settled(self, *, bfloat16: bool) -> Recipe:
+        """The recipe with `precision: auto` settled, by whether the processors compute bfloat16 themselves."""
+        if self.precision != "auto":
+            return self
+        return self.model_copy(update={"precision": "bfloat16" if bfloat16 else "float32"})
 
 
 NAMED_RECIPES: dict[str, dict[str, dict[str, Any]]] = {
@@ -217,7 +224,7 @@ _FAST: dict[str, Any] = {
     "augmentation": {"flip": True, "crop": 2},
     "batch_size": 128,
     "epochs": 4,
-    "precision": "bfloat16",
+    "precision": "auto",
     "flip_averaging": True,
 }
 NAMED_RECIPES["fast"] = {"keras": _FAST, "torch": _FAST}

@@ -17,12 +17,14 @@ from orchestrator.records import ExperimentRecords
 from orchestrator.storage import Storage
 from tests.conftest import tandem
 from trainers.data import open_dataset
+from trainers.processor import has_bfloat16
 
 EXPERIMENT = """
 name: digits
 data: {{path: {storage}/oblong.npz}}
 defaults:
   model: speednet
+  precision: auto
   epochs: 3
   seeds: [0, 1]
   optimizer: {{name: adamw, learning_rate: 0.003}}
@@ -68,6 +70,7 @@ def test_the_saved_model_answers_as_the_run_did(trained: Path, tmp_path: Path, a
 
     dataset = open_dataset(spec_file.load(trained.parent / "experiment.yaml").data)
     run = ExperimentRecords(Storage(str(trained))).run(described["run"])
+    assert run.attempts()[-1]["precision"] == ("bfloat16" if has_bfloat16() else "float32")
     predictions = run.predictions()
     assert predictions is not None
     files = []

@@ -134,8 +134,9 @@ def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed
     )
 
 
-def attempt(driver_session: str, *, first_epoch: int = 1) -> dict[str, Any]:
+def attempt(driver_session: str, *, first_epoch: int = 1, precision: str = "float32") -> dict[str, Any]:
     return {
+        "precision": precision,
         "driver_session": driver_session,
         "started_at": 0.0,
         "first_epoch": first_epoch,

@@ -16,7 +16,7 @@ from orchestrator import report
 from orchestrator.records import ExperimentRecords
 from orchestrator.report import tables
 from tests.conftest import ROOT
-from tests.unit.synthetic import make_records
+from tests.unit.synthetic import attempt, make_records
 
 
 @pytest.fixture
@@ -184,6 +184,19 @@ def test_a_report_of_nothing_yet(tmp_path: Path) -> None:
                 file.unlink()
     assert report.write(records).answer.startswith("No run has finished")
     Page(read(records, "report.html"))
+
+
+def test_what_precision_auto_came_to_is_told(tmp_path: Path) -> None:
+    auto = {"precision": "auto"}
+    records = make_records(tmp_path / "x", {"a": [0.5, 0.6], "b": [0.5, 0.6]}, arms={"a": auto, "b": auto})
+    report.write(records)
+    assert "| precision | auto: float32 | auto: float32 |" in read(records, "report.md")
+    last = records.document()["runs"][-1]["id"]
+    records.run(last).add_attempt(attempt("s2", precision="bfloat16"))
+    report.write(records)
+    told = read(records, "report.md")
+    assert "| auto: float32 | auto: bfloat16, float32 |" in told
+    assert "Precision auto was bfloat16 in some runs and float32 in others" in told
 
 
 def test_runs_without_validation_show_training_curves(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from trainers.keras.models import build_model, get_weights, named_variables, set
 from trainers.keras.optimizers import build_optimizer, get_slots
 from trainers.keras.product import product_of
 from trainers.matmul import fastest_matmul, matmul_side
+from trainers.processor import has_bfloat16
 from trainers.views import views_of
 
 
@@ -45,6 +46,15 @@ class Runtime:
         self._strategy = (
             tf.distribute.get_strategy() if alone else tf.distribute.MultiWorkerMirroredStrategy()
         )
+
+    def computes_bfloat16(self) -> bool:
+        """Whether the processors have instructions for it."""
+        if gpus := tf.config.list_physical_devices("GPU"):
+            return tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)) >= (
+                8,
+                0,
+            )
+        return has_bfloat16()
 
     def engine(self, task: Task) -> KerasEngine:
         """A fresh model for one run."""

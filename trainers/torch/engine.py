@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainers.contract import State, Steps, Task
 from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side
+from trainers.processor import has_bfloat16
 from trainers.torch.batch_norm import synchronize
 from trainers.torch.models import build_model, get_gradients, get_weights, set_weights, to_torch_layout
 from trainers.torch.optimizers import build_optimizer, decay_weights, set_slots
@@ -34,6 +35,12 @@ class Runtime:
                 raise RuntimeError("a GPU was asked for but PyTorch sees none on this node")
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
+
+    def computes_bfloat16(self) -> bool:
+        """Whether the processors have instructions for it."""
+        if self.use_gpu:
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        return has_bfloat16()
 
     def engine(self, task: Task) -> TorchEngine:
         """A fresh model for one run."""
