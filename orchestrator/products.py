@@ -28,6 +28,7 @@ from trainers.data import open_dataset
 from trainers.data.decoding import decode, refuse
 from trainers.data.sources import Encoded
 from trainers.errors import InputError, TandemError, one_line
+from trainers.loop import evaluation_batch
 
 DESCRIPTION = "tandem-model.json"
 _CARD = """# {experiment}: {arm}
@@ -216,8 +217,10 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
 def _predict_here(directory: str, scratch: str) -> None:
     description = json.loads((Path(directory) / DESCRIPTION).read_text())
     product: Any = importlib.import_module(f"trainers.{description['framework']}.product")
-    images = np.load(Path(scratch) / "images.npy", allow_pickle=False)
-    np.save(Path(scratch) / "probabilities.npy", product.load(Path(directory))(images))
+    images = np.load(Path(scratch) / "images.npy", mmap_mode="r", allow_pickle=False)
+    answer, batch = product.load(Path(directory)), evaluation_batch(images.shape[1:])
+    parts = [answer(np.array(images[start : start + batch])) for start in range(0, len(images), batch)]
+    np.save(Path(scratch) / "probabilities.npy", np.concatenate(parts))
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def _divisors(size: int) -> str:
 
 def nearest(given: object, choices: Iterable[str]) -> str:
     """`, did you mean 'adam'?`, or nothing where no choice is near."""
-    close = difflib.get_close_matches(str(given), list(choices), n=1)
+    close = difflib.get_close_matches(str(given), list(choices), n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""
 
 

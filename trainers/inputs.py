@@ -7,6 +7,7 @@ engine applies them with its own convolution.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from trainers.data import Dataset
 from trainers.recipes import Recipe, Whitening
 
 _PATCH_IMAGES = 5000
+_PATCH_SIDE = 32
 _EPSILON = 1e-2
 
 
@@ -42,24 +44,31 @@ def input_transform(dataset: Dataset, recipe: Recipe) -> InputTransform:
     scale, offset = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     if recipe.whitening is None:
         return InputTransform(scale=scale, offset=offset)
-    images = np.asarray(dataset.train_images[:_PATCH_IMAGES])
-    kernel = whitening_kernel(images * scale + offset, recipe.whitening)
+    kernel = whitening_kernel(dataset.train_images[:_PATCH_IMAGES], scale, offset, recipe.whitening)
     return InputTransform(scale=scale, offset=offset, kernel=kernel, stride=recipe.whitening.stride)
 
 
-def whitening_kernel(inputs: np.ndarray, whitening: Whitening) -> np.ndarray:
+def whitening_kernel(
+    images: np.ndarray, scale: np.ndarray, offset: np.ndarray, whitening: Whitening
+) -> np.ndarray:
     """Kernels that decorrelate patches and give them unit variance, and the negatives of each.
 
+    Of large images not all patches are looked at, but as many as an image of 32 pixels has.
+
     Args:
-        inputs: float32 [n, height, width, channels], scaled images.
+        images: uint8 [n, height, width, channels].
+        scale: float32 [channels], of the pixels.
+        offset: float32 [channels], of the scaled pixels.
         whitening: side and stride of the patches.
 
     Returns:
         Float32 [patch, patch, channels, 2 * patch² * channels].
     """
-    patch, channels = whitening.patch, inputs.shape[-1]
-    windows = np.lib.stride_tricks.sliding_window_view(inputs, (patch, patch), axis=(1, 2))
-    patches = windows[:, ::patch, ::patch].transpose(0, 1, 2, 4, 5, 3).reshape(-1, patch**2 * channels)
+    patch, (height, width, channels) = whitening.patch, images.shape[1:]
+    windows = np.lib.stride_tricks.sliding_window_view(images, (patch, patch), axis=(1, 2))
+    apart = patch * max(1, round(math.sqrt(height * width) / _PATCH_SIDE))
+    patches = windows[:, ::apart, ::apart].transpose(0, 1, 2, 4, 5, 3) * scale + offset
+    patches = patches.reshape(-1, patch**2 * channels)
     variances, directions = np.linalg.eigh(np.cov(patches, rowvar=False, dtype=np.float64))
     largest = np.abs(directions).argmax(axis=0)
     directions = directions * np.sign(directions[largest, np.arange(len(largest))])

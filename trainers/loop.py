@@ -16,6 +16,7 @@ from trainers.recipes import average_rates, learning_rates
 from trainers.views import show, views_of
 
 _EVALUATION_BATCH = 512
+_EVALUATION_PIXELS = 512 * 32 * 32
 _DIVERGED_AT = 10
 
 
@@ -209,8 +210,9 @@ def evaluate(
     share = slice(low, high)
     logits = np.empty((high - low, classes))
     views = views_of(task.recipe)
-    for start in range(low, high, _EVALUATION_BATCH):
-        part = images[start : min(start + _EVALUATION_BATCH, high)]
+    batch = evaluation_batch(task.image_shape, trained=task.recipe.batch_size // task.world_size)
+    for start in range(low, high, batch):
+        part = images[start : min(start + batch, high)]
         logits[start - low : start - low + len(part)] = sum(
             view.weight * engine.predict(show(part, view)) for view in views
         )
@@ -232,6 +234,17 @@ def evaluate(
     everyone = total[1 + classes * classes :].reshape(2, n)
     evaluation = Evaluation(loss=float(total[0] / n), confusion=counts)
     return evaluation, everyone[0].astype(np.int64), everyone[1]
+
+
+def evaluation_batch(image_shape: tuple[int, int, int], *, trained: int = 1) -> int:
+    """How many images to answer at a time, fewer of large ones.
+
+    Args:
+        image_shape: height, width, channels.
+        trained: a worker's share of a training batch, which is known to fit.
+    """
+    height, width, _ = image_shape
+    return min(max(trained, _EVALUATION_PIXELS // (height * width)), _EVALUATION_BATCH)
 
 
 def gather(task: Task, engine: Engine, values: list[float]) -> np.ndarray:

@@ -73,7 +73,7 @@ def inputs(whitening: Whitening | None) -> InputTransform:
     scale, offset = np.full(3, 1 / 127.5, np.float32), np.full(3, -1, np.float32)
     if whitening is None:
         return InputTransform(scale=scale, offset=offset)
-    kernel = whitening_kernel(IMAGES * scale + offset, whitening)
+    kernel = whitening_kernel(IMAGES, scale, offset, whitening)
     return InputTransform(scale=scale, offset=offset, kernel=kernel, stride=whitening.stride)
 
 

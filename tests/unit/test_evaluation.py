@@ -28,6 +28,18 @@ IMAGE = np.arange(9, dtype=np.uint8).reshape(1, 3, 3, 1)
 MIDDLE, LEFT, RIGHT = 4, 0, 2
 
 
+def task(recipe: Recipe, side: int) -> Task:
+    return Task(
+        recipe=recipe,
+        seed=0,
+        rank=0,
+        world_size=1,
+        image_shape=(side, side, 1),
+        num_classes=2,
+        inputs=InputTransform(scale=np.ones(1, np.float32), offset=np.zeros(1, np.float32)),
+    )
+
+
 @pytest.mark.parametrize(
     ("views", "logit"),
     [
@@ -41,16 +53,22 @@ MIDDLE, LEFT, RIGHT = 4, 0, 2
 def test_an_evaluation_averages_the_logits_of_the_views_that_the_recipe_asks_for(
     views: dict[str, Any], logit: float
 ) -> None:
-    inputs = InputTransform(scale=np.ones(1, np.float32), offset=np.zeros(1, np.float32))
-    task = Task(
-        recipe=Recipe(**views),
-        seed=0,
-        rank=0,
-        world_size=1,
-        image_shape=(3, 3, 1),
-        num_classes=2,
-        inputs=inputs,
-    )
-    _, _, confidences = evaluate(task, CornerReader(), IMAGE, np.array([1]))
+    _, _, confidences = evaluate(task(Recipe(**views), 3), CornerReader(), IMAGE, np.array([1]))
     chance = 1 / (1 + np.exp(-logit))
     assert confidences == pytest.approx([max(chance, 1 - chance)])
+
+
+@pytest.mark.parametrize(("side", "batch_size", "most"), [(32, 16, 512), (256, 16, 16), (256, 4, 8)])
+def test_large_images_are_evaluated_fewer_at_a_time_though_no_fewer_than_are_trained(
+    side: int, batch_size: int, most: int
+) -> None:
+    sizes = []
+
+    class Counter(CornerReader):
+        def predict(self, images: np.ndarray) -> np.ndarray:
+            sizes.append(len(images))
+            return super().predict(images)
+
+    images = np.zeros((600, side, side, 1), np.uint8)
+    evaluate(task(Recipe(batch_size=batch_size), side), Counter(), images, np.zeros(600, np.int64))
+    assert sum(sizes) == 600 and max(sizes) == most

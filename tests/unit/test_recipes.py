@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -102,7 +104,7 @@ def test_precision_is_settled_by_the_processors_only_where_the_recipe_leaves_it_
 def test_whitened_patches_are_uncorrelated_with_unit_variance_and_come_with_their_negatives() -> None:
     rng = np.random.default_rng(0)
     smooth = rng.normal(size=(400, 6, 6, 2)).cumsum(axis=1).cumsum(axis=2).astype(np.float32)
-    kernel = whitening_kernel(smooth, Whitening(patch=3, stride=2))
+    kernel = whitening_kernel(smooth, np.float32([1, 1]), np.float32([0, 0]), Whitening(patch=3, stride=2))
     assert kernel.shape == (3, 3, 2, 36)
     assert np.array_equal(kernel[..., :18], -kernel[..., 18:])
     patches = np.concatenate([smooth[:, i : i + 3, j : j + 3] for i in (0, 3) for j in (0, 3)])
@@ -110,6 +112,21 @@ def test_whitened_patches_are_uncorrelated_with_unit_variance_and_come_with_thei
     covariance = np.cov(features, rowvar=False)
     assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 0.01
     assert np.diag(covariance)[-5:] == pytest.approx(np.ones(5), abs=0.05)
+
+
+def test_whitening_large_images_takes_no_more_memory_than_small_ones() -> None:
+    small = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3)).astype(np.uint8)
+    large = small.repeat(7, axis=1).repeat(7, axis=2)
+    peaks = []
+    for images in (small, large):
+        tracemalloc.start()
+        kernel = whitening_kernel(
+            images, np.full(3, 1 / 255, np.float32), np.zeros(3, np.float32), Whitening()
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert np.isfinite(kernel).all()
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 def test_a_whitened_image_has_the_shape_that_the_convolution_gives() -> None:
