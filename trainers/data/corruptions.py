@@ -17,37 +17,37 @@ SEVERITIES = (1, 3, 5)
 _LARGE = 64
 
 
-def _noise(images: np.ndarray, deviation: float) -> np.ndarray:
-    drawn = np.random.default_rng(0).standard_normal(images.shape, np.float32)
-    return _pixels(images + drawn * (deviation * 255))
+def _noise(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    return _pixels(image + rng.standard_normal(image.shape, np.float32) * (deviation * 255))
 
 
-def _blur(images: np.ndarray, radius: float) -> np.ndarray:
-    return _pixels(ndimage.gaussian_filter(images.astype(np.float32), (0, radius, radius, 0), mode="nearest"))
+def _blur(image: np.ndarray, radius: float, _: np.random.Generator) -> np.ndarray:
+    return _pixels(ndimage.gaussian_filter(image.astype(np.float32), (radius, radius, 0), mode="nearest"))
 
 
-def _jpeg(images: np.ndarray, quality: float) -> np.ndarray:
+def _jpeg(image: np.ndarray, quality: float, _: np.random.Generator) -> np.ndarray:
     def through(pixels: np.ndarray) -> np.ndarray:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "jpeg", quality=int(quality))
-        return np.asarray(Image.open(buffer)).reshape(pixels.shape)
+        return np.asarray(Image.open(buffer))
 
-    if images.shape[-1] == 3:
-        return np.stack([through(image) for image in images])
-    planes = np.moveaxis(images, -1, 1)
-    return np.moveaxis(np.stack([[through(plane) for plane in image] for image in planes]), 1, -1)
+    if image.shape[-1] == 3:
+        return through(image)
+    return np.stack([through(plane) for plane in np.moveaxis(image, -1, 0)], axis=-1)
 
 
 def _pixels(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-CORRUPTIONS: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], list[float], list[float]]] = {
+_Damage = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+
+CORRUPTIONS: dict[str, tuple[_Damage, list[float], list[float]]] = {
     "noise": (_noise, [0.04, 0.08, 0.10], [0.08, 0.18, 0.38]),
     "blur": (_blur, [0.4, 0.7, 1.0], [1, 3, 6]),
     "jpeg": (_jpeg, [80, 58, 40], [25, 15, 7]),
 }
-"""Of each kind, what does it and its strength at each severity, for small images and for large ones."""
+"""Of each kind, what does it to one image and its strength at each severity, for small images and for large ones."""
 
 
 def corrupt(images: np.ndarray, kind: str, severity: int) -> np.ndarray:
@@ -63,4 +63,5 @@ def corrupt(images: np.ndarray, kind: str, severity: int) -> np.ndarray:
     """
     damage, small, large = CORRUPTIONS[kind]
     strengths = large if min(images.shape[1:3]) >= _LARGE else small
-    return damage(images, strengths[SEVERITIES.index(severity)])
+    rng, strength = np.random.default_rng(0), strengths[SEVERITIES.index(severity)]
+    return np.stack([damage(image, strength, rng) for image in images])
