@@ -31,12 +31,12 @@ def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison
     for pair in pairs:
         if not pair.paired_seeds and pair.gap is not None and pair.gap.low is not None:
             notes.append(f"{pair.first} and {pair.second} share no seeds, so they are not paired.")
-    settled = {run.precision for arm in arms if arm.recipe.get("precision") == "auto" for run in arm.runs}
-    if len(settled - {None}) > 1:
-        notes.append(
-            "Precision auto was bfloat16 in some runs and float32 in others, since they ran on different processors; "
-            "set it to one of the two."
-        )
+    for arm in arms:
+        if len({run.precision for run in arm.runs} - {None}) > 1:
+            notes.append(
+                f"Some runs of {arm.name} were computed in bfloat16 and some in float32, since they ran on "
+                "different processors; set precision to one of the two."
+            )
     if any(math.isnan(epoch["train_loss"]) for run in runs for epoch in run.epochs):
         notes.append("A training loss became NaN: that run diverged.")
     return notes

@@ -63,6 +63,7 @@ class ArmSummary:
     name: str
     framework: str
     recipe: Record
+    """With `precision: auto` as its runs settled it."""
     seeds: list[int]
     runs: list[RunSummary]
     parameters: int | None
@@ -425,10 +426,14 @@ def _summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parit
     accuracies = [run.result["test_accuracy"] for run in done if run.result]
     speeds = [run.images_per_second for run in done if run.images_per_second is not None]
     confusions = [np.array(run.result["confusion"]) for run in done if run.result]
+    recipe = {key: value for key, value in arm.items() if key not in ("framework", "seeds")}
+    settled = sorted({run.precision for run in runs if run.precision is not None})
+    if recipe.get("precision") == "auto" and settled:
+        recipe["precision"] = " and ".join(settled)
     return ArmSummary(
         name=name,
         framework=arm["framework"],
-        recipe={key: value for key, value in arm.items() if key not in ("framework", "seeds")},
+        recipe=recipe,
         seeds=arm["seeds"],
         runs=runs,
         parameters=done[0].result["parameters"] if done and done[0].result else None,

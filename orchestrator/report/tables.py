@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator import attribution, compare, evidence
-from orchestrator.compare import ArmSummary, Comparison
+from orchestrator.compare import Comparison
 from orchestrator.evidence import Interval, Measure
 from orchestrator.performance import ArmPerformance
 from orchestrator.sweep.analysis import ArmSearch, SweepSummary
@@ -48,17 +48,10 @@ def configuration(comparison: Comparison) -> list[tuple[str, list[str], bool]]:
     """Every recipe field with its value in each arm, and whether they differ."""
     rows = [("framework", [arm.framework for arm in comparison.arms])]
     for key in comparison.arms[0].recipe:
-        values = [compare.describe_value(_settled(arm, key)) for arm in comparison.arms]
+        values = [compare.describe_value(arm.recipe.get(key)) for arm in comparison.arms]
         rows.append((key.replace("_", " "), values))
     rows.append(("seeds", [", ".join(map(str, arm.seeds)) for arm in comparison.arms]))
     return [(field, values, len(set(values)) > 1) for field, values in rows]
-
-
-def _settled(arm: ArmSummary, key: str) -> Any:
-    """A field of an arm's recipe; of `precision: auto` also what its runs made of that."""
-    value = arm.recipe.get(key)
-    used = sorted({run.precision for run in arm.runs if run.precision is not None})
-    return f"auto: {', '.join(used)}" if key == "precision" and value == "auto" and used else value
 
 
 def _points(interval: Interval) -> str:
