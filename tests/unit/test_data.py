@@ -280,10 +280,14 @@ def test_what_notebooks_and_file_managers_leave_behind_is_no_class_and_no_pictur
     assert len(dataset.train_labels) + len(dataset.test_labels) == 20
 
 
-@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "Validation", "Testing")])
+@pytest.mark.parametrize(
+    "names",
+    [("train", "val", "test"), ("Training", "Validation", "Testing"), ("training_set", "valid", "test_set")],
+)
 def test_a_folder_with_its_own_validation_split(tmp_path: Path, names: tuple[str, str, str]) -> None:
     for place, (name, images) in enumerate(zip(names, (10, 4, 3), strict=True)):
         folder(tmp_path / name, images=images, size=(12 + place, 12))
+    folder(tmp_path / f"{names[0]}_old", images=1)
     dataset = opened(path=tmp_path, image_size=12, validation=0.5)
     assert dataset.class_names == ["class0", "class1"]
     assert [len(dataset.train_labels), len(dataset.validation_labels), len(dataset.test_labels)] == [20, 8, 6]
@@ -291,8 +295,9 @@ def test_a_folder_with_its_own_validation_split(tmp_path: Path, names: tuple[str
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     folder(tmp_path)
+    (tmp_path / "class0").rename(tmp_path / "test tube")
     (tmp_path / "class1").rename(tmp_path / "train")
-    assert opened(path=tmp_path).class_names == ["class0", "train"]
+    assert opened(path=tmp_path).class_names == ["test tube", "train"]
 
 
 def test_empty_folders_and_missing_paths(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ _SPLIT_NAMES = {
     "validation": {"validation", "valid", "val"},
     "test": {"test", "testing"},
 }
-"""What folders and files of each split are called, in small letters."""
+"""Words in the names of each split's folders and files."""
 _NPZ_NAMES = (
     {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")},
     {
@@ -191,14 +191,12 @@ def _parquet(path: Path) -> Labelled:
     root, files = (path, sorted(path.rglob("*.parquet"))) if path.is_dir() else (path.parent, [path])
     if not files:
         raise InputError(f"{path} holds no Parquet files")
-    of_kinds = {
-        kind: [file for file in files if names & _words(file.relative_to(root))]
-        for kind, names in _SPLIT_NAMES.items()
-    }
-    named = {file for found in of_kinds.values() for file in found}
-    of_kinds["train"] = of_kinds["train"] or [file for file in files if file not in named]
-    if not of_kinds["train"]:
-        of_kinds = {"train": files}
+    of_kinds: dict[str | None, list[Path]] = {}
+    for file in files:
+        of_kinds.setdefault(_kind(file.relative_to(root)), []).append(file)
+    unnamed = of_kinds.pop(None, [])
+    if "train" not in of_kinds:
+        of_kinds = of_kinds | {"train": unnamed} if unnamed else {"train": files}
 
     def split(files: list[Path]) -> Split:
         images: list[Encoded] = []
@@ -226,9 +224,10 @@ def _parquet(path: Path) -> Labelled:
     return Labelled(class_names=_parquet_class_names(schema.metadata or {}, label), **splits)
 
 
-def _words(path: Path) -> set[str]:
-    """Those that the path is made of, in small letters: data/train-00000-of-00001 has data, train and of."""
-    return set(re.findall("[a-z]+", str(path).lower()))
+def _kind(path: Path) -> str | None:
+    """Which split a path is called after, if any: data/train-00000-of-00001.parquet, Testing, training_set."""
+    words = set(re.findall("[a-z]+", str(path).lower()))
+    return next((kind for kind, names in _SPLIT_NAMES.items() if names & words), None)
 
 
 def _parquet_class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
@@ -242,12 +241,8 @@ def _parquet_class_names(metadata: dict[bytes, bytes], label: str) -> list[str] 
 def _folder(path: Path) -> Labelled:
     if not path.is_dir():
         raise InputError(f"data.path {str(path)!r} is a file; source folder needs a directory")
-    roots = {
-        kind: folder
-        for folder in _folders(path)
-        for kind, names in _SPLIT_NAMES.items()
-        if folder.name.lower() in names
-    }
+    named = reversed(_folders(path))  # of train and train_old, the first is taken
+    roots = {kind: folder for folder in named if (kind := _kind(Path(folder.name)))}
     if "train" not in roots or not _folders(roots["train"]):  # a class may be called train
         roots = {"train": path}
     names = [folder.name for folder in _folders(roots["train"])]
