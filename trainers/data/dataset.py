@@ -138,11 +138,11 @@ def _write(
     broken: list[str] = []
     counts = np.zeros((shape[-1], 256), np.int64)
     for name, split in splits.items():
-        images = (len(split.labels), *shape)
-        digest.update(f"{name}_images{images}uint8".encode())
+        dimensions = (len(split.labels), *shape)
+        digest.update(f"{name}_images{dimensions}uint8".encode())
         with open(directory / f"{name}_images.npy", "wb") as file:
             np.lib.format.write_array_header_1_0(
-                file, {"descr": "|u1", "fortran_order": False, "shape": images}
+                file, {"descr": "|u1", "fortran_order": False, "shape": dimensions}
             )
             for pixels in decoding.decode(split.images, shape, broken):
                 content = np.ascontiguousarray(pixels)

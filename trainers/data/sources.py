@@ -193,40 +193,48 @@ def _parquet(path: Path) -> Labelled:
         raise InputError(f"{path} holds no Parquet files")
     of_kinds: dict[str | None, list[Path]] = {}
     for file in files:
-        of_kinds.setdefault(_kind(file.relative_to(root)), []).append(file)
+        of_kinds.setdefault(_kind(str(file.relative_to(root))), []).append(file)
     unnamed = of_kinds.pop(None, [])
     if "train" not in of_kinds:
         of_kinds = of_kinds | {"train": unnamed} if unnamed else {"train": files}
 
-    def split(files: list[Path]) -> Split:
-        images: list[Encoded] = []
-        labels: list[np.ndarray] = []
-        for file in files:
-            table = pq.read_table(file, columns=[image, label])
-            for row, value in enumerate(table[image].to_pylist()):
-                content = value["bytes"] if isinstance(value, dict) else value
-                images.append(Encoded(f"{file.name} row {row}", lambda content=content: content))
-            labels.append(table[label].to_numpy())
-        return Split(images, np.concatenate(labels))
-
     try:
         schema = pq.read_schema(of_kinds["train"][0])
-        image = next((name for name in ("image", "img", "images") if name in schema.names), None)
-        label = next((name for name in ("label", "labels", "fine_label") if name in schema.names), None)
-        if image is None or label is None:
-            raise InputError(
-                f"{of_kinds['train'][0]} has the columns {', '.join(schema.names)}; an image column (image or "
-                "img, a struct with bytes) and a label column are needed"
-            )
-        splits = {kind: split(found) for kind, found in of_kinds.items() if found}
+        image, label = _columns(of_kinds["train"][0], schema.names)
+        splits = {kind: _rows(found, image, label) for kind, found in of_kinds.items()}
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
     return Labelled(class_names=_parquet_class_names(schema.metadata or {}, label), **splits)
 
 
-def _kind(path: Path) -> str | None:
-    """Which split a path is called after, if any: data/train-00000-of-00001.parquet, Testing, training_set."""
-    words = set(re.findall("[a-z]+", str(path).lower()))
+def _columns(file: Path, names: list[str]) -> tuple[str, str]:
+    image = next((name for name in ("image", "img", "images") if name in names), None)
+    label = next((name for name in ("label", "labels", "fine_label") if name in names), None)
+    if image is None or label is None:
+        raise InputError(
+            f"{file} has the columns {', '.join(names)}; an image column (image or img, "
+            "a struct with bytes) and a label column are needed"
+        )
+    return image, label
+
+
+def _rows(files: list[Path], image: str, label: str) -> Split:
+    import pyarrow.parquet as pq
+
+    images: list[Encoded] = []
+    labels: list[np.ndarray] = []
+    for file in files:
+        table = pq.read_table(file, columns=[image, label])
+        for row, value in enumerate(table[image].to_pylist()):
+            content = value["bytes"] if isinstance(value, dict) else value
+            images.append(Encoded(f"{file.name} row {row}", lambda content=content: content))
+        labels.append(table[label].to_numpy())
+    return Split(images, np.concatenate(labels))
+
+
+def _kind(name: str) -> str | None:
+    """Which split that is called after, if any: data/train-00000-of-00001.parquet, Testing, training_set."""
+    words = set(re.findall("[a-z]+", name.lower()))
     return next((kind for kind, names in _SPLIT_NAMES.items() if names & words), None)
 
 
@@ -242,7 +250,7 @@ def _folder(path: Path) -> Labelled:
     if not path.is_dir():
         raise InputError(f"data.path {str(path)!r} is a file; source folder needs a directory")
     named = reversed(_folders(path))  # of train and train_old, the first is taken
-    roots = {kind: folder for folder in named if (kind := _kind(Path(folder.name)))}
+    roots = {kind: folder for folder in named if (kind := _kind(folder.name))}
     if "train" not in roots or not _folders(roots["train"]):  # a class may be called train
         roots = {"train": path}
     names = [folder.name for folder in _folders(roots["train"])]
