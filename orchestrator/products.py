@@ -114,7 +114,7 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
     if missing:
         raise InputError(f"{', '.join(missing)}: there is no such file")
     height, width, channels = description["image_shape"]
-    encoded = [Encoded(str(image), image.read_bytes) for image in images]
+    encoded = [Encoded.of_file(image, str(image)) for image in images]
     broken: list[str] = []
     pixels = [*decode(encoded, (height, width, channels), broken)]
     refuse(broken, of=len(images))

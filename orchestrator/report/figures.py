@@ -39,10 +39,9 @@ STYLE: Any = {
 def save(figure: Figure, kind: str) -> bytes:
     """The figure as `png` or `svg`, the same bytes every time; laid out when it is first saved."""
     if (layout := figure.get_layout_engine()) is not None:
+        # Left to savefig, it would be executed for every kind, after drawing for nothing.
         layout.execute(figure)
-        figure.set_layout_engine(
-            None
-        )  # which savefig would execute for every kind, after drawing for nothing
+        figure.set_layout_engine(None)
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with plt.rc_context({"svg.hashsalt": "tandem"}):

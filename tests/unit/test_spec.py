@@ -149,6 +149,13 @@ def test_unknown_field_names_its_line_and_the_nearest_field(experiment_file: Wri
     assert "experiment.yaml:5: arms.keras.batchsize: unknown field, did you mean 'batch_size'?" in message
 
 
+def test_unknown_field_that_resembles_none_is_told_with_those_there_are(experiment_file: Write) -> None:
+    message = problem(experiment_file, MINIMAL + "data: {qqq: 1}\n")
+    assert (
+        "data.qqq: unknown field; the fields here are source, path, image_size, test, validation" in message
+    )
+
+
 def test_unknown_field_of_an_optimizer(experiment_file: Write) -> None:
     message = problem(
         experiment_file,

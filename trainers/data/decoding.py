@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +38,7 @@ def shape_of(splits: Sequence[Split], size: int | None) -> tuple[int, int, int]:
     Raises:
         InputError: images that cannot be decoded (listed by name), or sizes that differ where none was chosen.
     """
-    found = set[tuple[int, int, int] | str]().union(*map(_forms, splits))
+    found = {form for split in splits for form in _forms(split, size)}
     forms = {form for form in found if not isinstance(form, str)}
     if len(forms) < len(found):  # tell of those broken behind their headers too
         broken: list[str] = []
@@ -47,13 +46,12 @@ def shape_of(splits: Sequence[Split], size: int | None) -> tuple[int, int, int]:
             deque(decode(split.images, (1, 1, 1), broken), maxlen=0)
         refuse(broken, of=sum(len(split.images) for split in splits))
     sizes = sorted({(height, width) for height, width, _ in forms})
-    if size is None and len(sizes) > 1:
+    if len(sizes) > 1:
         raise InputError(
             f"the images have {len(sizes)} different sizes, from {sizes[0][1]}x{sizes[0][0]} "
             f"to {sizes[-1][1]}x{sizes[-1][0]} pixels; set data.image_size, such as image_size: 64"
         )
-    height, width = sizes[0] if size is None else (size, size)
-    return height, width, max(channels for _, _, channels in forms)
+    return *sizes[0], max(channels for _, _, channels in forms)
 
 
 def decode(
@@ -94,12 +92,12 @@ def refuse(broken: list[str], *, of: int) -> None:
         )
 
 
-def _forms(split: Split) -> set[tuple[int, int, int] | str]:
-    """Every height, width and number of channels among the images, and what is wrong with those without."""
+def _forms(split: Split, size: int | None) -> set[tuple[int, int, int] | str]:
+    """Every height, width and number of channels to be had of the images, and what is wrong with those without."""
     if isinstance(split.images, np.ndarray):
         _, height, width, channels = split.images.shape
-        return {(height, width, channels)}
-    return {form for found in _each(split.images, _form) for form in found}
+        return {(size or height, size or width, channels)}
+    return {form for found in _each(split.images, lambda image: _form(image, size)) for form in found}
 
 
 def _picture(pixels: np.ndarray) -> Image:
@@ -114,7 +112,7 @@ def _each(images: Sequence[Encoded], function: Callable[[Image], Found]) -> Iter
 
     def one(encoded: Encoded) -> Found | str:
         try:
-            with Image.open(io.BytesIO(encoded.read())) as image:
+            with encoded.open() as file, Image.open(file) as image:
                 return function(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return f"{encoded.name} ({error})"
@@ -126,19 +124,26 @@ def _each(images: Sequence[Encoded], function: Callable[[Image], Found]) -> Iter
             yield from pool.map(lambda stretch: [*map(one, stretch)], stretches[start : start + workers])
 
 
-def _form(image: Image) -> tuple[int, int, int]:
-    if image.mode not in _GREY + _COLOUR:
-        raise ValueError(f"pixels of the kind {image.mode}; 8 bits a channel, or 16 of grey, are needed")
+def _form(image: Image, size: int | None) -> tuple[int, int, int]:
+    _check_mode(image)
+    channels = 1 if image.mode in _GREY else 3
+    if size is not None:
+        return size, size, channels
     width, height = image.size
     if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
         width, height = height, width
-    return height, width, 1 if image.mode in _GREY else 3
+    return height, width, channels
+
+
+def _check_mode(image: Image) -> None:
+    if image.mode not in _GREY + _COLOUR:
+        raise ValueError(f"pixels of the kind {image.mode}; 8 bits a channel, or 16 of grey, are needed")
 
 
 def _pixels(image: Image, shape: tuple[int, int, int]) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    _form(image)
+    _check_mode(image)
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode in _DEEP_GREY:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import pickle
@@ -10,8 +11,9 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -43,10 +45,15 @@ IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """An image file's bytes, read when they are decoded, and the name to blame it by."""
+    """An image file, opened when it is looked at, and the name to blame it by."""
 
     name: str
-    read: Callable[[], bytes]
+    open: Callable[[], BinaryIO]
+
+    @classmethod
+    def of_file(cls, path: Path, name: str) -> Encoded:
+        """A picture in a file of its own."""
+        return cls(name, lambda: path.open("rb"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +234,7 @@ def _rows(files: list[Path], image: str, label: str) -> Split:
         table = pq.read_table(file, columns=[image, label])
         for row, value in enumerate(table[image].to_pylist()):
             content = value["bytes"] if isinstance(value, dict) else value
-            images.append(Encoded(f"{file.name} row {row}", lambda content=content: content))
+            images.append(Encoded(f"{file.name} row {row}", partial(io.BytesIO, content)))
         labels.append(table[label].to_numpy())
     return Split(images, np.concatenate(labels))
 
@@ -272,7 +279,7 @@ def _folder(path: Path) -> Labelled:
                 f"{roots[kind]} holds no images; expected one folder for each class with "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))} files in it"
             )
-        images = [Encoded(str(file.relative_to(path)), file.read_bytes) for file, _ in files]
+        images = [Encoded.of_file(file, str(file.relative_to(path))) for file, _ in files]
         return Split(images, np.array([label for _, label in files], np.int64))
 
     return Labelled(class_names=names, **{kind: split(kind) for kind in roots})

@@ -50,10 +50,8 @@ class Runtime:
     def computes_bfloat16(self) -> bool:
         """Whether the processors have instructions for it."""
         if gpus := tf.config.list_physical_devices("GPU"):
-            return tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)) >= (
-                8,
-                0,
-            )
+            details = tf.config.experimental.get_device_details(gpus[0])
+            return details.get("compute_capability", (0, 0)) >= (8, 0)
         return has_bfloat16()
 
     def engine(self, task: Task) -> KerasEngine:
