@@ -39,6 +39,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing it takes longer than all the rest of --help
 )
 
 bench = typer.Typer(help="Measure an experiment's work.", no_args_is_help=True)
@@ -55,7 +56,7 @@ def run(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Train every arm of an experiment, here or on a cluster, then write the report."""
+    """Train every arm, here or on a cluster, then write the report."""
     with errors(debug):
         _run(file, on, namespace, set_, as_json, searches=False)
 
@@ -69,7 +70,7 @@ def sweep(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Search each arm's hyperparameters under an equal budget, then compare the winners."""
+    """Search the arms under equal budgets, then compare the winners."""
     with errors(debug):
         _run(file, on, namespace, set_, as_json, searches=True)
 
@@ -83,7 +84,7 @@ def attribute(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Train the recipes between two arms, and say which part of their gap is whose."""
+    """Train the recipes between two arms, and say whose the gap is."""
     with errors(debug):
         _run(file, on, namespace, set_, as_json, searches=False, attributes=True)
 
@@ -96,7 +97,7 @@ def resume(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Go on with an experiment that was interrupted or failed; what is done stays done."""
+    """Go on with an interrupted or failed experiment. What is done stays done."""
     with errors(debug):
         from orchestrator import spec
         from orchestrator.records import ExperimentRecords
@@ -125,7 +126,10 @@ def check(
     set_: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Check an experiment, its data, its storage and the room for it, and estimate its time; train nothing."""
+    """Check an experiment and estimate its time; train nothing.
+
+    Looks at its data, its storage and the room for it.
+    """
     with errors(debug):
         from orchestrator import commands
 
@@ -150,7 +154,7 @@ def parity(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Check step by step that both frameworks do the same work on an experiment's recipes."""
+    """Check step by step that both frameworks do the same work."""
     with errors(debug):
         from orchestrator import driver, spec_file
         from orchestrator.clusters.local import local_ray
@@ -185,7 +189,7 @@ def scaling(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Measure every arm on 1, 2, … workers, and predict larger scales with a stated error."""
+    """Measure every arm on 1, 2, … workers, and predict larger scales."""
     with errors(debug):
         from orchestrator import commands, driver, scaling, spec_file
         from orchestrator.clusters.local import local_ray
@@ -257,7 +261,7 @@ def compare_(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Compare the arms of two experiments, name by name: what changed, and whether it is more than chance."""
+    """Compare the arms of two experiments, name by name. Says what changed, and whether it is more than chance."""
     with errors(debug):
         from orchestrator import changes
         from orchestrator.records import ExperimentRecords
@@ -300,7 +304,7 @@ def model(
     arm: Annotated[str | None, typer.Option(metavar="NAME", help="Another arm than the best.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write an experiment's best model, with its preprocessing, class names and a card."""
+    """Write an experiment's best model. With its preprocessing, class names and a card."""
     with errors(debug):
         from orchestrator import products
         from orchestrator.records import ExperimentRecords
@@ -335,7 +339,7 @@ def export(
     to: Annotated[str, typer.Option(metavar="URL", help="An Optuna storage, such as sqlite:///study.db.")],
     debug: Debug = False,
 ) -> None:
-    """Write a sweep's trials into an Optuna storage, for its dashboard; a study for each arm."""
+    """Write a sweep's trials into an Optuna storage. A study for each arm, for Optuna's dashboard."""
     with errors(debug):
         from orchestrator.records import ExperimentRecords
         from orchestrator.storage import Storage

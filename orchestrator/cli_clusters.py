@@ -44,7 +44,7 @@ def submit(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Start an experiment on a cluster and leave it to itself; prints the job's id."""
+    """Start an experiment on a cluster and print the job's id. It is left to itself."""
     with errors(debug):
         from orchestrator.clusters.base import open_cluster
 
@@ -71,7 +71,7 @@ def render(
     set_: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Print the Kubernetes objects that an experiment runs from with KubeRay; send nothing."""
+    """Print the Kubernetes objects of an experiment; send nothing."""
     with errors(debug):
         import yaml
 
@@ -101,7 +101,7 @@ def render(
 def status(
     job: JobId, on: Cluster, namespace: Namespace = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:
-    """How a submitted job stands, from the cluster's object down to the runs."""
+    """How a submitted job stands, from the cluster to the runs."""
     with errors(debug):
         from orchestrator.clusters.base import open_cluster
         from orchestrator.clusters.runs import levels_of_runs
@@ -144,7 +144,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     debug: Debug = False,
 ) -> None:
-    """What a job's driver and workers printed; from the records when the cluster is gone."""
+    """What a job's driver and workers printed. It comes from the records when the cluster is gone."""
     with errors(debug):
         if on is None:
             _kept_logs(job)
@@ -159,7 +159,7 @@ def logs(
 def cancel(
     job: JobId, on: Cluster, namespace: Namespace = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:
-    """Stop a job; what it recorded stays, and submitting it again goes on from there."""
+    """Stop a job. What it recorded stays, and submitting it again goes on from there."""
     with errors(debug):
         from orchestrator.clusters.base import open_cluster
 
@@ -174,7 +174,7 @@ def doctor(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say what is wrong with this machine, a cluster or a job, and the command that mends it."""
+    """Say what is wrong, and the command that mends it. Looks at this machine, a cluster or a job."""
     with errors(debug):
         if on is None:
             if job is not None:
@@ -204,7 +204,7 @@ def fetch(
     checkpoints: Annotated[bool, typer.Option(help="Copy the training's state as well.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Copy an experiment's records and report from its storage to a directory here."""
+    """Copy an experiment's records and report to a directory here."""
     with errors(debug):
         from orchestrator.storage import Storage
 

@@ -1,6 +1,7 @@
 """The winner of an experiment as a model that others can use: weights, preprocessing, class names, and a card.
 
-Each framework saves and loads in a process of its own: the two do not live in one.
+Each framework saves and loads in a process of its own: the two do not live in one. What only saving needs is imported
+there, so that a prediction does not wait for it.
 """
 
 from __future__ import annotations
@@ -14,21 +15,18 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator import compare, spec
-from orchestrator.compare import ArmSummary, Comparison, RunSummary
-from orchestrator.records import ExperimentRecords
-from orchestrator.report.tables import percent
-from orchestrator.storage import Storage
-from orchestrator.worker import make_task
-from trainers.data import open_dataset
 from trainers.data.decoding import decode, refuse
 from trainers.data.sources import Encoded
 from trainers.errors import InputError, TandemError, one_line
 from trainers.loop import evaluation_batch
+
+if TYPE_CHECKING:
+    from orchestrator.compare import ArmSummary, Comparison, RunSummary
+    from orchestrator.records import ExperimentRecords
 
 DESCRIPTION = "tandem-model.json"
 _CARD = """# {experiment}: {arm}
@@ -71,6 +69,8 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
         InputError: there is no such arm, it has no finished run, or its checkpoint or data are gone.
         TandemError: the framework cannot save it.
     """
+    from orchestrator import compare
+
     comparison = compare.analyse(records)
     chosen = _arm(comparison, arm)
     run = _run(chosen)
@@ -146,12 +146,13 @@ def _run(arm: ArmSummary) -> RunSummary:
 
 
 def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
+    from orchestrator.compare import describe_value
+    from orchestrator.report.tables import percent
+
     data = comparison.document["data"]
     height, width, channels = data["image_shape"]
     assert run.result is not None
-    recipe = "; ".join(
-        f"{key.replace('_', ' ')} {compare.describe_value(arm.recipe[key])}" for key in arm.recipe
-    )
+    recipe = "; ".join(f"{key.replace('_', ' ')} {describe_value(arm.recipe[key])}" for key in arm.recipe)
     return _CARD.format(
         experiment=comparison.name,
         arm=arm.name,
@@ -197,6 +198,12 @@ def _in_process(action: str, *arguments: str, module_path: str) -> None:
 
 
 def _save_here(results: str, run_id: str, directory: str) -> None:
+    from orchestrator import spec
+    from orchestrator.records import ExperimentRecords
+    from orchestrator.storage import Storage
+    from orchestrator.worker import make_task
+    from trainers.data import open_dataset
+
     records = ExperimentRecords(Storage(results))
     experiment = spec.from_json(records.document()["experiment"])
     entry = next(run for run in records.document()["runs"] if run["id"] == run_id)

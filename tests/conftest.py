@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def tandem(
     process = start_tandem(*arguments, cwd=cwd)
     out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+_UNSHARED_SECONDS = 0.2
+"""What the loop below takes on a core of an AMD EPYC at 2.45 GHz while no neighbour uses its other half."""
+
+
+def slowness() -> float:
+    """How many times longer Python takes just now than on a core that nobody shares; at least 1.
+
+    A bound on seconds means such a core. Neighbours on a shared machine take up to half of it, for seconds or hours.
+    """
+    started = time.process_time()
+    total = 0
+    for number in range(5_000_000):
+        total += number
+    return max(1.0, (time.process_time() - started) / _UNSHARED_SECONDS)
 
 
 @pytest.fixture

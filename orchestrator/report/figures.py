@@ -43,9 +43,12 @@ def save(figure: Figure, kind: str) -> bytes:
         layout.execute(figure)
         figure.set_layout_engine(None)
     buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    options: dict[str, dict[str, Any]] = {
+        "svg": {"metadata": {"Date": None}},
+        "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 1}},
+    }
     with plt.rc_context({"svg.hashsalt": "tandem"}):
-        figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=200, **options[kind])
     return buffer.getvalue()
 
 
@@ -78,7 +81,7 @@ def learning_curve(comparison: Comparison, measure: str) -> Figure | None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if measure == "accuracy":
             axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="lower right" if measure == "accuracy" else "upper right")
     return figure
 
 
@@ -161,7 +164,7 @@ def reliability(
         axis.set_ylabel("share of right answers")
         axis.xaxis.set_major_formatter("{x:.0%}")
         axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="upper left")
     return figure
 
 
@@ -176,19 +179,19 @@ def accuracy_over_time(comparison: Comparison) -> Figure | None:
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 3.6))
         for arm, rows in frame.groupby("arm", sort=False):
-            for index, (_, run) in enumerate(rows.groupby("run", sort=False)):
-                axis.plot(
-                    run["seconds"],
-                    run[column],
-                    color=_colour(comparison, str(arm)),
-                    marker="." if len(run) < 30 else None,
-                    alpha=0.8,
-                    label=str(arm) if index == 0 else None,
-                )
+            runs = [run[["seconds", column]].to_numpy(float) for _, run in rows.groupby("run", sort=False)]
+            gap = np.full((1, 2), np.nan)
+            axis.plot(
+                *np.concatenate([part for run in runs for part in (run, gap)]).T,
+                color=_colour(comparison, str(arm)),
+                marker="." if len(runs[0]) < 30 else None,
+                alpha=0.8,
+                label=str(arm),
+            )
         axis.set_xlabel("seconds of work since the run began, start-up apart")
         axis.set_ylabel(column.replace("_", " ").replace("train ", "training "))
         axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="lower right")
     return figure
 
 
@@ -252,7 +255,7 @@ def robustness(comparison: Comparison) -> Figure | None:
             axis.set_xlabel("severity")
         axes[0].set_ylabel("test accuracy")
         axes[0].yaxis.set_major_formatter("{x:.0%}")
-        axes[0].legend(frameon=False)
+        axes[0].legend(frameon=False, loc="lower left")
     return figure
 
 
@@ -276,7 +279,7 @@ def scaling(scales: Record) -> Figure:
             axis.set_xticks([int(n) for n in predicted], [str(n) for n in predicted], minor=False)
             axis.yaxis.set_major_formatter("{x:.0%}")
         axes[0].set_ylabel("efficiency")
-        axes[0].legend(frameon=False)
+        axes[0].legend(frameon=False, loc="lower left")
     return figure
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from orchestrator.sweep.analysis import ArmSearch, SweepSummary
 from orchestrator.sweep.records import TrialRecord, busy_seconds
 from orchestrator.sweep.spec import OBJECTIVES
-from orchestrator.sweep.studies import study_of
 
 if TYPE_CHECKING:
     import optuna
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DRAWN = 500
-_CONTOUR = 200
+_DRAWN_AS_LINES = 200
 _IMPORTANCE_TREES_UP_TO = 250
 _STATE_COLOURS = {"done": "#0072B2", "stopped": "#E69F00", "diverged": "#CC79A7", "failed": "#D55E00"}
 
@@ -73,24 +72,26 @@ def _figures(
 ) -> list[tuple[str, go.Figure]]:
     import optuna.visualization as show
 
+    from orchestrator.sweep.studies import study_of
+
     sweep = summary.sweep
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = study_of(trials, sweep, search.arm, complete_stopped=True)
+        few = study_of(_thinned(search, summary, _DRAWN_AS_LINES), sweep, search.arm, complete_stopped=True)
         goal = sweep.objective[0]
         target: dict[str, Any] = {"target_name": goal.replace("_", " ")}
         if len(sweep.objective) > 1:
             target["target"] = lambda trial: trial.values[0]
         figures = [
             ("Optimisation history", show.plot_optimization_history(study, **target)),
-            ("Parallel coordinates", show.plot_parallel_coordinate(study, **target)),
+            ("Parallel coordinates", show.plot_parallel_coordinate(few, **target)),
             ("Slices", show.plot_slice(study, **target)),
         ]
         importance = _importance(study, target)
         if importance:
             figures.insert(1, ("Importance of the parameters", _bars(importance)))
         if len(importance) > 1:
-            few = study_of(_thinned(search, summary, _CONTOUR), sweep, search.arm, complete_stopped=True)
             figures.append(
                 ("The two that matter most", show.plot_contour(few, list(importance)[:2], **target))
             )
@@ -184,5 +185,5 @@ def best_so_far(summary: SweepSummary) -> Figure | None:
             return None
         axis.set_xlabel("trials")
         axis.set_ylabel(goal.replace("_", " "))
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="lower right" if better is np.maximum else "upper right")
     return figure

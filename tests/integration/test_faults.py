@@ -1,4 +1,4 @@
-"""What goes wrong while training: dead workers, interrupts, failing arms, a disk that fills up."""
+"""What goes wrong while training: dead workers, interrupts, a disk that fills up."""
 
 from __future__ import annotations
 
@@ -133,43 +133,6 @@ def test_a_killed_driver_leaves_nothing_training(
     process.communicate(timeout=60)
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
-
-
-def test_a_failing_arm_is_recorded_and_the_others_go_on(
-    tmp_path: Path, experiment_file: Callable[[str], Path]
-) -> None:
-    (tmp_path / "my_models.py").write_text(
-        "from torch import nn\n"
-        "def good(image_shape, num_classes):\n"
-        "    h, w, c = image_shape\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(h * w * c, num_classes))\n"
-        "class MoonError(Exception): pass\n"
-        "def bad(image_shape, num_classes):\n"
-        "    raise MoonError('the moon is in the wrong phase')\n"
-        "def narrow(image_shape, num_classes):\n"
-        "    return good(image_shape, 7)\n"
-    )
-    file = experiment_file(
-        "name: mixed\n"
-        "defaults: {framework: torch, epochs: 1, seeds: [0]}\n"
-        "arms:\n"
-        "  bad: {model: 'my_models:bad'}\n"
-        "  good: {model: 'my_models:good'}\n"
-        "  narrow: {model: 'my_models:narrow'}\n"
-        f"storage: {tmp_path}\n"
-    )
-    finished = tandem("run", file)
-    assert finished.returncode == 1, finished.stderr
-    assert "good scored" in finished.stdout
-    assert "bad seed 0 failed: MoonError: the moon is in the wrong phase; given up" in finished.stderr
-    narrow = "model 'my_models:narrow' gives shape (1, 7) for one image; logits of shape (1, 10) are needed"
-    assert f"narrow seed 0 failed: {narrow}, one for each class; given up" in finished.stderr
-    report = (tmp_path / "mixed" / "report" / "report.md").read_text()
-    assert "bad seed 0 failed: MoonError: the moon is in the wrong phase." in report
-    records = ExperimentRecords(Storage(str(tmp_path / "mixed")))
-    bad, good, _ = (records.run(run["id"]) for run in records.document()["runs"])
-    assert len(bad.attempts()) + len(bad.failures()) == 1, "an error in the code is not tried again"
-    assert good.result() is not None
 
 
 @pytest.fixture

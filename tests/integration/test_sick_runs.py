@@ -1,10 +1,12 @@
-"""Runs that cannot go on by themselves: diverged, hung, out of memory, with a torn checkpoint."""
+"""Runs that cannot go on by themselves: failed, diverged, hung, out of memory, with a torn checkpoint."""
 
 from __future__ import annotations
 
+import dataclasses
 import signal
-from collections.abc import Callable
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +19,22 @@ from tests.integration.test_faults import training_workers, wait_for
 SICK = """\
 name: sick
 data: {{source: digits, image_size: 24}}
-defaults: {{framework: {framework}, epochs: 3, seeds: [0], batch_size: 64}}
+defaults: {{framework: torch, epochs: 3, seeds: [0], batch_size: 64}}
 arms:
-  only: {{{arm}}}
+{arms}
 scale: {{workers: {workers}, hang_seconds: {hang_seconds}, retries: 1}}
 storage: {storage}
+"""
+FAILING = """\
+  broken: {model: 'sick_models:broken'}
+  nan: {model: 'sick_models:nan'}
+  narrow: {model: 'sick_models:narrow'}
+  good: {model: 'sick_models:good'}
+  hungry: {model: 'sick_models:hungry', batch_size: 1024}
+"""
+DIVERGING = """\
+  keras: {framework: keras, optimizer: {name: sgd, learning_rate: 1.0e+3, momentum: 0.9}}
+  torch: {extends: keras, framework: torch}
 """
 MODELS = """
 import os, resource, time, pathlib
@@ -66,6 +79,22 @@ class Hanging(Sick):
             time.sleep(1e6)
 
 
+class MoonError(Exception):
+    pass
+
+
+def broken(image_shape, num_classes):
+    raise MoonError("the moon is in the wrong phase")
+
+
+def good(image_shape, num_classes):
+    return Sick(image_shape, num_classes)
+
+
+def narrow(image_shape, num_classes):
+    return Sick(image_shape, 7)
+
+
 def nan(image_shape, num_classes):
     return Nan(image_shape, num_classes)
 
@@ -82,37 +111,64 @@ def hungry(image_shape, num_classes):
 """
 
 
-@pytest.fixture
-def sick(tmp_path: Path, experiment_file: Callable[[str], Path]) -> Callable[..., Path]:
-    """Writes an experiment and the models it may name."""
-
-    def write(
-        arm: str = "model: tutorial_cnn",
-        *,
-        framework: str = "torch",
-        workers: int = 1,
-        hang_seconds: float = 600,
-    ) -> Path:
-        (tmp_path / "sick_models.py").write_text(MODELS)
-        text = SICK.format(
-            framework=framework, arm=arm, workers=workers, hang_seconds=hang_seconds, storage=tmp_path
-        )
-        return experiment_file(text)
-
-    return write
+def written(root: Path, arms: str, *, workers: int = 1, hang_seconds: float = 600) -> Path:
+    """An experiment and the models it may name."""
+    (root / "sick_models.py").write_text(MODELS)
+    file = root / "experiment.yaml"
+    file.write_text(SICK.format(arms=arms, workers=workers, hang_seconds=hang_seconds, storage=root))
+    return file
 
 
-def only_run(tmp_path: Path) -> RunRecords:
-    records = ExperimentRecords(Storage(str(tmp_path / "sick")))
-    return records.run(records.document()["runs"][0]["id"])
+def run_of(root: Path, arm: str) -> RunRecords:
+    records = ExperimentRecords(Storage(str(root / "sick")))
+    (run_id,) = (run["id"] for run in records.document()["runs"] if run["arm"] == arm)
+    return records.run(run_id)
 
 
-def test_a_loss_that_is_no_number_names_step_rate_and_last_checkpoint(
-    tmp_path: Path, sick: Callable[..., Path]
-) -> None:
-    finished = tandem("run", sick("model: 'sick_models:nan'"))
-    assert finished.returncode == 1
-    (failure,) = only_run(tmp_path).failures()
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """An experiment whose arms failed, each in its own way."""
+
+    root: Path
+    process: subprocess.CompletedProcess[str]
+
+    def failure(self, arm: str) -> dict[str, Any]:
+        """What went wrong with an arm, once."""
+        (failure,) = run_of(self.root, arm).failures()
+        return failure
+
+    @property
+    def report(self) -> str:
+        return (self.root / "sick" / "report" / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    root = tmp_path_factory.mktemp("failing")
+    return Finished(root, tandem("run", written(root, FAILING)))
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    root = tmp_path_factory.mktemp("diverging")
+    return Finished(root, tandem("run", written(root, DIVERGING, workers=2)))
+
+
+def test_a_failing_arm_is_recorded_and_the_others_go_on(failed: Finished) -> None:
+    assert failed.process.returncode == 1, failed.process.stderr
+    assert "good scored" in failed.process.stdout
+    told = failed.process.stderr
+    assert "broken seed 0 failed: MoonError: the moon is in the wrong phase; given up" in told
+    narrow = "model 'sick_models:narrow' gives shape (1, 7) for one image; logits of shape (1, 10) are needed"
+    assert f"narrow seed 0 failed: {narrow}, one for each class; given up" in told
+    assert "broken seed 0 failed: MoonError: the moon is in the wrong phase." in failed.report
+    broken = run_of(failed.root, "broken")
+    assert len(broken.attempts()) + len(broken.failures()) == 1, "an error in the code is not tried again"
+    assert run_of(failed.root, "good").result() is not None
+
+
+def test_a_loss_that_is_no_number_names_step_rate_and_last_checkpoint(failed: Finished) -> None:
+    failure = failed.failure("nan")
     assert failure["given_up"], "the same would happen again"
     for part in (
         "NaN at step 25 ",
@@ -121,31 +177,34 @@ def test_a_loss_that_is_no_number_names_step_rate_and_last_checkpoint(
         "healthy checkpoint is that of epoch 1",
     ):
         assert part in failure["cause"]
-    assert only_run(tmp_path).position().epoch == 1
+    assert run_of(failed.root, "nan").position().epoch == 1
+
+
+def test_out_of_memory_names_a_batch_size_that_fits(failed: Finished) -> None:
+    failure = failed.failure("hungry")
+    cause = failure["cause"]
+    assert "out of memory with batch_size 1024; batch_size " in cause
+    fits = int(cause.split("batch_size ")[2].split()[0])
+    assert fits in (16, 32, 64, 128, 256)
+    assert failure["given_up"]
 
 
 @pytest.mark.parametrize("framework", ["keras", "torch"])
-def test_a_diverging_run_is_stopped_before_its_time(
-    tmp_path: Path, sick: Callable[..., Path], framework: str
-) -> None:
-    arm = "optimizer: {name: sgd, learning_rate: 1.0e+3, momentum: 0.9}"
-    finished = tandem("run", sick(arm, framework=framework, workers=2))
-    assert finished.returncode == 1
-    (failure,) = only_run(tmp_path).failures()
-    assert "at step" in failure["cause"]
-    assert "learning rate 1e+03" in failure["cause"]
-    assert "none was kept" in failure["cause"]
-    assert (
-        "only seed 0 failed: the loss became"
-        in finished.stdout + (tmp_path / "sick" / "report" / "report.md").read_text()
-    )
+def test_a_diverging_run_is_stopped_before_its_time(diverged: Finished, framework: str) -> None:
+    assert diverged.process.returncode == 1
+    cause = diverged.failure(framework)["cause"]
+    assert "at step" in cause
+    assert "learning rate 1e+03" in cause
+    assert "none was kept" in cause
+    assert f"{framework} seed 0 failed: the loss became" in diverged.report
 
 
 @pytest.mark.slow
-def test_a_hung_worker_is_replaced(tmp_path: Path, sick: Callable[..., Path]) -> None:
-    finished = tandem("run", sick("model: 'sick_models:hanging'", workers=2, hang_seconds=8))
+def test_a_hung_worker_is_replaced(tmp_path: Path) -> None:
+    file = written(tmp_path, "  only: {model: 'sick_models:hanging'}", workers=2, hang_seconds=8)
+    finished = tandem("run", file)
     assert finished.returncode == 0, finished.stderr
-    run = only_run(tmp_path)
+    run = run_of(tmp_path, "only")
     (failure,) = run.failures()
     assert "hung: nothing was done for 8 s" in failure["cause"]
     assert failure["detail"], "the stack says where"
@@ -154,46 +213,35 @@ def test_a_hung_worker_is_replaced(tmp_path: Path, sick: Callable[..., Path]) ->
 
 
 @pytest.mark.slow
-def test_a_stopped_process_is_replaced(tmp_path: Path, sick: Callable[..., Path]) -> None:
-    process = start_tandem("run", sick("batch_size: 2", hang_seconds=8))
-    wait_for(lambda: (tmp_path / "sick").is_dir() and bool(only_run(tmp_path).epochs()), process)
+def test_a_stopped_process_is_replaced(tmp_path: Path) -> None:
+    process = start_tandem("run", written(tmp_path, "  only: {batch_size: 2}", hang_seconds=8))
+    wait_for(lambda: (tmp_path / "sick").is_dir() and bool(run_of(tmp_path, "only").epochs()), process)
     (worker,) = training_workers(process)
     worker.send_signal(signal.SIGSTOP)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    (failure,) = only_run(tmp_path).failures()
+    (failure,) = run_of(tmp_path, "only").failures()
     assert "hung" in failure["cause"]
     assert not worker.is_running()
 
 
-def test_out_of_memory_names_a_batch_size_that_fits(tmp_path: Path, sick: Callable[..., Path]) -> None:
-    finished = tandem("run", sick("model: 'sick_models:hungry', batch_size: 1024"))
-    assert finished.returncode == 1
-    (failure,) = only_run(tmp_path).failures()
-    cause = failure["cause"]
-    assert "out of memory with batch_size 1024; batch_size " in cause
-    fits = int(cause.split("batch_size ")[2].split()[0])
-    assert fits in (16, 32, 64, 128, 256)
-    assert failure["given_up"]
-
-
 @pytest.mark.slow
 def test_a_run_resumed_from_the_checkpoint_before_a_torn_one_ends_in_the_same_weights(
-    tmp_path: Path, sick: Callable[..., Path]
+    tmp_path: Path,
 ) -> None:
-    arm = "model: tutorial_cnn, augmentation: {flip: true, crop: 2}, optimizer: adamw"
-    assert tandem("run", sick(arm, workers=2)).returncode == 0
-    expected = only_run(tmp_path).position().state
+    arm = "  only: {model: tutorial_cnn, augmentation: {flip: true, crop: 2}, optimizer: adamw}"
+    assert tandem("run", written(tmp_path, arm, workers=2)).returncode == 0
+    expected = run_of(tmp_path, "only").position().state
     assert expected is not None
 
-    directory = tmp_path / "sick" / "runs" / only_run(tmp_path).id
+    directory = tmp_path / "sick" / "runs" / run_of(tmp_path, "only").id
     (directory / "result.json").unlink()
     torn = directory / "checkpoints" / "00003.npz"
     torn.write_bytes(torn.read_bytes()[:-100])
-    assert only_run(tmp_path).position().epoch == 2
+    assert run_of(tmp_path, "only").position().epoch == 2
     assert tandem("resume", tmp_path / "sick").returncode == 0
-    assert [attempt["first_epoch"] for attempt in only_run(tmp_path).attempts()] == [1, 3]
-    resumed = only_run(tmp_path).position().state
+    assert [attempt["first_epoch"] for attempt in run_of(tmp_path, "only").attempts()] == [1, 3]
+    resumed = run_of(tmp_path, "only").position().state
     assert resumed is not None
     assert resumed.keys() == expected.keys()
     assert all(np.array_equal(resumed[name], expected[name]) for name in expected)

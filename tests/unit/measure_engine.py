@@ -28,9 +28,9 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9, "nesterov": True},
     {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9, "weight_decay": 0.1, "decoupled": True},
     {"name": "adam", "learning_rate": 0.002},
-    {"name": "adam", "learning_rate": 0.002, "epsilon": 0.01},
+    {"name": "adam", "learning_rate": 0.001, "epsilon": 0.01},
     # The epsilon keeps rounding from growing: with 1e-8, two thread counts of one framework differ by 3e-4.
-    {"name": "adamw", "learning_rate": 0.002, "epsilon": 0.01, "weight_decay": 1.0},
+    {"name": "adamw", "learning_rate": 0.001, "epsilon": 0.01, "weight_decay": 1.0},
 ]
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (96, 32, 32, 3)).astype(np.uint8)

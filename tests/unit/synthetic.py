@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from orchestrator import plan
 from orchestrator.records import ExperimentRecords, RunRecords
 from orchestrator.spec import Arm, Experiment
 from orchestrator.storage import Storage
+from trainers import checkpoints
 from trainers.contract import EpochMetrics
 from trainers.data.corruptions import CORRUPTIONS
 
@@ -86,8 +88,8 @@ def make_records(
 
 def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed: float) -> None:
     run.add_attempt(attempt("s1"))
-    for epoch in range(1, epochs + 1):
-        metrics = EpochMetrics(
+    measured = [
+        EpochMetrics(
             epoch=epoch,
             step=epoch * 10,
             train_loss=2 / epoch,
@@ -100,16 +102,14 @@ def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed
             step_seconds=1.0,
             evaluation_seconds=0.2,
         )
-        run.add_epoch(
-            metrics,
-            {"w": np.full(3, epoch)},
-            {
-                "seconds_since_start": epoch,
-                "checkpoint_seconds": 0.05,
-                "memory_peak_bytes": float(2**30),
-                "energy_joules": 7200.0,
-            },
-        )
+        for epoch in range(1, epochs + 1)
+    ]
+    adopted, added = measured[:-3], measured[-3:]
+    if adopted:
+        state = checkpoints.pack({"w": np.full(3, len(adopted))})
+        run.adopt(*state, [dataclasses.asdict(metrics) | extra_of(metrics.epoch) for metrics in adopted])
+    for metrics in added:
+        run.add_epoch(metrics, {"w": np.full(3, metrics.epoch)}, extra_of(metrics.epoch))
     right = round(accuracy * 100)
     confusion = [[right, 100 - right, 0], [0, right, 100 - right], [100 - right, 0, right]]
     labels = np.repeat(np.arange(3), 100)
@@ -132,6 +132,15 @@ def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed
         },
         {"answers": answers, "confidences": np.full(300, 0.9, np.float32)},
     )
+
+
+def extra_of(epoch: int) -> dict[str, float]:
+    return {
+        "seconds_since_start": epoch,
+        "checkpoint_seconds": 0.05,
+        "memory_peak_bytes": float(2**30),
+        "energy_joules": 7200.0,
+    }
 
 
 def attempt(driver_session: str, *, first_epoch: int = 1, precision: str = "float32") -> dict[str, Any]:

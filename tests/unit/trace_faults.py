@@ -23,6 +23,7 @@ from trainers.recipes import Recipe
 from trainers.torch.engine import Runtime, TorchEngine
 
 STEPS = 4
+SMALL = IMAGES[:, :16, :16]
 ADAM = {"model": "tutorial_cnn", "optimizer": {"name": "adamw", "weight_decay": 0.1, "epsilon": 1e-7}}
 NORM = {"model": "resnet9", "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9}}
 STRIDED = NORM | {"model": "resnet18"}
@@ -99,13 +100,13 @@ def traced(recipe: dict[str, Any], plant: Callable[[Any], None]) -> dict[str, np
         seed=0,
         rank=0,
         world_size=1,
-        image_shape=(32, 32, 3),
+        image_shape=SMALL.shape[1:],
         num_classes=10,
         inputs=inputs(None),
     )
     engine: TorchEngine = Runtime(threads=2, use_gpu=False).engine(task)
     plant(engine)
-    return parity.trace(task, Images(IMAGES, LABELS), engine, steps=STEPS)  # type: ignore[arg-type]
+    return parity.trace(task, Images(SMALL, LABELS), engine, steps=STEPS)  # type: ignore[arg-type]
 
 
 def wrong_partial_batch(task: Task, dataset: Any, steps: int) -> Iterator[Steps]:
