@@ -138,7 +138,7 @@ class Side:
         self.measured["norm/logits"] = engine.predict(IMAGES[:32])
 
     def resumption(self) -> None:
-        for model in ("tutorial_cnn", "resnet9"):
+        for model in ("tutorial_cnn", "speednet"):
             recipe = {"model": model, "optimizer": "adamw", "weight_average": 0.9}
             whole = self.engine(**recipe)
             whole.train_steps(steps(0.001, last=4))

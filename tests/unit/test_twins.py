@@ -101,7 +101,7 @@ def test_the_fast_recipe_is_the_same_work(measured: Measured) -> None:
         assert keras[name] == pytest.approx(torch[name], rel=1e-2, abs=2e-3), name
 
 
-@pytest.mark.parametrize("model", ["tutorial_cnn", "resnet9", "within an epoch"])
+@pytest.mark.parametrize("model", ["tutorial_cnn", "speednet", "within an epoch"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     measured: Measured, framework: str, model: str
