@@ -9,12 +9,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from pydantic import ValidationError
-from scipy import stats
 
 from orchestrator import answer, attribution, caveats, evidence, parity, performance, spec
 from orchestrator.attribution import Attribution
@@ -26,6 +24,9 @@ from orchestrator.spec import Experiment
 from orchestrator.storage import Record
 from orchestrator.sweep.analysis import SweepSummary, summarise
 from trainers.contract import FRAMEWORKS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -243,6 +244,8 @@ class Comparison:
     @functools.cached_property
     def epochs_frame(self) -> pd.DataFrame:
         """One row for each finished epoch of each run."""
+        import pandas as pd
+
         rows = [
             {"arm": run.arm, "seed": run.seed, "run": run.id}
             | {key: value for key, value in epoch.items() if key != "schema"}
@@ -542,6 +545,8 @@ def disagreements(answers: dict[str, list[np.ndarray]], labels: np.ndarray, *, a
         Int64 indices of images whose share of right seeds differs between arms, or to which most
         seeds of one arm give another answer; in order of the difference in that share.
     """
+    from scipy import stats
+
     if len(answers) < 2:
         return np.array([], np.int64)
     right = np.stack([np.mean([a == labels for a in runs], axis=0) for runs in answers.values()])

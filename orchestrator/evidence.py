@@ -1,6 +1,7 @@
 """What two arms' accuracies over seeds prove, and what they do not: all from scipy and statsmodels.
 
 Paired where the arms share seeds, else Welch's. An arm's seeds are the sample; the test images are the same for all.
+Both libraries are imported where they are used: commands that only train do not wait for them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import optimize, stats
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -71,6 +71,8 @@ class McNemar:
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
     """Mean and Student's t interval; the mean alone for one value, None for none."""
+    from scipy import stats
+
     if not values:
         return None
     mean = float(np.mean(values))
@@ -120,6 +122,7 @@ def weigh(first: dict[int, float], second: dict[int, float], *, margin: float) -
 
 
 def _paired(differences: list[float], seeds: list[int], margin: float) -> Evidence:
+    from scipy import stats
     from statsmodels.stats.power import TTestPower
     from statsmodels.stats.weightstats import DescrStatsW
 
@@ -143,6 +146,7 @@ def _paired(differences: list[float], seeds: list[int], margin: float) -> Eviden
 
 
 def _unpaired(one: list[float], two: list[float], margin: float) -> Evidence:
+    from scipy import stats
     from statsmodels.stats.power import TTestIndPower
     from statsmodels.stats.weightstats import ttost_ind
 
@@ -169,6 +173,8 @@ def _unpaired(one: list[float], two: list[float], margin: float) -> Evidence:
 
 
 def _bootstrap(values: Sequence[float]) -> Interval | None:
+    from scipy import stats
+
     if len(values) < 3:
         return None
     result = stats.bootstrap(
@@ -182,6 +188,8 @@ def _seeds_needed(
     power: Callable[[float, float, float], float], effect: float | None, p_value: float | None, seeds: int
 ) -> int | None:
     """Where a test's power, given effect, seeds and alpha, reaches 80 %."""
+    from scipy import optimize
+
     if effect is None or p_value is None or p_value < ALPHA:
         return None
 
@@ -216,6 +224,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> McNema
         second: likewise.
         labels: int [n] true classes.
     """
+    from scipy import stats
     from statsmodels.stats.contingency_tables import mcnemar as test
 
     right = [stats.mode(answers, axis=0).mode == labels for answers in (first, second)]

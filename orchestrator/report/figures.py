@@ -175,7 +175,7 @@ def accuracy_over_time(comparison: Comparison) -> Figure | None:
         return None
     validated = frame["validation_accuracy"].notna().any()
     column = "validation_accuracy" if validated else "train_accuracy"
-    frame["seconds"] = frame[[*PARTS.values()]].sum(axis=1).groupby(frame["run"]).cumsum()
+    frame = frame.assign(seconds=frame[[*PARTS.values()]].sum(axis=1).groupby(frame["run"]).cumsum())
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 3.6))
         for arm, rows in frame.groupby("arm", sort=False):

@@ -46,7 +46,7 @@ def test_layers_do_not_import_what_is_not_theirs(folder: str) -> None:
     ("module", "absent"),
     [
         ("orchestrator.cli", ["ray", "pydantic", "numpy", "pandas", "pyarrow", "matplotlib"]),
-        ("orchestrator.driver", ["torch", "tensorflow"]),
+        ("orchestrator.commands", ["torch", "tensorflow", "scipy", "pandas", "matplotlib", "optuna"]),
         ("trainers.keras.trainer", ["torch", "tensorflow", "keras"]),
         ("trainers.torch.models", ["tensorflow", "keras"]),
     ],

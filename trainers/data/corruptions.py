@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 SEVERITIES = (1, 3, 5)
 _LARGE = 64
@@ -22,6 +21,8 @@ def _noise(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.
 
 
 def _blur(image: np.ndarray, radius: float, _: np.random.Generator) -> np.ndarray:
+    from scipy import ndimage
+
     return _pixels(ndimage.gaussian_filter(image.astype(np.float32), (radius, radius, 0), mode="nearest"))
 
 
