@@ -140,8 +140,9 @@ def _boot() -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None where there is none."""
+    """When a process began, in the kernel's ticks; None where there is none, or a dead one that nobody waited for."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    return None if state == "Z" else fields[18]

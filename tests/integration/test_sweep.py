@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -81,35 +82,43 @@ def test_both_frameworks_from_a_file_to_a_report_of_winners(
     assert again.returncode == 0 and "trial" not in again.stderr, "what is done stays done"
 
 
-def test_a_killed_driver_goes_on_with_the_very_same_trials(
-    tmp_path: Path, experiment_file: Callable[[str], Path]
-) -> None:
-    trials = 12
-    sweep = f"budget: {{trials: {trials}}}\n  scheduler: asha\n  seed: 3"
-    results = {}
-    for name in ("whole", "killed"):
-        root = tmp_path / name
-        text = SWEEP.format(arms=TORCH, epochs=10, at_once=1, sweep=sweep, storage=root)
-        process = start_tandem("sweep", experiment_file(text))
-        if name == "killed":
-            wait_for(lambda root=root: ended(root) >= 3, process)
-            workers = training_workers(process)
-            os.kill(process.pid, signal.SIGKILL)
-            _, alive = psutil.wait_procs(workers, timeout=60)
-            assert not alive
-            before = history_of(root)
-            assert ended(root) < trials, "killed amid the search"
-            process = start_tandem("resume", root / "swept")
-        wait_for(lambda root=root: ended(root) == trials, process)
+def test_a_killed_driver_goes_on_with_the_very_same_trials(tmp_path: Path) -> None:
+    trials = 10
+
+    def started(root: Path) -> subprocess.Popen[str]:
+        sweep = f"budget: {{trials: {trials}}}\n  scheduler: asha\n  seed: 3"
+        root.mkdir()
+        file = root / "experiment.yaml"
+        file.write_text(SWEEP.format(arms=TORCH, epochs=10, at_once=1, sweep=sweep, storage=root))
+        return start_tandem("sweep", file)
+
+    def searched(process: subprocess.Popen[str], root: Path) -> SearchHistory:
+        wait_for(lambda: ended(root) == trials, process, seconds=300)
         process.terminate()  # the winners are trained elsewhere
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
-        results[name] = history_of(root)
-    whole, killed = results["whole"], results["killed"]
+        return history_of(root)
+
+    def killed_amid() -> tuple[SearchHistory, SearchHistory]:
+        root = tmp_path / "killed"
+        process = started(root)
+        wait_for(lambda: ended(root) >= 3, process)
+        workers = training_workers(process)
+        os.kill(process.pid, signal.SIGKILL)
+        _, alive = psutil.wait_procs(workers, timeout=60)
+        assert not alive
+        before = history_of(root)
+        assert ended(root) < trials, "killed amid the search"
+        return before, searched(start_tandem("resume", root / "swept"), root)
+
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(killed_amid)
+        whole = searched(started(tmp_path / "whole"), tmp_path / "whole")
+        before, killed = other.result()
     assert [trial.params for trial in killed.trials] == [trial.params for trial in whole.trials]
-    for one, other in zip(whole.trials, killed.trials, strict=True):
-        assert one.state == other.state
-        losses = [[epoch["validation_loss"] for epoch in trial.epochs] for trial in (one, other)]
+    for one, again in zip(whole.trials, killed.trials, strict=True):
+        assert one.state == again.state
+        losses = [[epoch["validation_loss"] for epoch in trial.epochs] for trial in (one, again)]
         assert losses[0] == losses[1], "bit for bit, on warm workers and after a kill"
     for trial in before.trials:
         if trial.state is not None:
