@@ -74,7 +74,7 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
         return
     money = "" if expected.cost is None else f", cost {expected.cost:.2f}"
     yield (
-        f"time: about {_duration(expected.seconds)} ± {expected.relative_error:.0%}{money}, "
+        f"time{' after the search' if experiment.sweep else ''}: about {_duration(expected.seconds)} ± {expected.relative_error:.0%}{money}, "
         f"by {expected.runs_seen} earlier runs"
     )
 

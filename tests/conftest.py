@@ -51,15 +51,26 @@ def tandem(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-_UNSHARED_SECONDS = 0.2
-"""What the loop below takes on a core of an AMD EPYC at 2.45 GHz while no neighbour uses its other half."""
+def within(bound: float, seconds: Callable[[], float]) -> bool:
+    """Whether work takes at most so many seconds of a core that nobody shares, at the second try at the latest.
 
-
-def slowness() -> float:
-    """How many times longer Python takes just now than on a core that nobody shares; at least 1.
-
-    A bound on seconds means such a core. Neighbours on a shared machine take up to half of it, for seconds or hours.
+    Neighbours on a shared machine take up to half of a core, for seconds or for hours. The bound is longer by as
+    much as a loop of Python takes longer before or after.
     """
+    for _ in range(2):
+        before, taken = _slowness(), seconds()
+        allowed = bound * max(before, _slowness())
+        print(f"{taken:.1f} s, where {allowed:.1f} s are allowed")
+        if taken < allowed:
+            return True
+    return False
+
+
+_UNSHARED_SECONDS = 0.2
+"""What the loop below takes on a core of an AMD EPYC at 2.45 GHz whose other half is idle."""
+
+
+def _slowness() -> float:
     started = time.process_time()
     total = 0
     for number in range(5_000_000):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
-_DRAWN = 500
-_DRAWN_AS_LINES = 200
+_DRAWN = 300
+_DRAWN_AS_LINES = 150
 _IMPORTANCE_TREES_UP_TO = 250
 _STATE_COLOURS = {"done": "#0072B2", "stopped": "#E69F00", "diverged": "#CC79A7", "failed": "#D55E00"}
 
