@@ -81,7 +81,7 @@ def learning_curve(comparison: Comparison, measure: str) -> Figure | None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if measure == "accuracy":
             axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(frameon=False, loc="lower right" if measure == "accuracy" else "upper right")
+        axis.legend(frameon=False)
     return figure
 
 
@@ -164,7 +164,7 @@ def reliability(
         axis.set_ylabel("share of right answers")
         axis.xaxis.set_major_formatter("{x:.0%}")
         axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(frameon=False, loc="upper left")
+        axis.legend(frameon=False)
     return figure
 
 
@@ -191,7 +191,7 @@ def accuracy_over_time(comparison: Comparison) -> Figure | None:
         axis.set_xlabel("seconds of work since the run began, start-up apart")
         axis.set_ylabel(column.replace("_", " ").replace("train ", "training "))
         axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(frameon=False, loc="lower right")
+        axis.legend(frameon=False)
     return figure
 
 
@@ -255,7 +255,7 @@ def robustness(comparison: Comparison) -> Figure | None:
             axis.set_xlabel("severity")
         axes[0].set_ylabel("test accuracy")
         axes[0].yaxis.set_major_formatter("{x:.0%}")
-        axes[0].legend(frameon=False, loc="lower left")
+        axes[0].legend(frameon=False)
     return figure
 
 
@@ -279,7 +279,7 @@ def scaling(scales: Record) -> Figure:
             axis.set_xticks([int(n) for n in predicted], [str(n) for n in predicted], minor=False)
             axis.yaxis.set_major_formatter("{x:.0%}")
         axes[0].set_ylabel("efficiency")
-        axes[0].legend(frameon=False, loc="lower left")
+        axes[0].legend(frameon=False)
     return figure
 
 

@@ -185,5 +185,5 @@ def best_so_far(summary: SweepSummary) -> Figure | None:
             return None
         axis.set_xlabel("trials")
         axis.set_ylabel(goal.replace("_", " "))
-        axis.legend(frameon=False, loc="lower right" if better is np.maximum else "upper right")
+        axis.legend(frameon=False)
     return figure
