@@ -73,8 +73,9 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
         )
         return
     money = "" if expected.cost is None else f", cost {expected.cost:.2f}"
+    what = "time after the search" if experiment.sweep else "time"
     yield (
-        f"time{' after the search' if experiment.sweep else ''}: about {_duration(expected.seconds)} ± {expected.relative_error:.0%}{money}, "
+        f"{what}: about {_duration(expected.seconds)} ± {expected.relative_error:.0%}{money}, "
         f"by {expected.runs_seen} earlier runs"
     )
 
