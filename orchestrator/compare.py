@@ -545,10 +545,10 @@ def disagreements(answers: dict[str, list[np.ndarray]], labels: np.ndarray, *, a
         Int64 indices of images whose share of right seeds differs between arms, or to which most
         seeds of one arm give another answer; in order of the difference in that share.
     """
-    from scipy import stats
-
     if len(answers) < 2:
         return np.array([], np.int64)
+    from scipy import stats
+
     right = np.stack([np.mean([a == labels for a in runs], axis=0) for runs in answers.values()])
     majority = np.stack([stats.mode(np.stack(runs), axis=0).mode for runs in answers.values()])
     spread = np.ptp(right, axis=0)

@@ -71,13 +71,13 @@ class McNemar:
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
     """Mean and Student's t interval; the mean alone for one value, None for none."""
-    from scipy import stats
-
     if not values:
         return None
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean)
+    from scipy import stats
+
     half = float(stats.sem(values)) * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
     return Interval(mean, mean - half, mean + half)
 
@@ -173,10 +173,10 @@ def _unpaired(one: list[float], two: list[float], margin: float) -> Evidence:
 
 
 def _bootstrap(values: Sequence[float]) -> Interval | None:
-    from scipy import stats
-
     if len(values) < 3:
         return None
+    from scipy import stats
+
     result = stats.bootstrap(
         (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, rng=np.random.default_rng(0)
     )
@@ -188,10 +188,9 @@ def _seeds_needed(
     power: Callable[[float, float, float], float], effect: float | None, p_value: float | None, seeds: int
 ) -> int | None:
     """Where a test's power, given effect, seeds and alpha, reaches 80 %."""
-    from scipy import optimize
-
     if effect is None or p_value is None or p_value < ALPHA:
         return None
+    from scipy import optimize
 
     def missing(number: float) -> float:
         reached = power(abs(effect), number, ALPHA)
