@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,15 +144,27 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def failed(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    root = tmp_path_factory.mktemp("failing")
-    return Finished(root, tandem("run", written(root, FAILING)))
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finished]:
+    """Both experiments, trained side by side."""
+
+    def train(name: str, arms: str, workers: int) -> Finished:
+        root = tmp_path_factory.mktemp(name)
+        return Finished(root, tandem("run", written(root, arms, workers=workers)))
+
+    with ThreadPoolExecutor() as pool:
+        failing = pool.submit(train, "failing", FAILING, 1)
+        diverging = pool.submit(train, "diverging", DIVERGING, 2)
+        return {"failing": failing.result(), "diverging": diverging.result()}
 
 
-@pytest.fixture(scope="module")
-def diverged(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    root = tmp_path_factory.mktemp("diverging")
-    return Finished(root, tandem("run", written(root, DIVERGING, workers=2)))
+@pytest.fixture
+def failed(ended: dict[str, Finished]) -> Finished:
+    return ended["failing"]
+
+
+@pytest.fixture
+def diverged(ended: dict[str, Finished]) -> Finished:
+    return ended["diverging"]
 
 
 def test_a_failing_arm_is_recorded_and_the_others_go_on(failed: Finished) -> None:
