@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -103,3 +104,4 @@ class RayNodes:
     def kill_all(self) -> None:
         for pod in list(self._nodes):
             self.kill(pod)
+        shutil.rmtree(self._scratch, ignore_errors=True)

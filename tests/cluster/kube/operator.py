@@ -17,6 +17,7 @@ import contextlib
 import math
 import re
 import secrets
+import shutil
 import tempfile
 import threading
 import time
@@ -63,6 +64,8 @@ class Operator:
             submitter.kill()
         for nodes in self._clusters.values():
             nodes.kill_all()
+        for directory in self._mounts.values():
+            shutil.rmtree(directory)
 
     def kill_pod(self, namespace: str, group: str) -> str:
         """End a pod of a group with its processes, as `kubectl delete pod` does; gives its name."""
