@@ -12,6 +12,7 @@ from trainers.keras import lean  # noqa: F401
 
 # isort: split
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import keras
@@ -26,6 +27,9 @@ from trainers.keras.product import product_of
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
 from trainers.views import views_of
+
+# Autograph would translate each function from its source, and leave the translation behind in /tmp.
+_graph = functools.partial(tf.function, autograph=False)
 
 
 class Runtime:
@@ -88,7 +92,7 @@ class KerasEngine:
             self._tracked = tracked if recipe.weight_average else []
             self._average = [keras.Variable(value, trainable=False) for value in self._tracked]
         images = tf.TensorSpec([None, *task.image_shape], tf.uint8)
-        self._train_steps = tf.function(
+        self._train_steps = _graph(
             self._distributed_steps,
             input_signature=[
                 tf.TensorSpec([None, None, *task.image_shape], tf.uint8),
@@ -98,12 +102,12 @@ class KerasEngine:
                 tf.TensorSpec([], tf.float32),
             ],
         )
-        self._gradients = tf.function(
+        self._gradients = _graph(
             self._distributed_gradients,
             input_signature=[images, tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.float32)],
         )
-        self._forward = tf.function(self._distributed_forward, input_signature=[images])
-        self._sum = tf.function(self._distributed_sum, reduce_retracing=True)
+        self._forward = _graph(self._distributed_forward, input_signature=[images])
+        self._sum = _graph(self._distributed_sum, reduce_retracing=True)
 
     def parameter_count(self) -> int:
         """Trainable weights."""
@@ -112,7 +116,7 @@ class KerasEngine:
     def forward_flops(self) -> int:
         """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two."""
         image = tf.TensorSpec([1, *self._task.image_shape], tf.uint8)
-        forward = tf.function(lambda images: self._model(self._inputs(images), training=False))
+        forward = _graph(lambda images: self._model(self._inputs(images), training=False))
         profiler = tf.compat.v1.profiler
         options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
         with contextlib.redirect_stdout(None):
@@ -127,7 +131,7 @@ class KerasEngine:
         """Floating-point operations per second that a large matrix product reaches here, in the recipe's precision."""
         side = matmul_side(on_gpu=bool(tf.config.list_physical_devices("GPU")))
         values = tf.ones((side, side), self._model.compute_dtype)
-        product = tf.function(lambda: tf.matmul(values, values)[0, 0])
+        product = _graph(lambda: tf.matmul(values, values)[0, 0])
         return fastest_matmul(lambda: float(product()), side)
 
     def device_memory_peak(self) -> int:
@@ -167,16 +171,17 @@ class KerasEngine:
 
     def _distributed_steps(self, images, labels, learning_rates, average_rates, loss_scale):
         count = tf.shape(images)[0]
-        losses = tf.TensorArray(tf.float32, count)
-        correct = tf.constant(0, tf.int64)
-        for step in tf.range(count):
+
+        def take(step, losses, correct):
             loss, right = self._strategy.run(
                 self._replica_step, args=(images[step], labels[step], learning_rates[step], loss_scale)
             )
             for average, value in zip(self._average, self._tracked, strict=True):
                 average.assign(average + average_rates[step] * (value - average))
-            losses = losses.write(step, loss)
-            correct += right
+            return step + 1, losses.write(step, loss), correct + right
+
+        start = (tf.constant(0), tf.TensorArray(tf.float32, count), tf.constant(0, tf.int64))
+        _, losses, correct = tf.while_loop(lambda step, *_: step < count, take, start)
         return losses.stack(), correct
 
     def _distributed_gradients(self, images, labels, loss_scale):
