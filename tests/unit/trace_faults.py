@@ -38,11 +38,20 @@ class Images:
 
 
 def couple_decay(engine: Any) -> None:
-    engine._optimizer = torch.optim.Adam(engine._parameters, lr=0.001, eps=1e-7, weight_decay=0.1)
+    optimizer = engine._optimizer
+    adam, optimizer.optimizer = optimizer.step, optimizer.optimizer.model_copy(update={"weight_decay": 0.0})
+
+    def step(learning_rate: float) -> None:
+        for weight in optimizer.weights:
+            weight.grad.add_(weight.detach(), alpha=0.1)
+        adam(learning_rate)
+
+    optimizer.step = step
 
 
 def move_epsilon(engine: Any) -> None:
-    engine._optimizer.param_groups[0]["eps"] = 1e-7 / np.sqrt(1 - 0.999)
+    described = engine._optimizer.optimizer
+    engine._optimizer.optimizer = described.model_copy(update={"epsilon": 1e-7 / np.sqrt(1 - 0.999)})
 
 
 def each_norm(**changes: float) -> Callable[[Any], None]:

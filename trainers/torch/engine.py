@@ -11,15 +11,15 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.contract import State, Steps, Task
 from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
 from trainers.torch.batch_norm import synchronize
+from trainers.torch.flops import FlopCounter
 from trainers.torch.models import build_model, get_gradients, get_weights, set_weights, to_torch_layout
-from trainers.torch.optimizers import build_optimizer, decay_weights, set_slots
+from trainers.torch.optimizers import FusedOptimizer
 from trainers.torch.product import Product
 from trainers.views import views_of
 
@@ -77,7 +77,7 @@ class TorchEngine:
         if task.world_size > 1:
             module = synchronize(module, use_gpu=use_gpu)
         self._module = module.to(self._device, memory_format=torch.channels_last)
-        self._optimizer = build_optimizer(recipe.optimizer, self._module.parameters())
+        self._optimizer = FusedOptimizer(recipe.optimizer, self._module.parameters())
         self._parameters = [weight for weight in self._module.parameters() if weight.requires_grad]
         self._tracked = [value for value in self._module.state_dict().values() if value.is_floating_point()]
         self._average = [value.clone() for value in self._tracked] if recipe.weight_average else []
@@ -91,14 +91,14 @@ class TorchEngine:
         """Trainable weights."""
         return sum(weight.numel() for weight in self._parameters)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward_flops(self) -> int:
         """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two."""
         self._module.eval()
         pixels = torch.zeros((1, *self._task.image_shape), dtype=torch.uint8, device=self._device)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounter() as counter:
             self._module(self._inputs(pixels))
-        return counter.get_total_flops()
+        return counter.total
 
     @torch.inference_mode()
     def matmul_flops(self) -> float:
@@ -132,7 +132,7 @@ class TorchEngine:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum"), logits
 
     def _backward(self, loss: torch.Tensor, loss_scale: float) -> None:
-        self._optimizer.zero_grad(set_to_none=True)
+        self._module.zero_grad()
         (loss * (loss_scale * self._task.world_size)).backward()  # DDP averages over the workers
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
@@ -150,10 +150,7 @@ class TorchEngine:
         return torch.stack(losses).cpu().numpy(), int(correct.sum())
 
     def _update(self, learning_rate: float, average_rate: float) -> None:
-        decay_weights(self._task.recipe.optimizer, self._parameters, learning_rate)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
+        self._optimizer.step(learning_rate)
         if self._average:
             torch._foreach_lerp_(self._average, self._tracked, average_rate)
 
@@ -204,7 +201,7 @@ class TorchEngine:
     def load_neutral_state(self, state: Weights) -> None:
         """Take over what `KerasEngine.neutral_state` gave: weights and the optimizer's slots."""
         set_weights(self._module, state)
-        set_slots(self._optimizer, to_torch_layout(self._module, state), int(state["#steps"]))
+        self._optimizer.set_slots(to_torch_layout(self._module, state), int(state["#steps"]))
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""
@@ -217,10 +214,8 @@ class TorchEngine:
     def state(self) -> State:
         """Everything needed to go on bit for bit: model, optimizer, random states."""
         state = {f"model/{name}": value for name, value in self._module.state_dict().items()}
-        for index, slots in self._optimizer.state_dict()["state"].items():
-            state |= {
-                f"optimizer/{index}/{slot}": value for slot, value in slots.items() if value is not None
-            }
+        for index, slots in enumerate(self._optimizer.slots):
+            state |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items()}
         state |= {f"average/{index}": value for index, value in enumerate(self._average)}
         state["random/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
@@ -237,16 +232,15 @@ class TorchEngine:
                 if name.startswith("model/")
             }
         )
-        weights = self._optimizer.param_groups[0]["params"]
-        slots: dict[int, dict[str, torch.Tensor]] = {}
+        for slots in self._optimizer.slots:
+            slots.clear()
         for name, value in tensors.items():
             if name.startswith("optimizer/"):
                 _, index, slot = name.split("/")
-                weight = weights[int(index)]
+                weight = self._optimizer.weights[int(index)]
                 if value.shape == weight.shape:  # fused kernels pair elements by their place in memory
                     value = torch.empty_like(weight).copy_(value)
-                slots.setdefault(int(index), {})[slot] = value
-        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": slots})
+                self._optimizer.slots[int(index)][slot] = value
         for index, value in enumerate(self._average):
             value.copy_(tensors[f"average/{index}"])
         torch.set_rng_state(tensors["random/cpu"])
