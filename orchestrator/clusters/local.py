@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator import environment
+from trainers.errors import ClusterError, one_line
 
 # Ray Train trains in a thread. There glibc gives large arrays back to the system at every step and
 # takes them anew, page by page, unless all threads share one heap that keeps what was freed.
@@ -44,19 +45,30 @@ _ENVIRONMENT = {
 
 @contextmanager
 def local_ray() -> Iterator[None]:
-    """Start Ray on this machine's CPUs and GPUs; every process it started ends with the block."""
+    """Start Ray on this machine's CPUs and GPUs; every process it started ends with the block.
+
+    Raises:
+        ClusterError: Ray did not start.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with _own_termination():
         import ray
 
-        ray.init(
-            address="local",
-            num_cpus=environment.available_cpus(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=environment.available_cpus(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:
+            raise ClusterError(
+                f"Ray did not start on this machine: {one_line(error)}; "
+                "try again if it was busy, else set RAY_TMPDIR to a short path that can be written to, "
+                "or read the logs in /tmp/ray/session_latest/logs"
+            ) from error
     try:
         yield
     finally:

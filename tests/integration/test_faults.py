@@ -121,6 +121,17 @@ def test_a_termination_while_ray_starts_is_an_interrupt(
     assert not alive
 
 
+def test_ray_that_does_not_start_is_told(
+    tmp_path: Path, experiment_file: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("long" * 25)))
+    finished = tandem("run", experiment_file(LONG.format(framework="torch", storage=tmp_path)))
+    assert finished.returncode == 3
+    assert "Traceback" not in finished.stderr
+    assert "Ray did not start on this machine" in finished.stderr
+    assert "set RAY_TMPDIR to a short path" in finished.stderr
+
+
 @pytest.mark.slow  # the killed driver of a sweep is in every run of the tests
 def test_a_killed_driver_leaves_nothing_training(
     tmp_path: Path, experiment_file: Callable[[str], Path]
