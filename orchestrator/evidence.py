@@ -206,11 +206,11 @@ def _seeds_needed(
 
 def holm(p_values: list[float | None]) -> list[float | None]:
     """P-values corrected for being several (Holm); those that are missing stay so."""
-    from statsmodels.stats.multitest import multipletests
-
     known = [value for value in p_values if value is not None]
     if not known:
         return list(p_values)
+    from statsmodels.stats.multitest import multipletests
+
     corrected = iter(multipletests(known, alpha=ALPHA, method="holm")[1])
     return [None if value is None else float(next(corrected)) for value in p_values]
 

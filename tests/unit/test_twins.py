@@ -98,7 +98,8 @@ def test_the_fast_recipe_is_the_same_work(measured: Measured) -> None:
     names = [name for name in keras if name.startswith(("fast/weight/", "fast/gradient/"))]
     assert len(names) == 16 + 10
     for name in names:
-        assert keras[name] == pytest.approx(torch[name], rel=1e-2, abs=2e-3), name
+        # As pytest.approx(rel=1e-2, abs=2e-3), which takes seconds for so many numbers.
+        assert (np.abs(keras[name] - torch[name]) <= np.maximum(1e-2 * np.abs(torch[name]), 2e-3)).all(), name
 
 
 @pytest.mark.parametrize("model", ["tutorial_cnn", "speednet", "within an epoch"])
