@@ -17,7 +17,6 @@ from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
 from trainers.torch.batch_norm import synchronize
-from trainers.torch.flops import FlopCounter
 from trainers.torch.models import build_model, get_gradients, get_weights, set_weights, to_torch_layout
 from trainers.torch.optimizers import FusedOptimizer
 from trainers.torch.product import Product
@@ -94,6 +93,8 @@ class TorchEngine:
     @torch.no_grad()
     def forward_flops(self) -> int:
         """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two."""
+        from trainers.torch.flops import FlopCounter  # triton, which it imports, is not needed to train
+
         self._module.eval()
         pixels = torch.zeros((1, *self._task.image_shape), dtype=torch.uint8, device=self._device)
         with FlopCounter() as counter:
@@ -240,7 +241,7 @@ class TorchEngine:
                 weight = self._optimizer.weights[int(index)]
                 if value.shape == weight.shape:  # fused kernels pair elements by their place in memory
                     value = torch.empty_like(weight).copy_(value)
-                self._optimizer.slots[int(index)][slot] = value
+                self._optimizer.slots[int(index)][slot] = value.to(weight.device)
         for index, value in enumerate(self._average):
             value.copy_(tensors[f"average/{index}"])
         torch.set_rng_state(tensors["random/cpu"])
