@@ -28,6 +28,8 @@ from trainers.contract import FRAMEWORKS
 if TYPE_CHECKING:
     import pandas as pd
 
+_TELLING = 0.005
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSummary:
@@ -56,6 +58,11 @@ class RunSummary:
     train_seconds: float
     """Data and step time over all epochs."""
 
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Of the final test, with every class counted alike."""
+        return None if self.result is None else evidence.balanced_accuracy(np.array(self.result["confusion"]))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArmSummary:
@@ -70,6 +77,8 @@ class ArmSummary:
     parameters: int | None
     accuracy: Interval | None
     """Test accuracy over the seeds that are done."""
+    balanced_accuracy: Interval | None
+    """With every class counted alike, however many test images it has."""
     accuracy_deviation: float | None
     """Standard deviation over seeds."""
     images_per_second: Interval | None
@@ -182,6 +191,14 @@ class Comparison:
     """What `tandem bench scaling` measured of the same experiment."""
 
     @property
+    def is_unbalanced(self) -> bool:
+        """Whether the test images' classes differ so much that balanced accuracy tells something else of an arm."""
+        scores = [(arm.accuracy, arm.balanced_accuracy) for arm in self.arms]
+        return any(
+            plain and balanced and abs(plain.mean - balanced.mean) >= _TELLING for plain, balanced in scores
+        )
+
+    @property
     def failed_runs(self) -> list[RunSummary]:
         """Runs that were given up."""
         return [run for arm in self.arms for run in arm.runs if run.state == "failed"]
@@ -200,6 +217,7 @@ class Comparison:
                     "parameters": arm.parameters,
                     "test_accuracy": _interval_json(arm.accuracy),
                     "test_accuracy_deviation": arm.accuracy_deviation,
+                    "balanced_accuracy": _interval_json(arm.balanced_accuracy),
                     "images_per_second": _interval_json(arm.images_per_second),
                     "parity": arm.parity and dataclasses.asdict(arm.parity) | {"agrees": arm.parity.agrees},
                     "train_seconds": arm.train_seconds,
@@ -224,6 +242,7 @@ class Comparison:
                             "train_seconds": run.train_seconds,
                             "test_accuracy": run.result and run.result["test_accuracy"],
                             "test_loss": run.result and run.result["test_loss"],
+                            "balanced_accuracy": run.balanced_accuracy,
                         }
                         for run in arm.runs
                     ],
@@ -441,6 +460,9 @@ def _summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parit
         runs=runs,
         parameters=done[0].result["parameters"] if done and done[0].result else None,
         accuracy=mean_interval(accuracies),
+        balanced_accuracy=mean_interval(
+            [found for run in done if (found := run.balanced_accuracy) is not None]
+        ),
         accuracy_deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
         images_per_second=mean_interval(speeds),
         parity=parity,

@@ -231,6 +231,17 @@ def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> McNema
     return McNemar(table[0][1], table[1][0], float(test(table, exact=True).pvalue))
 
 
+def balanced_accuracy(confusion: np.ndarray) -> float:
+    """Mean over the classes that have test images of the share answered right (Brodersen et al., 2010).
+
+    Args:
+        confusion: int [classes, classes], true class by answer.
+    """
+    images = confusion.sum(axis=1)
+    present = images > 0
+    return float(np.mean(np.diag(confusion)[present] / images[present]))
+
+
 def calibration_error(confidences: np.ndarray, right: np.ndarray, *, bins: int = 15) -> float:
     """Expected calibration error (Guo et al., 2017): confidence minus accuracy, over bins of confidence.
 

@@ -44,6 +44,23 @@ def duration(seconds: float | None) -> str:
     return "{} h {} min".format(*divmod(round(seconds / 60), 60))
 
 
+def arms(comparison: Comparison) -> list[dict[str, str]]:
+    """What each arm reached, a table's row each."""
+    rows = []
+    for arm in comparison.arms:
+        balanced = {"balanced accuracy": percent(arm.balanced_accuracy)} if comparison.is_unbalanced else {}
+        rows.append(
+            {"arm": arm.name, "framework": arm.framework, "test accuracy": percent(arm.accuracy)}
+            | balanced
+            | {
+                "images/s": whole(arm.images_per_second),
+                "training time": duration(arm.train_seconds),
+                "runs": f"{len(arm.done)} of {len(arm.runs)}",
+            }
+        )
+    return rows
+
+
 def configuration(comparison: Comparison) -> list[tuple[str, list[str], bool]]:
     """Every recipe field with its value in each arm, and whether they differ."""
     rows = [("framework", [arm.framework for arm in comparison.arms])]

@@ -272,24 +272,8 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
         lines += [row(["factor", "points of accuracy", "times the speed"]), row(["---"] * 3)]
         lines += [row([str(share["factor"]), str(share["points"]), str(share["speed"])]) for share in shares]
         lines += ["", tables.attribution_note(comparison), "", "## Arms", ""]
-    lines += [
-        row(["arm", "framework", "test accuracy", "images/s", "training time", "runs"]),
-        row(["---"] * 6),
-    ]
-    lines += [
-        row(
-            [
-                arm.name,
-                arm.framework,
-                tables.percent(arm.accuracy),
-                tables.whole(arm.images_per_second),
-                tables.duration(arm.train_seconds),
-                f"{len(arm.done)} of {len(arm.runs)}",
-            ]
-        )
-        for arm in comparison.arms
-    ]
-    lines += ["", "Means over seeds with 95 % intervals.", ""]
+    lines += table(tables.arms(comparison))
+    lines += ["Means over seeds with 95 % intervals.", ""]
     if proofs := tables.evidences(comparison):
         lines += ["## Evidence", "", *table(proofs)]
     lines += ["## What it took", "", *table(tables.took(comparison)), tables.took_note(comparison), ""]

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator import report
 from orchestrator.records import ExperimentRecords
-from orchestrator.report import tables
+from orchestrator.report import gate, tables
 from tests.conftest import ROOT
 from tests.unit.synthetic import attempt, make_records
 
@@ -204,6 +204,25 @@ def test_runs_without_validation_show_training_curves(tmp_path: Path) -> None:
     comparison = report.write(records)
     assert any("no validation split" in note for note in comparison.notes)
     Page(read(records, "report.html"))
+
+
+def test_balanced_accuracy_is_told_where_it_is_another(records: ExperimentRecords) -> None:
+    report.write(records)
+    told = "balanced accuracy"
+    assert told not in read(records, "report.html").lower() and told not in read(records, "report.md")
+    for run in records.document()["runs"]:
+        file = Path(records.storage.url) / "runs" / run["id"] / "result.json"
+        result = json.loads(file.read_text())
+        result["confusion"] = [[95, 5, 0], [4, 4, 0], [0, 1, 1]]
+        file.write_text(json.dumps(result))
+    comparison = report.write(records)
+    arms = json.loads(read(records, "results.json"))["arms"]
+    assert [arm["balanced_accuracy"]["mean"] for arm in arms] == pytest.approx([0.65, 0.65])
+    assert [run["balanced_accuracy"] for run in arms[0]["runs"]] == pytest.approx([0.65] * 3)
+    assert "65.00 %" in read(records, "report.html")
+    assert "| arm | framework | test accuracy | balanced accuracy |" in read(records, "report.md")
+    (verdict,) = gate.judge(comparison, [gate.parse("torch.balanced_accuracy < 0.66")])
+    assert verdict.failed
 
 
 def test_results_keep_to_their_published_schema(records: ExperimentRecords, tmp_path: Path) -> None:
