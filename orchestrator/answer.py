@@ -136,6 +136,8 @@ def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
     faster, slower = (first, second) if pair.speed_ratio >= 1 else (second, first)
     ratio = max(pair.speed_ratio, 1 / pair.speed_ratio)
     assert faster.images_per_second and slower.images_per_second
+    if f"{ratio:.2f}" == "1.00":
+        return f" Both trained equally fast, {faster.images_per_second.mean:,.0f} images/s."
     return (
         f" {faster.name} trained {ratio:.2f} times as fast as {slower.name} "
         f"({faster.images_per_second.mean:,.0f} against "

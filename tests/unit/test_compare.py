@@ -96,6 +96,7 @@ def test_arms_of_one_framework_are_not_said_to_differ_in_it(tmp_path: Path) -> N
 def test_identical_results(tmp_path: Path) -> None:
     comparison = analyse(tmp_path, {"keras": [0.5, 0.6], "torch": [0.5, 0.6]})
     assert "scored the same" in comparison.answer
+    assert "Both trained equally fast, 1,000 images/s." in comparison.answer
 
 
 def test_speed_is_the_median_after_the_first_epoch(tmp_path: Path) -> None:
