@@ -387,11 +387,10 @@ def _train_and_report(
     *,
     searches: bool,
 ) -> None:
-    from rich.console import Console
-
     from orchestrator import commands
+    from orchestrator.progress import open_console
 
-    console = Console(stderr=True)
+    console = open_console(sys.stderr)
     try:
         with _termination_as_interrupt():
             commands.train(experiment, records, module_path, console, searches=searches, command=sys.argv[1:])

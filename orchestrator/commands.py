@@ -113,7 +113,7 @@ def train(
     with console.status("reading the data"):
         prepared = dataclasses.replace(driver.prepare(crossed, records), attribution=origin)
     for warning in prepared.dataset.warnings:
-        console.print(f"note: {warning}")
+        console.print(f"note: {warning}", soft_wrap=True)
 
     def stop() -> None:
         console.print("another driver has taken the experiment over; this one stops")

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from orchestrator.sweep.searcher import ArmSearcher
 
 _REDRAW_SECONDS = 0.5
+
+
+def open_console(file: TextIO, *, width: int | None = None) -> Console:
+    """A console that shows words as they are: what files, classes and errors are called may look like markup."""
+    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
 
 
 class _Live:
@@ -94,7 +99,7 @@ class Progress(_Live):
         for failure in failures[self._failures_told[run.id] :]:
             outcome = "given up" if failure["given_up"] else "tried again"
             line = f"{run.arm} seed {run.seed} failed: {failure['cause']}; {outcome}"
-            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+            self._console.print(line, soft_wrap=True)
         self._failures_told[run.id] = len(failures)
 
     def _row(self, run: Run, records: RunRecords, epochs: list[Record]) -> list[str]:

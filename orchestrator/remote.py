@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from orchestrator import commands, driver, driver_log, plan, report, spec
 from orchestrator.clusters.local import joined_ray
 from orchestrator.clusters.package import EXPERIMENT_FILE, FILES_VARIABLE
+from orchestrator.progress import open_console
 from orchestrator.records import ExperimentRecords
 from trainers.errors import TandemError
 
@@ -70,7 +69,7 @@ def _check(experiment: spec.Experiment) -> int:
 def _train(
     document: dict[str, Any], experiment: spec.Experiment, records: ExperimentRecords, directory: Path
 ) -> int:
-    console = Console(file=sys.stderr, width=200)
+    console = open_console(sys.stderr, width=200)
     commands.train(
         experiment,
         records,

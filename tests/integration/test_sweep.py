@@ -160,7 +160,7 @@ from torch import nn
 
 
 def build(image_shape, num_classes):
-    raise ValueError(f"no weights for {num_classes} classes at 0x%x" % id(image_shape))
+    raise ValueError(f"no weights for {num_classes} classes in [/models] at 0x%x" % id(image_shape))
 """
 
 
@@ -173,7 +173,7 @@ def test_a_sweep_whose_first_trials_all_fail_the_same_way_stops_and_says_so(
     done = tandem("sweep", experiment_file(text))
     assert done.returncode == 1
     assert "all failed in the same way, so it was stopped" in done.stderr
-    assert "no weights for 10 classes" in done.stderr
+    assert "trial 0: failed, ValueError: no weights for 10 classes in [/models] at 0x" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(history_of(tmp_path).trials) == 3
 

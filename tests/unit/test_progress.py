@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from orchestrator import plan
 from orchestrator.driver import Prepared
-from orchestrator.progress import Progress
+from orchestrator.progress import Progress, open_console
 from orchestrator.spec import from_json
 from tests.unit.synthetic import make_records
 from trainers.data import DataSpec, open_dataset
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -27,8 +32,8 @@ def prepared(tmp_path: Path) -> Prepared:
 
 
 def test_a_terminal_shows_every_run_as_it_stands(prepared: Prepared) -> None:
-    screen = io.StringIO()
-    progress = Progress(prepared, Console(file=screen, force_terminal=True, width=100))
+    screen = Terminal()
+    progress = Progress(prepared, open_console(screen, width=100))
     with progress.shown():
         progress.refresh()
     rows = [line for line in screen.getvalue().splitlines() if "seed" in line]
@@ -41,10 +46,21 @@ def test_a_terminal_shows_every_run_as_it_stands(prepared: Prepared) -> None:
 
 def test_a_pipe_gets_each_epoch_once(prepared: Prepared) -> None:
     output = io.StringIO()
-    progress = Progress(prepared, Console(file=output, width=100))
+    progress = Progress(prepared, open_console(output, width=100))
     with progress.shown():
         progress.refresh()
         progress.refresh()
     lines = output.getvalue().splitlines()
     assert len(lines) == len(set(lines)) == 9
     assert lines[0] == "keras seed 0: epoch 1/3, validation accuracy 16.67%, 500 images/s"
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(prepared: Prepared) -> None:
+    run = prepared.runs[0]
+    name = "[/cats] [red] :cat:"
+    odd = dataclasses.replace(prepared, runs=[dataclasses.replace(run, arm=name)])
+    for output in (io.StringIO(), Terminal()):
+        progress = Progress(odd, open_console(output, width=100))
+        with progress.shown():
+            progress.refresh()
+        assert f"{name} seed 0" in output.getvalue()
