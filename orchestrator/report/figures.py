@@ -283,11 +283,16 @@ def scaling(scales: Record) -> Figure:
     return figure
 
 
+def _class_names(comparison: Comparison) -> list[str]:
+    """As matplotlib is to show them: a dollar sign begins no formula."""
+    return [name.replace("$", r"\$") for name in comparison.document["data"]["class_names"]]
+
+
 def confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figure | None:
     """The share of each class' test images that got each answer from one arm."""
     if arm.confusion is None:
         return None
-    names = comparison.document["data"]["class_names"]
+    names = _class_names(comparison)
     share = arm.confusion / np.maximum(arm.confusion.sum(axis=1, keepdims=True), 1)
     with plt.rc_context(STYLE | {"axes.grid": False, "font.size": 8}):
         figure, axis = plt.subplots(figsize=(4.6, 4.4))
@@ -310,7 +315,7 @@ def confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figure | None:
 def class_accuracy(comparison: Comparison) -> Figure | None:
     """Each class' accuracy in each arm, side by side."""
     arms = [arm for arm in comparison.arms if arm.class_accuracy is not None]
-    names = comparison.document["data"]["class_names"]
+    names = _class_names(comparison)
     if not arms or len(names) > 60:
         return None
     frame = pd.DataFrame({arm.name: arm.class_accuracy for arm in arms}, index=names)
@@ -344,7 +349,7 @@ def disagreements(
     """
     if kept is None or not len(kept["indices"]) or len(answers) < 2:
         return None
-    names = comparison.document["data"]["class_names"]
+    names = _class_names(comparison)
     count = len(kept["indices"])
     columns = 6
     rows = -(-count // columns)

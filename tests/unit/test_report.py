@@ -206,6 +206,16 @@ def test_runs_without_validation_show_training_curves(tmp_path: Path) -> None:
     Page(read(records, "report.html"))
 
 
+def test_class_names_are_no_formulas(records: ExperimentRecords) -> None:
+    file = Path(records.storage.url) / "experiment.json"
+    document = json.loads(file.read_text())
+    document["data"]["class_names"] = ["up to $10_", "$10_ and more", "$\\frac$"]
+    file.write_text(json.dumps(document))
+    report.write(records)
+    for figure in ("confusion-torch.svg", "class-accuracy.svg", "disagreements.svg"):
+        assert "up to $10_" in read(records, f"figures/{figure}"), "as a comment beside the glyphs"
+
+
 def test_balanced_accuracy_is_told_where_it_is_another(records: ExperimentRecords) -> None:
     report.write(records)
     told = "balanced accuracy"
