@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -204,7 +205,10 @@ class Comparison:
         return [run for arm in self.arms for run in arm.runs if run.state == "failed"]
 
     def to_json(self) -> Record:
-        """The comparison as plain JSON, without the per-epoch curves."""
+        """The comparison as plain JSON, without the per-epoch curves; numbers that JSON does not have are null."""
+        return {name: _strict(value) for name, value in self._to_record().items()}
+
+    def _to_record(self) -> Record:
         return {
             "name": self.name,
             "answer": self.answer,
@@ -549,6 +553,14 @@ def _experiment(document: Record) -> Experiment | None:
         return spec.from_json(document["experiment"])
     except ValidationError:
         return None
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(below) for below in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _interval_json(interval: Interval | None) -> Record | None:

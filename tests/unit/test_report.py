@@ -206,6 +206,14 @@ def test_runs_without_validation_show_training_curves(tmp_path: Path) -> None:
     Page(read(records, "report.html"))
 
 
+def test_a_loss_that_is_no_number_leaves_the_results_json(records: ExperimentRecords) -> None:
+    file = Path(records.storage.url) / "runs" / records.document()["runs"][0]["id"] / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"test_loss": math.inf}))
+    report.write(records)
+    results = json.loads(read(records, "results.json"), parse_constant=pytest.fail)
+    assert results["arms"][0]["runs"][0]["test_loss"] is None
+
+
 def test_class_names_are_no_formulas(records: ExperimentRecords) -> None:
     file = Path(records.storage.url) / "experiment.json"
     document = json.loads(file.read_text())
