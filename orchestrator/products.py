@@ -141,8 +141,8 @@ def _arm(comparison: Comparison, name: str | None) -> ArmSummary:
 
 
 def _run(arm: ArmSummary) -> RunSummary:
-    """The seed with the best validation accuracy; without a validation split, the first."""
-    return max(arm.done, key=lambda run: run.epochs[-1]["validation_accuracy"] or 0.0)
+    """The seed with the best validation accuracy; without a validation split, or its records, the first."""
+    return max(arm.done, key=lambda run: (run.epochs and run.epochs[-1]["validation_accuracy"]) or 0.0)
 
 
 def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
@@ -192,9 +192,8 @@ def _in_process(action: str, *arguments: str, module_path: str) -> None:
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise TandemError(
-            f"the model cannot be {action.removesuffix('e')}ed: {lines[-1] if lines else 'no word'}"
-        )
+        failed = {"save": "the model cannot be saved", "predict": "the model cannot answer"}[action]
+        raise TandemError(f"{failed}: {lines[-1] if lines else 'no word'}")
 
 
 def _save_here(results: str, run_id: str, directory: str) -> None:
@@ -211,7 +210,8 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
     if state is None:
         raise InputError(f"{run_id} has no checkpoint left to take a model from")
     dataset = open_dataset(experiment.data)
-    precision = records.run(run_id).attempts()[-1].get("precision")
+    attempts = records.run(run_id).attempts()
+    precision = attempts[-1].get("precision") if attempts else None
     recipe = experiment.arms[entry["arm"]].recipe().settled(bfloat16=precision == "bfloat16")
     framework: Any = importlib.import_module(f"trainers.{entry['framework']}.engine")
     product: Any = importlib.import_module(f"trainers.{entry['framework']}.product")
