@@ -2,7 +2,7 @@
 
     TandemError              the work failed (exit code 1)
     ├── InputError           what was given is wrong (exit code 2)
-    └── ClusterError         the cluster could not be reached (exit code 3)
+    └── ClusterError         the cluster could not be reached, or Ray does not start (exit code 3)
 
 Each message is one sentence that says what is wrong, where, and what would be right. What frameworks and
 users' models raise is told by `one_line`.
