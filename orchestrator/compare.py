@@ -105,9 +105,7 @@ class ArmSummary:
     @property
     def class_accuracy(self) -> np.ndarray | None:
         """Float64 [classes], the share of each class' test images answered right."""
-        if self.confusion is None:
-            return None
-        return np.asarray(np.diag(self.confusion) / np.maximum(self.confusion.sum(axis=1), 1))
+        return None if self.confusion is None else evidence.class_accuracy(self.confusion)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -464,9 +462,7 @@ def _summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parit
         runs=runs,
         parameters=done[0].result["parameters"] if done and done[0].result else None,
         accuracy=mean_interval(accuracies),
-        balanced_accuracy=mean_interval(
-            [found for run in done if (found := run.balanced_accuracy) is not None]
-        ),
+        balanced_accuracy=mean_interval([evidence.balanced_accuracy(confusion) for confusion in confusions]),
         accuracy_deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
         images_per_second=mean_interval(speeds),
         parity=parity,

@@ -231,15 +231,22 @@ def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> McNema
     return McNemar(table[0][1], table[1][0], float(test(table, exact=True).pvalue))
 
 
-def balanced_accuracy(confusion: np.ndarray) -> float:
-    """Mean over the classes that have test images of the share answered right (Brodersen et al., 2010).
+def class_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Float64 [classes], the share of each class' test images answered right; 0 for a class without any.
 
     Args:
         confusion: int [classes, classes], true class by answer.
     """
-    images = confusion.sum(axis=1)
-    present = images > 0
-    return float(np.mean(np.diag(confusion)[present] / images[present]))
+    return np.asarray(np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1))
+
+
+def balanced_accuracy(confusion: np.ndarray) -> float:
+    """Mean accuracy of the classes that have test images (Brodersen et al., 2010).
+
+    Args:
+        confusion: int [classes, classes], true class by answer.
+    """
+    return float(class_accuracy(confusion)[confusion.sum(axis=1) > 0].mean())
 
 
 def calibration_error(confidences: np.ndarray, right: np.ndarray, *, bins: int = 15) -> float:

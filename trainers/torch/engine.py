@@ -77,7 +77,6 @@ class TorchEngine:
             module = synchronize(module, use_gpu=use_gpu)
         self._module = module.to(self._device, memory_format=torch.channels_last)
         self._optimizer = FusedOptimizer(recipe.optimizer, self._module.parameters())
-        self._parameters = [weight for weight in self._module.parameters() if weight.requires_grad]
         self._tracked = [value for value in self._module.state_dict().values() if value.is_floating_point()]
         self._average = [value.clone() for value in self._tracked] if recipe.weight_average else []
         self._model: torch.nn.Module = self._module
@@ -88,7 +87,7 @@ class TorchEngine:
 
     def parameter_count(self) -> int:
         """Trainable weights."""
-        return sum(weight.numel() for weight in self._parameters)
+        return sum(weight.numel() for weight in self._module.parameters() if weight.requires_grad)
 
     @torch.no_grad()
     def forward_flops(self) -> int:

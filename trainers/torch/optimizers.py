@@ -12,7 +12,7 @@ import torch
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from trainers.recipes import Adam, AdamW, Optimizer, Sgd
+from trainers.recipes import AdamW, Optimizer, Sgd
 
 _SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
 
@@ -32,11 +32,50 @@ class FusedOptimizer:
         moved = [place for place, weight in enumerate(self.weights) if weight.grad is not None]
         weights = [self.weights[place] for place in moved]
         gradients = [weight.grad for weight in weights]
-        slots = [self.slots[place] for place in moved]
-        if isinstance(self.optimizer, Sgd):
-            _sgd_step(self.optimizer, weights, gradients, slots, learning_rate)
+        optimizer = self.optimizer
+        if isinstance(optimizer, Sgd):
+            if optimizer.decoupled and optimizer.weight_decay:
+                torch._foreach_mul_(weights, 1 - learning_rate * optimizer.weight_decay)
+            sgd(
+                weights,
+                gradients,
+                self._remembered("momentum_buffer", moved) if optimizer.momentum else [None] * len(moved),
+                lr=learning_rate,
+                momentum=optimizer.momentum,
+                dampening=0.0,
+                nesterov=optimizer.nesterov,
+                weight_decay=0.0 if optimizer.decoupled else optimizer.weight_decay,
+                maximize=False,
+                fused=True,
+            )
         else:
-            _adam_step(self.optimizer, weights, gradients, slots, learning_rate)
+            adam(
+                weights,
+                gradients,
+                self._remembered("exp_avg", moved),
+                self._remembered("exp_avg_sq", moved),
+                [],
+                self._remembered("step", moved),
+                lr=learning_rate,
+                beta1=optimizer.beta_1,
+                beta2=optimizer.beta_2,
+                eps=optimizer.epsilon,
+                weight_decay=optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0,
+                decoupled_weight_decay=isinstance(optimizer, AdamW),
+                amsgrad=False,
+                maximize=False,
+                fused=True,
+            )
+
+    def _remembered(self, name: str, places: list[int]) -> list[torch.Tensor]:
+        """One slot of some weights; it begins at zero."""
+        for place in places:
+            weight, slots = self.weights[place], self.slots[place]
+            if name not in slots:
+                slots[name] = (
+                    torch.zeros((), device=weight.device) if name == "step" else torch.zeros_like(weight)
+                )
+        return [self.slots[place][name] for place in places]
 
     def set_slots(self, slots: dict[tuple[torch.Tensor, str], torch.Tensor], steps: int) -> None:
         """Replace what is remembered of each weight, by the names of `trainers.recipes`, and the count of steps."""
@@ -46,62 +85,3 @@ class FusedOptimizer:
             remembered[_SLOTS[slot]] = value
             if slot != "velocity":
                 remembered["step"] = torch.tensor(float(steps))
-
-
-def _sgd_step(
-    optimizer: Sgd,
-    weights: list[torch.Tensor],
-    gradients: list[torch.Tensor],
-    slots: list[dict[str, torch.Tensor]],
-    learning_rate: float,
-) -> None:
-    if optimizer.decoupled and optimizer.weight_decay:
-        torch._foreach_mul_(weights, 1 - learning_rate * optimizer.weight_decay)
-    sgd(
-        weights,
-        gradients,
-        _remembered("momentum_buffer", weights, slots) if optimizer.momentum else [None] * len(weights),
-        lr=learning_rate,
-        momentum=optimizer.momentum,
-        dampening=0.0,
-        nesterov=optimizer.nesterov,
-        weight_decay=0.0 if optimizer.decoupled else optimizer.weight_decay,
-        maximize=False,
-        fused=True,
-    )
-
-
-def _adam_step(
-    optimizer: Adam,
-    weights: list[torch.Tensor],
-    gradients: list[torch.Tensor],
-    slots: list[dict[str, torch.Tensor]],
-    learning_rate: float,
-) -> None:
-    adam(
-        weights,
-        gradients,
-        _remembered("exp_avg", weights, slots),
-        _remembered("exp_avg_sq", weights, slots),
-        [],
-        _remembered("step", weights, slots),
-        lr=learning_rate,
-        beta1=optimizer.beta_1,
-        beta2=optimizer.beta_2,
-        eps=optimizer.epsilon,
-        weight_decay=optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0,
-        decoupled_weight_decay=isinstance(optimizer, AdamW),
-        amsgrad=False,
-        maximize=False,
-        fused=True,
-    )
-
-
-def _remembered(
-    name: str, weights: list[torch.Tensor], slots: list[dict[str, torch.Tensor]]
-) -> list[torch.Tensor]:
-    """A slot of each weight, which begins at zero."""
-    for weight, own in zip(weights, slots, strict=True):
-        if name not in own:
-            own[name] = torch.zeros((), device=weight.device) if name == "step" else torch.zeros_like(weight)
-    return [own[name] for own in slots]
