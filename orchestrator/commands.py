@@ -56,7 +56,7 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
         for name in experiment.arms:
             limits = experiment.sweep.budget_of(name).model_dump(exclude_none=True)
             listed = ", ".join(f"{value:g} {limit}" for limit, value in limits.items())
-            yield f"sweep of {name}: {len(experiment.sweep.space_of(name))} parameters, {listed}"
+            yield f"sweep of {name}: {', '.join(experiment.sweep.space_of(name))}; {listed}"
     for warning in data.warnings:
         yield f"note: {warning}"
     expected = estimate.from_records(

@@ -20,10 +20,12 @@ from orchestrator.attribution import Attribution
 from orchestrator.evidence import Evidence, Interval, McNemar, mean_interval
 from orchestrator.parity import Parity
 from orchestrator.performance import Performance
+from orchestrator.plan import stated
 from orchestrator.records import ExperimentRecords, RunRecords
 from orchestrator.spec import Experiment
 from orchestrator.storage import Record
 from orchestrator.sweep.analysis import SweepSummary, summarise
+from trainers.accuracy import balanced_accuracy, class_accuracy
 from trainers.contract import FRAMEWORKS
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class RunSummary:
     @property
     def balanced_accuracy(self) -> float | None:
         """Of the final test, with every class counted alike."""
-        return None if self.result is None else evidence.balanced_accuracy(np.array(self.result["confusion"]))
+        return None if self.result is None else balanced_accuracy(np.array(self.result["confusion"]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,7 @@ class ArmSummary:
     @property
     def class_accuracy(self) -> np.ndarray | None:
         """Float64 [classes], the share of each class' test images answered right."""
-        return None if self.confusion is None else evidence.class_accuracy(self.confusion)
+        return None if self.confusion is None else class_accuracy(self.confusion)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -462,7 +464,7 @@ def _summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parit
         runs=runs,
         parameters=done[0].result["parameters"] if done and done[0].result else None,
         accuracy=mean_interval(accuracies),
-        balanced_accuracy=mean_interval([evidence.balanced_accuracy(confusion) for confusion in confusions]),
+        balanced_accuracy=mean_interval([balanced_accuracy(confusion) for confusion in confusions]),
         accuracy_deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
         images_per_second=mean_interval(speeds),
         parity=parity,
@@ -518,9 +520,9 @@ def differing_factors(first: ArmSummary, second: ArmSummary) -> list[str]:
     """Each factor besides the framework in which two arms differ, as `name (a / b)`."""
     factors = [
         f"{_FACTOR_NAMES.get(key, key.replace('_', ' '))} "
-        f"({describe_value(first.recipe[key])} / {describe_value(second.recipe[key])})"
-        for key in first.recipe
-        if first.recipe[key] != second.recipe.get(key)
+        f"({describe_value(first.recipe.get(key))} / {describe_value(second.recipe.get(key))})"
+        for key in first.recipe | second.recipe
+        if (stated(first.recipe.get(key)) or None) != (stated(second.recipe.get(key)) or None)
     ]
     if first.seeds != second.seeds:
         factors.append(f"seeds ({', '.join(map(str, first.seeds))} / {', '.join(map(str, second.seeds))})")
@@ -536,7 +538,9 @@ def describe_value(value: Any) -> str:
     name = value.get("name", "")
     rate = f" {value['learning_rate']:g}" if "learning_rate" in value else ""
     rest = [
-        f"{key.replace('_', ' ')} {entry:g}" if not isinstance(entry, bool) else key
+        key
+        if entry is True
+        else f"{key.replace('_', ' ')} {entry if isinstance(entry, str) else f'{entry:g}'}"
         for key, entry in value.items()
         if key not in ("name", "learning_rate") and entry
     ]

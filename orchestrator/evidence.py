@@ -231,24 +231,6 @@ def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> McNema
     return McNemar(table[0][1], table[1][0], float(test(table, exact=True).pvalue))
 
 
-def class_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Float64 [classes], the share of each class' test images answered right; 0 for a class without any.
-
-    Args:
-        confusion: int [classes, classes], true class by answer.
-    """
-    return np.asarray(np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1))
-
-
-def balanced_accuracy(confusion: np.ndarray) -> float:
-    """Mean accuracy of the classes that have test images (Brodersen et al., 2010).
-
-    Args:
-        confusion: int [classes, classes], true class by answer.
-    """
-    return float(class_accuracy(confusion)[confusion.sum(axis=1) > 0].mean())
-
-
 def calibration_error(confidences: np.ndarray, right: np.ndarray, *, bins: int = 15) -> float:
     """Expected calibration error (Guo et al., 2017): confidence minus accuracy, over bins of confidence.
 

@@ -60,7 +60,18 @@ def _run(scale: Scale, fingerprint: str, arm: str, framework: str, seed: int, re
 
 def short_hash(identity: Any) -> str:
     """Eight hexadecimal digits that name some work by what decides it, given as plain JSON."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(stated(identity), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def stated(value: Any) -> Any:
+    """Plain JSON without the fields that are off.
+
+    It stays the same when a later version adds a field that is off unless it is set, so that what was trained before
+    is found again.
+    """
+    if isinstance(value, dict):
+        return {key: kept for key, below in value.items() if (kept := stated(below))}
+    return [stated(below) for below in value] if isinstance(value, list) else value
 
 
 def workers_identity(scale: Scale) -> dict[str, Any]:

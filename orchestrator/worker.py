@@ -35,7 +35,7 @@ from trainers.inputs import input_transform
 from trainers.loop import DivergedError, final_test, gather, train
 from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
 from trainers.parity import trace
-from trainers.recipes import Recipe
+from trainers.recipes import Recipe, class_weights
 from trainers.robustness import robustness
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def make_task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_s
         image_shape=dataset.image_shape,
         num_classes=len(dataset.class_names),
         inputs=input_transform(dataset, recipe),
+        class_weights=class_weights(recipe.loss, dataset.train_labels, len(dataset.class_names)),
     )
 
 

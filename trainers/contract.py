@@ -36,6 +36,8 @@ class Task:
     """Number of labels, 0 to num_classes - 1."""
     inputs: InputTransform
     """From pixels to what the model sees."""
+    class_weights: np.ndarray | None
+    """What an example of each class counts in the training loss, float32 [num_classes]; None for one each."""
 
     @property
     def model_shape(self) -> tuple[int, int, int]:
@@ -71,11 +73,13 @@ class EpochMetrics:
     step: int
     """Steps taken since the start of the run."""
     train_loss: float
-    """Mean over the epoch's training examples, as the model was when it saw each."""
+    """Mean over the epoch's training examples, as the recipe counts them and as the model was when it saw each."""
     train_accuracy: float
     validation_loss: float | None
     """None without a validation split."""
     validation_accuracy: float | None
+    validation_balanced_accuracy: float | None
+    """With every class counted alike, however many images it has."""
     learning_rate: float
     """Of the epoch's last step."""
     images_per_second: float

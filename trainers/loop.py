@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from trainers.accuracy import balanced_accuracy
 from trainers.contract import Engine, EpochMetrics, Steps, Task
 from trainers.data import Dataset
 from trainers.data.batches import epoch_steps, prefetched, steps_per_epoch
@@ -33,6 +34,11 @@ class Evaluation:
     def accuracy(self) -> float:
         """Share of right answers."""
         return float(np.trace(self.confusion) / self.confusion.sum())
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """With every class counted alike."""
+        return balanced_accuracy(self.confusion)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +120,7 @@ def train(
         loss_sum, correct, done = 0.0, 0, first_step
         for block in timed:
             losses, right = engine.train_steps(block)
-            _check_health(losses / block.labels.shape[1], block, epoch, (epoch - 1) * steps + done, task)
+            _check_health(losses / _weights(block, task), block, epoch, (epoch - 1) * steps + done, task)
             done += len(block)
             if block.loss_scale:
                 loss_sum += float(losses.sum(dtype=np.float64))
@@ -144,6 +150,7 @@ def train(
                 train_accuracy=float(workers[:, 1].sum() / seen),
                 validation_loss=validation.loss if validation else None,
                 validation_accuracy=validation.accuracy if validation else None,
+                validation_balanced_accuracy=validation.balanced_accuracy if validation else None,
                 learning_rate=float(rates[of_epoch][-1]),
                 images_per_second=float(seen / slowest[3]),
                 data_seconds=float(slowest[2]),
@@ -167,6 +174,13 @@ def final_test(task: Task, dataset: Dataset, engine: Engine, heartbeat: Callable
         confidences=confidences,
         seconds=time.perf_counter() - start,
     )
+
+
+def _weights(block: Steps, task: Task) -> np.ndarray | int:
+    """What the examples of each step of a block count in the loss together."""
+    if task.class_weights is None:
+        return block.labels.shape[1]
+    return task.class_weights[block.labels].sum(axis=1)
 
 
 def _check_health(losses: np.ndarray, block: Steps, epoch: int, steps_before: int, task: Task) -> None:

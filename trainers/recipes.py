@@ -84,6 +84,9 @@ class CrossEntropy(Block):
 
     name: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_weights: Literal["balanced"] | None = Field(
+        None, description="Have every class count alike in training, however many images it has."
+    )
 
 
 class Augmentation(Block):
@@ -230,6 +233,22 @@ _FAST: dict[str, Any] = {
 NAMED_RECIPES["fast"] = {"keras": _FAST, "torch": _FAST}
 """Starting points of an arm by name: `tutorial` as each framework's tutorial was published, `fast`
 after the speed runs on CIFAR-10 (Page, 2018; Jordan, 2024), the same for both."""
+
+
+def class_weights(loss: CrossEntropy, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
+    """What an example of each class counts in the loss, float32 [num_classes]; None for one each.
+
+    Balanced, it is n / (num_classes * n of the class) (King and Zeng, 2001), so that the examples' mean is 1.
+
+    Args:
+        loss: of the recipe.
+        labels: int64 [n], of the training images.
+        num_classes: number of labels; one without images gets a weight that nothing uses.
+    """
+    if loss.class_weights is None:
+        return None
+    counts = np.bincount(labels, minlength=num_classes)
+    return (len(labels) / (num_classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:

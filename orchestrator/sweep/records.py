@@ -54,7 +54,7 @@ class TrialRecord:
             return None
         if objective == "train_seconds":
             return self.train_seconds
-        value = self.epochs[-1][objective]
+        value = self.epochs[-1].get(objective)
         return None if value is None else float(value)
 
     def score(self, objective: str) -> float | None:

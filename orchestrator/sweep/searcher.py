@@ -305,6 +305,7 @@ _METRICS = (
     "train_accuracy",
     "validation_loss",
     "validation_accuracy",
+    "validation_balanced_accuracy",
     "images_per_second",
     "data_seconds",
     "step_seconds",

@@ -14,6 +14,7 @@ Params = dict[str, Any]
 
 OBJECTIVES: dict[str, Literal["min", "max"]] = {
     "validation_accuracy": "max",
+    "validation_balanced_accuracy": "max",
     "validation_loss": "min",
     "train_seconds": "min",
     "images_per_second": "max",
@@ -187,7 +188,15 @@ _Scheduler = Annotated[
     ),
 ]
 _Objectives = Annotated[
-    list[Literal["validation_accuracy", "validation_loss", "train_seconds", "images_per_second"]],
+    list[
+        Literal[
+            "validation_accuracy",
+            "validation_balanced_accuracy",
+            "validation_loss",
+            "train_seconds",
+            "images_per_second",
+        ]
+    ],
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
 ]
 

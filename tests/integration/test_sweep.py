@@ -237,7 +237,7 @@ def test_population_based_training_takes_over_weights(
     [
         "search: bohb\n  budget: {trials: 6}",
         "scheduler: median\n  budget: {trials: 6}",
-        "objective: [validation_accuracy, train_seconds]\n  budget: {trials: 6}",
+        "objective: [validation_balanced_accuracy, train_seconds]\n  budget: {trials: 6}",
         "search: cmaes\n  budget: {trials: 6}",
         "search: nsga2\n  objective: [validation_accuracy, train_seconds]\n  budget: {epochs: 10}",
     ],

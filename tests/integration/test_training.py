@@ -58,6 +58,7 @@ def test_times_and_environment_are_recorded(trained: dict[int, ExperimentRecords
         for epoch in run.epochs():
             seconds = epoch["data_seconds"] + epoch["step_seconds"]
             assert epoch["images_per_second"] == pytest.approx(450 / seconds, rel=0.01)
+            assert abs(epoch["validation_balanced_accuracy"] - epoch["validation_accuracy"]) < 0.1
             assert epoch["evaluation_seconds"] > 0
         (attempt,) = run.attempts()
         assert attempt["workers"] == 2

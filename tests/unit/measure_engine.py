@@ -19,7 +19,7 @@ from trainers.data import Dataset
 from trainers.initial import initial_weights
 from trainers.inputs import InputTransform, whitening_kernel
 from trainers.loop import Hooks, train
-from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, Recipe, Whitening
+from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, Recipe, Whitening, class_weights
 
 SHAPES = [(32, 32, 3), (8, 8, 1), (21, 33, 3)]
 OPTIMIZERS: list[dict[str, Any]] = [
@@ -97,6 +97,7 @@ class Side:
             image_shape=(32, 32, 3),
             num_classes=10,
             inputs=inputs(described.whitening),
+            class_weights=class_weights(described.loss, LABELS, 10),
         )
         return self.runtime.engine(self.task)  # type: ignore[no-any-return]
 
@@ -131,6 +132,11 @@ class Side:
             halves = [engine.train_steps(steps(rate))[0], engine.train_steps(steps(rate / 2))[0]]
             self.measured[f"losses/{place}"] = np.concatenate(halves)
             self.measured[f"logits/{place}"] = engine.predict(IMAGES)
+
+    def weighted_classes(self) -> None:
+        engine = self.engine(loss={"label_smoothing": 0.1, "class_weights": "balanced"})
+        self.measured["weighted/logits"] = engine.predict(IMAGES[:16])
+        self.measured["weighted/losses"], _ = engine.train_steps(steps(0.001))
 
     def batch_normalisation(self) -> None:
         engine = self.engine(model="resnet9", optimizer={"name": "sgd", "learning_rate": 0.01})
@@ -212,6 +218,7 @@ def main(framework: str, output: str) -> None:
     side = Side(framework)
     side.models_on_shared_weights()
     side.updates_step_by_step()
+    side.weighted_classes()
     side.batch_normalisation()
     side.resumption()
     side.resumption_within_an_epoch()

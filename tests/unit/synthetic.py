@@ -96,6 +96,7 @@ def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed
             train_accuracy=accuracy * epoch / epochs,
             validation_loss=2 / epoch if validation else None,
             validation_accuracy=accuracy * epoch / epochs if validation else None,
+            validation_balanced_accuracy=accuracy * epoch / epochs if validation else None,
             learning_rate=0.1,
             images_per_second=speed / (2 if epoch == 1 else 1),
             data_seconds=0.1,

@@ -1,4 +1,4 @@
-"""The views of an image over which an evaluation averages."""
+"""The views of an image over which an evaluation averages, and what its answers come to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trainers.accuracy import balanced_accuracy
 from trainers.contract import Task
 from trainers.inputs import InputTransform
 from trainers.loop import evaluate
@@ -37,6 +38,7 @@ def task(recipe: Recipe, side: int) -> Task:
         image_shape=(side, side, 1),
         num_classes=2,
         inputs=InputTransform(scale=np.ones(1, np.float32), offset=np.zeros(1, np.float32)),
+        class_weights=None,
     )
 
 
@@ -72,3 +74,8 @@ def test_large_images_are_evaluated_fewer_at_a_time_though_no_fewer_than_are_tra
     images = np.zeros((600, side, side, 1), np.uint8)
     evaluate(task(Recipe(batch_size=batch_size), side), Counter(), images, np.zeros(600, np.int64))
     assert sum(sizes) == 600 and max(sizes) == most
+
+
+def test_balanced_accuracy_counts_every_class_that_has_images_alike() -> None:
+    confusion = np.array([[90, 10, 0], [3, 1, 0], [0, 0, 0]])
+    assert balanced_accuracy(confusion) == pytest.approx((0.9 + 0.25) / 2)

@@ -73,11 +73,6 @@ def test_mcnemar_counts_what_only_one_answers_right() -> None:
     assert found.p_value == pytest.approx(0.0414, abs=1e-4)  # exact binomial, 5 of 20
 
 
-def test_balanced_accuracy_counts_every_class_that_has_images_alike() -> None:
-    confusion = np.array([[90, 10, 0], [3, 1, 0], [0, 0, 0]])
-    assert evidence.balanced_accuracy(confusion) == pytest.approx((0.9 + 0.25) / 2)
-
-
 def test_calibration_error() -> None:
     right = np.array([True] * 80 + [False] * 20)
     assert evidence.calibration_error(np.full(100, 0.8), right) == pytest.approx(0.0, abs=1e-12)

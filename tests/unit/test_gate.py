@@ -88,6 +88,20 @@ def test_two_experiments_are_compared_arm_by_arm(tmp_path: Path) -> None:
     assert "not told from chance; speed times 1.50" in done.stdout
 
 
+def test_recipes_of_two_versions_differ_only_in_what_is_stated(tmp_path: Path) -> None:
+    before = make_records(tmp_path / "a", ARMS)
+    after = make_records(tmp_path / "b", ARMS, arms={"torch": {"loss": {"class_weights": "balanced"}}})
+    for file in (tmp_path / "a").glob("runs/*/run.json"):
+        run = json.loads(file.read_text())
+        del run["recipe"]["loss"]["class_weights"], run["recipe"]["shift_averaging"]
+        file.write_text(json.dumps(run))
+    for first, second in ((before, after), (after, before)):
+        keras, torch = changes.between(first, second)
+        assert not keras.differences
+        (told,) = torch.differences
+        assert "cross_entropy, class weights balanced" in told
+
+
 def test_other_data_cannot_be_compared(tmp_path: Path) -> None:
     before, after = make_records(tmp_path / "a", ARMS), make_records(tmp_path / "b", ARMS)
     document = json.loads((tmp_path / "b/experiment.json").read_text())

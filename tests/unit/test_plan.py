@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from orchestrator import plan
 from orchestrator.spec import Arm, Experiment, Scale
 
@@ -35,6 +37,17 @@ def test_an_id_follows_what_decides_the_result_and_nothing_else() -> None:
     after = [run.id for run in plan.expand(experiment(arms=arms), "f")]
     assert after[:3] == before[:3], "the other arm's runs stay done"
     assert after[3:] != before[3:]
+
+
+@pytest.mark.parametrize("off", [None, False, 0, 0.0, {}])
+def test_a_field_added_by_a_later_version_changes_no_name_while_it_is_off(off: object) -> None:
+    recipe = {"loss": {"name": "cross_entropy"}, "epochs": 10}
+    later = {"loss": {"name": "cross_entropy", "weights": off}, "epochs": 10, "mixing": off}
+    name = plan.short_hash({"recipe": recipe, "seed": 0})
+    assert plan.short_hash({"recipe": later, "seed": 0}) == name
+    assert plan.short_hash({"recipe": later | {"mixing": 0.5}, "seed": 0}) != name
+    assert plan.short_hash({"recipe": recipe, "seed": 1}) != name
+    assert plan.short_hash([0, recipe]) != plan.short_hash([recipe]), "places in a list stay"
 
 
 def test_concurrent_runs_follow_the_scarcest_resource() -> None:

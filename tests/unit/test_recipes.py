@@ -11,10 +11,12 @@ from trainers.recipes import (
     NAMED_RECIPES,
     Adam,
     Cosine,
+    CrossEntropy,
     OneCycle,
     Recipe,
     Whitening,
     average_rates,
+    class_weights,
     learning_rates,
 )
 
@@ -36,6 +38,15 @@ def test_cosine_halves_half_way_and_never_rises_without_warmup() -> None:
     rates = learning_rates(Recipe(optimizer=Adam(learning_rate=1.0), schedule=Cosine()), 99)
     assert rates[49] == pytest.approx(0.5, abs=1e-6)
     assert np.all(np.diff(rates) < 0)
+
+
+def test_balanced_weights_give_every_class_the_same_part_of_the_loss() -> None:
+    labels = np.repeat([0, 1, 3], [90, 9, 1])
+    weights = class_weights(CrossEntropy(class_weights="balanced"), labels, 4)
+    assert weights is not None
+    assert [weights[labels[labels == label]].sum() for label in (0, 1, 3)] == pytest.approx([25, 25, 25])
+    assert np.isfinite(weights).all(), "class 2 has no image"
+    assert class_weights(CrossEntropy(), labels, 4) is None
 
 
 SHAPES = {

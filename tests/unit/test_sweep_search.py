@@ -92,6 +92,7 @@ def measured(params: Params, epoch: int) -> dict[str, float]:
     accuracy = 0.9 - abs(params.get("optimizer.learning_rate", 0.01) - 0.01) - 0.1 / epoch
     return {
         "validation_accuracy": accuracy,
+        "validation_balanced_accuracy": accuracy,
         "validation_loss": 1 - accuracy,
         "train_loss": 1.0,
         "train_accuracy": accuracy,
@@ -204,6 +205,17 @@ def test_an_earlier_search_is_known_but_not_counted(tmp_path: Path) -> None:
     assert len(errors) == 8
     cold = [abs(p["optimizer.learning_rate"] - 0.01) for p in Bench(tmp_path / "cold").all()[:8]]
     assert sum(errors) < sum(cold), "it begins where the earlier one ended"
+
+
+def test_an_earlier_search_that_did_not_measure_the_objective_is_passed_over(tmp_path: Path) -> None:
+    earlier = Bench(tmp_path / "earlier", budget={"trials": 3})
+    earlier.all()
+    known = earlier.records.history().trials
+    for trial in known:
+        for epoch in trial.epochs:
+            del epoch["validation_balanced_accuracy"]
+    bench = Bench(tmp_path / "later", known=known, objective="validation_balanced_accuracy")
+    assert bench.all() == Bench(tmp_path / "cold", objective="validation_balanced_accuracy").all()
 
 
 def test_what_a_restarted_trial_tells_again_counts_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.unit.measure_engine import OPTIMIZERS, SHAPES
+from tests.unit.measure_engine import LABELS, OPTIMIZERS, SHAPES
 from trainers.recipes import BUILT_IN_MODELS
 
 PARAMETERS = {
@@ -82,6 +82,20 @@ def test_same_losses_and_weights_step_by_step(measured: Measured, place: int) ->
     assert keras[f"losses/{place}"] == pytest.approx(torch[f"losses/{place}"], rel=1e-4)
     assert keras[f"logits/{place}"] == pytest.approx(torch[f"logits/{place}"], abs=1e-2)
     assert np.ptp(keras[f"losses/{place}"]) > 0.1, "the steps must have moved the weights"
+
+
+def test_examples_count_by_the_weights_of_their_classes(measured: Measured) -> None:
+    labels, smoothing = LABELS[:16], 0.1
+    weights = len(LABELS) / (10 * np.bincount(LABELS, minlength=10))
+    targets = np.eye(10)[labels] * (1 - smoothing) + smoothing / 10
+    for framework in FRAMEWORKS:
+        logits = measured[framework]["weighted/logits"].astype(np.float64)
+        log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        expected = (weights[labels] * -(targets * log_probabilities).sum(axis=1)).sum()
+        assert measured[framework]["weighted/losses"][0] == pytest.approx(expected, rel=1e-5)
+        assert expected != pytest.approx(-(targets * log_probabilities).sum(), rel=1e-2)
+    keras, torch = (measured[framework]["weighted/losses"] for framework in FRAMEWORKS)
+    assert keras == pytest.approx(torch, rel=1e-4)
 
 
 def test_batch_normalisation_keeps_the_same_statistics(measured: Measured) -> None:

@@ -112,6 +112,7 @@ def traced(recipe: dict[str, Any], plant: Callable[[Any], None]) -> dict[str, np
         image_shape=SMALL.shape[1:],
         num_classes=10,
         inputs=inputs(None),
+        class_weights=None,
     )
     engine: TorchEngine = Runtime(threads=2, use_gpu=False).engine(task)
     plant(engine)

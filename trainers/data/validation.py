@@ -50,7 +50,8 @@ def warnings(arrays: dict[str, np.ndarray], class_names: list[str], *, brightest
     if present.max() > IMBALANCE * present.min():
         found.append(
             f"the classes are out of balance: {present.max()} images of the largest, "
-            f"{present.min()} of the smallest; read the balanced and the per-class accuracy too"
+            f"{present.min()} of the smallest; read the balanced and the per-class accuracy too, and see "
+            "loss.class_weights"
         )
     for label in np.flatnonzero(test_counts == 0):
         found.append(f"class {class_names[label]!r} has no test image")

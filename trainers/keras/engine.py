@@ -157,6 +157,8 @@ class KerasEngine:
             logits = tf.cast(self._model(self._inputs(images), training=True), tf.float32)
             targets = tf.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            if self._task.class_weights is not None:
+                losses *= tf.gather(self._task.class_weights, labels)
             loss = tf.reduce_sum(losses)
             scaled = loss * loss_scale
         gradients = tape.gradient(scaled, self._model.trainable_variables)

@@ -68,6 +68,9 @@ class TorchEngine:
         self._kernel = None
         if task.inputs.kernel is not None:
             self._kernel = torch.from_numpy(task.inputs.kernel).permute(3, 2, 0, 1).to(self._device)
+        self._class_weights = None
+        if task.class_weights is not None:
+            self._class_weights = torch.from_numpy(task.class_weights).to(self._device)
 
         module = build_model(recipe.model, task.model_shape, task.num_classes)
         if ":" not in recipe.model:
@@ -129,7 +132,10 @@ class TorchEngine:
         smoothing = self._task.recipe.loss.label_smoothing
         with self._precision:
             logits = self._model(self._inputs(pixels)).float()
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum"), logits
+        losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        if self._class_weights is not None:
+            losses = losses * self._class_weights[labels]
+        return losses.sum(), logits
 
     def _backward(self, loss: torch.Tensor, loss_scale: float) -> None:
         self._module.zero_grad()
