@@ -20,6 +20,7 @@ from orchestrator.records import ExperimentRecords
 from orchestrator.spec import Experiment, Scale
 from orchestrator.storage import Record, Storage
 from orchestrator.sweep import sweep
+from trainers.data.sources import in_words
 from trainers.errors import InputError
 
 
@@ -52,6 +53,8 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
         f"{len(data.test_labels)} test images of {width}x{height}x{channels} in "
         f"{len(data.class_names)} classes"
     )
+    if data.groups is not None:
+        yield f"groups by {experiment.data.group_by!r}: {in_words(data.groups)}"
     if experiment.sweep is not None:
         for name in experiment.arms:
             limits = experiment.sweep.budget_of(name).model_dump(exclude_none=True)

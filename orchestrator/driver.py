@@ -180,6 +180,7 @@ def describe(prepared: Prepared, *, module_path: Path, sweep: Record | None = No
                 "train_images": len(dataset.train_labels),
                 "validation_images": len(dataset.validation_labels),
                 "test_images": len(dataset.test_labels),
+                "groups": dataset.groups,
                 "warnings": dataset.warnings,
             },
         }

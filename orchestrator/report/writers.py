@@ -15,6 +15,7 @@ from orchestrator import compare
 from orchestrator.compare import Comparison
 from orchestrator.records import ExperimentRecords
 from orchestrator.report import figures, sweep, tables
+from trainers.data.sources import in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,6 +189,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
             f"{data['train_images']:,} training, {data['validation_images']:,} validation and "
             f"{data['test_images']:,} test images of {width}×{height}×{channels} "
             f"in {len(data['class_names'])} classes"
+            + (f"; groups: {in_words(data['groups'])}" if data.get("groups") else "")
         ),
         "environment": session["environment"] if session else None,
         "command": _reproduce(comparison),

@@ -58,6 +58,7 @@ def make_records(
                 "train_images": 900,
                 "validation_images": 100 if validation else 0,
                 "test_images": 300,
+                "groups": {"train": 90, "validation": 10, "test": 30},
                 "warnings": [],
             },
         }

@@ -215,6 +215,12 @@ def saved(path: Path, pixels: np.ndarray, **options: object) -> None:
     Image.fromarray(pixels).save(path, **options)
 
 
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize("form", ["png", "tiff"])
 def test_sixteen_bits_of_grey_become_eight(tmp_path: Path, form: str) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (6, 9, 7)).astype(np.uint16)
@@ -268,6 +274,88 @@ def test_every_split_holds_the_classes_in_their_proportions(tmp_path: Path) -> N
     shares = [np.bincount(labels, minlength=3) / len(labels) for labels in parts]
     assert shares == pytest.approx(np.tile([60 / 85, 20 / 85, 5 / 85], (3, 1)), abs=0.08)
     assert min(np.bincount(dataset.test_labels)) >= 1
+
+
+def patients(root: Path, *, first: int = 0, count: int = 30) -> Path:
+    """Up to five pictures of each patient, whose number is their shade; every third is ill, and well later."""
+    for patient in range(first, first + count):
+        for visit in range(1 + patient % 5):
+            ill = patient % 3 == 0 and visit < 3
+            file = root / ("ill" if ill else "well") / f"p{patient:02}_{visit}.png"
+            saved(file, np.full((9, 9), patient, np.uint8))
+    return root
+
+
+def shades(images: np.ndarray) -> set[int]:
+    return set(images[:, 0, 0, 0].tolist())
+
+
+def splits_of(dataset: Dataset) -> list[np.ndarray]:
+    return [dataset.train_images, dataset.validation_images, dataset.test_images]
+
+
+def test_what_belongs_together_is_held_out_together(tmp_path: Path) -> None:
+    patients(tmp_path)
+    apart = opened(path=tmp_path, validation=0.2)
+    assert shades(apart.train_images) & shades(apart.test_images), "at random, a patient is on both sides"
+    dataset = opened(path=tmp_path, validation=0.2, group_by=r"/(p\d+)_")
+    train, validation, test = (shades(images) for images in splits_of(dataset))
+    assert not train & test and not train & validation and not validation & test
+    assert train | validation | test == set(range(30))
+    assert dataset.groups == {"train": len(train), "validation": len(validation), "test": len(test)}
+    sizes = [len(images) for images in splits_of(dataset)]
+    assert sum(sizes) == 90 and sizes[2] == pytest.approx(18, abs=5) and sizes[1] == pytest.approx(14, abs=5)
+    for labels in (dataset.train_labels, dataset.validation_labels, dataset.test_labels):
+        assert 0.05 < np.mean(labels == dataset.class_names.index("ill")) < 0.5
+    starts = dataset.train_labels[: len(train) // 2]
+    assert len(set(starts.tolist())) == 2, "classes are mixed again within the training images"
+    assert not any("groups" in warning for warning in dataset.warnings)
+
+
+def test_groups_of_a_column_and_of_an_array(tmp_path: Path) -> None:
+    visits = np.arange(40) // 4
+    shaded = np.tile(visits.astype(np.uint8)[:, None, None, None], (1, 9, 9, 3))
+    labels = visits % 2
+    table = {"img": [png(image) for image in shaded], "label": labels, "patient": visits * 1.5}
+    pq.write_table(pa.table(table), tmp_path / "whole.parquet")
+    array = npz(tmp_path / "whole.npz", images=shaded, labels=labels, patient=visits)
+    for path in (tmp_path / "whole.parquet", array):
+        train, validation, test = (
+            shades(images) for images in splits_of(opened(path=path, group_by="patient"))
+        )
+        assert [len(train), len(validation), len(test)] == [7, 1, 2]
+        assert len(train | validation | test) == 10
+
+
+def test_a_source_whose_own_splits_share_a_group_is_told(tmp_path: Path) -> None:
+    patients(tmp_path / "train", count=20)
+    patients(tmp_path / "test", first=18, count=6)
+    (warning,) = [text for text in opened(path=tmp_path, group_by=r"(p\d+)_").warnings if "groups" in text]
+    assert warning.startswith("2 of 6 groups of the test images, such as 'p18', have training or validation")
+
+
+@pytest.mark.parametrize(
+    ("group_by", "expected"),
+    [
+        ("(", "data.group_by '(' is not a regular expression"),
+        (r"p(1\d)_", "matches nothing in the name of 60 of 90 pictures, such as 'ill/p00_0.png'"),
+        (
+            "well|ill",
+            "the 24 images left to split all belong to 'ill'; at least two groups are needed",
+        ),
+    ],
+)
+def test_groups_that_cannot_be_told(tmp_path: Path, group_by: str, expected: str) -> None:
+    assert expected in refused(path=patients(tmp_path), group_by=group_by)
+
+
+def test_groups_that_a_source_does_not_tell(tmp_path: Path) -> None:
+    assert "digits does not tell what its images belong to" in refused(group_by="p")
+    array = npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS, who=LABELS[:3])
+    assert "'p' is not one of the arrays images, labels, who" in refused(path=array, group_by="p")
+    assert "'who' has 3 values for 40 training images" in refused(path=array, group_by="who")
+    pq.write_table(pa.table({"img": [picture()], "label": [0]}), tmp_path / "a.parquet")
+    assert "a.parquet: img, label" in refused(path=tmp_path / "a.parquet", group_by="p")
 
 
 def test_what_notebooks_and_file_managers_leave_behind_is_no_class_and_no_picture(tmp_path: Path) -> None:

@@ -78,10 +78,13 @@ def test_what_older_records_do_not_tell_is_left_out(tmp_path: Path) -> None:
         records.storage.write_json(f"runs/{run.name}/result.json", result)
         epochs = (run / "epochs.jsonl").read_text()
         (run / "epochs.jsonl").write_text(epochs.replace("energy_joules", "x").replace("memory_peak", "y"))
+    document = records.document()
+    del document["data"]["groups"]
+    records.begin(document)
     arm = of_keras(records)
     assert (arm.cost, arm.energy_joules, arm.memory_peak_bytes) == (None, None, None)
     assert (arm.training_flops, arm.flops_per_second, arm.utilisation) == (None, None, None)
     report.write(records)
     page = (tmp_path / "x/report/report.html").read_text()
-    assert "What it took" in page and "Robustness" not in page
+    assert "What it took" in page and "Robustness" not in page and "groups" not in page
     assert "utilisation</th>" not in page

@@ -13,12 +13,12 @@ import numpy as np
 
 from trainers.data import decoding, sources, validation
 from trainers.data.download import cache_directory, locked
-from trainers.data.sources import IN_WORDS, Labelled, Split
+from trainers.data.sources import IN_WORDS, Split
 from trainers.data.spec import DataSpec
+from trainers.data.splits import count_groups, hold_out
 from trainers.errors import InputError
 
 _CACHE_FORMAT = 2
-_SPLIT_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Dataset:
     """Float32 [channels], of the training pixels in 0..1."""
     channel_std: np.ndarray
     """Float32 [channels]."""
+    groups: dict[str, int] | None = None
+    """Of how many groups each split holds images; None where each image stands alone."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -67,7 +69,7 @@ def open_dataset(spec: DataSpec) -> Dataset:
 
 
 def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) -> None:
-    labelled = sources.read(kind, path)
+    labelled = sources.read(kind, path, spec.group_by)
     class_names = labelled.class_names
     if class_names is None:
         labels = labelled.train.labels
@@ -85,7 +87,7 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
     if len(class_names) < 2:
         raise InputError(f"{path} has {len(class_names)} class; at least 2 are needed to tell apart")
 
-    splits = _split(labelled, spec)
+    splits = hold_out(labelled, spec)
     shape = decoding.shape_of([*splits.values()], spec.image_size)
     temporary = Path(tempfile.mkdtemp(dir=directory.parent))
     try:
@@ -98,36 +100,6 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _split(labelled: Labelled, spec: DataSpec) -> dict[str, Split]:
-    """Training, validation and test images; those that the source does not tell apart are drawn once for all."""
-    train, test, validation = labelled.train, labelled.test, labelled.validation
-    order = _stratified(train.labels.astype(np.int64))
-    if test is None:
-        held_out = max(1, round(spec.test * len(order)))
-        test, order = train.take(order[:held_out]), order[held_out:]
-    order = order[: spec.limit]
-    if validation is None:
-        held_out = round(spec.validation * len(order))
-        validation, order = train.take(order[:held_out]), order[held_out:]
-    if not len(order):
-        raise InputError(
-            f"{len(train.labels)} images leave none to train on with test: {spec.test} and "
-            f"validation: {spec.validation}; add images or hold out less"
-        )
-    return {"train": train.take(order), "validation": validation, "test": test}
-
-
-def _stratified(labels: np.ndarray) -> np.ndarray:
-    """A random order of the examples in which every stretch holds the classes in their proportions."""
-    rng = np.random.default_rng(_SPLIT_SEED)
-    order = rng.permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    counts = np.bincount(labels)
-    first, sizes = (per_class[labels[by_class]] for per_class in (np.cumsum(counts) - counts, counts))
-    offsets = rng.random(len(counts))[labels[by_class]]
-    return by_class[np.argsort((np.arange(len(labels)) - first + offsets) / sizes)]
 
 
 def _write(
@@ -162,7 +134,9 @@ def _write(
     meta = {
         "class_names": class_names,
         "fingerprint": digest.hexdigest(),
-        "warnings": validation.warnings(_arrays(directory), class_names, brightest=brightest),
+        "warnings": validation.warnings(_arrays(directory), class_names, brightest=brightest)
+        + validation.shared_groups({name: split.groups for name, split in splits.items()}),
+        "groups": count_groups(splits),
         "channel_mean": mean.tolist(),
         "channel_std": np.sqrt(np.maximum(shares @ values**2 - mean**2, 0)).tolist(),
     }
@@ -186,4 +160,5 @@ def _open(directory: Path) -> Dataset:
         warnings=meta["warnings"],
         channel_mean=np.array(meta["channel_mean"], np.float32),
         channel_std=np.array(meta["channel_std"], np.float32),
+        groups=meta["groups"],
     )

@@ -43,6 +43,11 @@ IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 """What messages call the splits."""
 
 
+def in_words(counts: dict[str, int]) -> str:
+    """How many of something each split has: `96 training, 8 validation, 24 test`."""
+    return ", ".join(f"{count:,} {IN_WORDS[split]}" for split, count in counts.items())
+
+
 @dataclasses.dataclass(frozen=True)
 class Encoded:
     """An image file, opened when it is looked at, and the name to blame it by."""
@@ -62,12 +67,14 @@ class Split:
 
     images: np.ndarray | list[Encoded]
     labels: np.ndarray
+    groups: np.ndarray | None = None
+    """What each image belongs to, such as a patient, str [n]; None where each stands alone."""
 
     def take(self, places: np.ndarray) -> Split:
-        """The images and labels at these places, in their order."""
-        if isinstance(self.images, np.ndarray):
-            return Split(self.images[places], self.labels[places])
-        return Split([self.images[place] for place in places], self.labels[places])
+        """The images at these places, in their order."""
+        in_memory = isinstance(self.images, np.ndarray)
+        images = self.images[places] if in_memory else [self.images[place] for place in places]
+        return Split(images, self.labels[places], None if self.groups is None else self.groups[places])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,17 +121,20 @@ def resolve(spec: DataSpec) -> tuple[str, Path | None]:
     )
 
 
-def read(kind: str, path: Path | None) -> Labelled:
-    """Read a source that `resolve` settled on."""
-    if path is None:
-        return _digits()
-    readers = {
-        "cifar10_batches": _cifar10_batches,
-        "parquet": _parquet,
-        "folder": _folder,
-        "npz": _npz,
-    }
-    return readers[kind](path)
+def read(kind: str, path: Path | None, group_by: str | None) -> Labelled:
+    """Read a source that `resolve` settled on.
+
+    Raises:
+        InputError: it cannot be read, or does not tell what an image belongs to.
+    """
+    readers = {"parquet": _parquet, "folder": _folder, "npz": _npz}
+    if path is not None and kind in readers:
+        return readers[kind](path, group_by)
+    if group_by is not None:
+        raise InputError(
+            f"data.group_by {group_by!r}: {kind} does not tell what its images belong to; leave it out"
+        )
+    return _digits() if path is None else _cifar10_batches(path)
 
 
 def _digits() -> Labelled:
@@ -191,7 +201,7 @@ def _cifar10_batches(path: Path) -> Labelled:
     return Labelled(train, names, test=split(["test_batch"]))
 
 
-def _parquet(path: Path) -> Labelled:
+def _parquet(path: Path, group_by: str | None) -> Labelled:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -208,7 +218,7 @@ def _parquet(path: Path) -> Labelled:
     try:
         schema = pq.read_schema(of_kinds["train"][0])
         image, label = _columns(of_kinds["train"][0], schema.names)
-        splits = {kind: _rows(found, image, label) for kind, found in of_kinds.items()}
+        splits = {kind: _rows(found, image, label, group_by) for kind, found in of_kinds.items()}
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
     return Labelled(class_names=_parquet_class_names(schema.metadata or {}, label), **splits)
@@ -225,18 +235,22 @@ def _columns(file: Path, names: list[str]) -> tuple[str, str]:
     return image, label
 
 
-def _rows(files: list[Path], image: str, label: str) -> Split:
+def _rows(files: list[Path], image: str, label: str, group_by: str | None) -> Split:
     import pyarrow.parquet as pq
 
     images: list[Encoded] = []
     labels: list[np.ndarray] = []
+    groups: list[str] = []
     for file in files:
-        table = pq.read_table(file, columns=[image, label])
+        if group_by is not None and group_by not in (names := pq.read_schema(file).names):
+            raise InputError(f"data.group_by {group_by!r} is not a column of {file}: {', '.join(names)}")
+        table = pq.read_table(file, columns=[image, label] + ([group_by] if group_by else []))
+        groups += map(str, table[group_by].to_pylist() if group_by else [])
         for row, value in enumerate(table[image].to_pylist()):
             content = value["bytes"] if isinstance(value, dict) else value
             images.append(Encoded(f"{file.name} row {row}", partial(io.BytesIO, content)))
         labels.append(table[label].to_numpy())
-    return Split(images, np.concatenate(labels))
+    return Split(images, np.concatenate(labels), np.array(groups) if groups else None)
 
 
 def _kind(name: str) -> str | None:
@@ -253,7 +267,7 @@ def _parquet_class_names(metadata: dict[bytes, bytes], label: str) -> list[str] 
     return [str(name) for name in names] if names else None
 
 
-def _folder(path: Path) -> Labelled:
+def _folder(path: Path, group_by: str | None) -> Labelled:
     if not path.is_dir():
         raise InputError(f"data.path {str(path)!r} is a file; source folder needs a directory")
     named = reversed(_folders(path))  # of train and train_old, the first is taken
@@ -279,10 +293,29 @@ def _folder(path: Path) -> Labelled:
                 f"{roots[kind]} holds no images; expected one folder for each class with "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))} files in it"
             )
-        images = [Encoded.of_file(file, str(file.relative_to(path))) for file, _ in files]
-        return Split(images, np.array([label for _, label in files], np.int64))
+        images = [Encoded.of_file(file, file.relative_to(path).as_posix()) for file, _ in files]
+        groups = None if group_by is None else _groups([image.name for image in images], group_by)
+        return Split(images, np.array([label for _, label in files], np.int64), groups)
 
     return Labelled(class_names=names, **{kind: split(kind) for kind in roots})
+
+
+def _groups(names: list[str], group_by: str) -> np.ndarray:
+    """What each file belongs to: the parts of its name in parentheses of the expression, or all that it matches."""
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise InputError(f"data.group_by {group_by!r} is not a regular expression: {error}") from error
+    matches = {name: pattern.search(name) for name in names}
+    unmatched = [name for name, match in matches.items() if match is None]
+    if unmatched:
+        raise InputError(
+            f"data.group_by {group_by!r} matches nothing in the name of {len(unmatched)} of {len(names)} pictures, "
+            f"such as {unmatched[0]!r}"
+        )
+    return np.array(
+        ["/".join(filter(None, match.groups())) or match[0] for match in matches.values() if match]
+    )
 
 
 def _folders(directory: Path) -> list[Path]:
@@ -294,7 +327,7 @@ def _hidden(path: Path) -> bool:
     return path.name.startswith((".", "__MACOSX"))
 
 
-def _npz(path: Path) -> Labelled:
+def _npz(path: Path, group_by: str | None) -> Labelled:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -308,12 +341,25 @@ def _npz(path: Path) -> Labelled:
             if images in arrays and labels in arrays
         }
         if "train" in splits:
+            if group_by is not None:
+                splits["train"] = dataclasses.replace(
+                    splits["train"], groups=_array_of_groups(arrays, group_by, len(splits["train"].labels))
+                )
             names = arrays.get("class_names")
             return Labelled(class_names=None if names is None else [str(name) for name in names], **splits)
     raise InputError(
         f"{path} holds the arrays {', '.join(arrays) or 'none'}; x_train and y_train (x_val, y_val, x_test, "
         "y_test), train_images and train_labels, or images and labels are needed"
     )
+
+
+def _array_of_groups(arrays: dict[str, np.ndarray], group_by: str, images: int) -> np.ndarray:
+    if group_by not in arrays:
+        raise InputError(f"data.group_by {group_by!r} is not one of the arrays {', '.join(arrays)}")
+    groups = arrays[group_by].reshape(-1).astype(str)
+    if len(groups) != images:
+        raise InputError(f"data.group_by {group_by!r} has {len(groups)} values for {images} training images")
+    return groups
 
 
 def _as_pixels(images: np.ndarray, where: str) -> np.ndarray:

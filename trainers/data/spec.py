@@ -35,6 +35,12 @@ class DataSpec(Block):
         description="Share of the training split held out for the learning curves where the source has no "
         "validation split.",
     )
+    group_by: str | None = Field(
+        None,
+        description="What belongs together, such as a patient's pictures, and is held out together: of a folder "
+        "a regular expression whose part in parentheses names it in the pictures' paths, of Parquet a column, of .npz "
+        "an array.",
+    )
     limit: int | None = Field(None, gt=0, description="Keep only this many training images, for a quick try.")
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+from trainers.data.sources import IN_WORDS
 from trainers.errors import InputError
 
 IMBALANCE = 10
@@ -67,6 +68,24 @@ def warnings(arrays: dict[str, np.ndarray], class_names: list[str], *, brightest
             f"{leaked} of {len(arrays['test_images'])} test images are also training images, "
             "so the test accuracy flatters"
         )
+    return found
+
+
+def shared_groups(groups: dict[str, np.ndarray | None]) -> list[str]:
+    """What a careful reader would want to know of groups that a source's own splits share.
+
+    Args:
+        groups: of each split, the group of each image, str [n]; None where it is not told.
+    """
+    names = {split: set() if found is None else set(found.tolist()) for split, found in groups.items()}
+    found = []
+    for split, others in (("validation", ("train",)), ("test", ("train", "validation"))):
+        shared = names[split] & set.union(*(names[other] for other in others))
+        if shared:
+            found.append(
+                f"{len(shared)} of {len(names[split])} groups of the {split} images, such as {min(shared)!r}, have "
+                f"{' or '.join(IN_WORDS[other] for other in others)} images too, so the {split} accuracy flatters"
+            )
     return found
 
 
