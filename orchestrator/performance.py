@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,10 @@ class ArmPerformance:
     flops_per_second: float | None
     utilisation: float | None
     """Share of what a matrix product reaches there."""
+    answer_seconds: float | None
+    """From one image to the trained model's answer."""
+    answers_per_second: float | None
+    """Of the trained model, in batches."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,6 +121,8 @@ def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int
             else float(per_image) * train_images * arm.recipe["epochs"],
             flops_per_second=rate,
             utilisation=None if rate is None or most is None else rate / most,
+            answer_seconds=_median_of(arm, "answer_seconds"),
+            answers_per_second=_median_of(arm, "answers_per_second"),
         )
     return Performance(target=target, split=split, arms=measured)
 
@@ -169,6 +176,11 @@ def _fastest_products(arms: Iterable[ArmSummary]) -> dict[str | None, float]:
             if reached is not None:
                 found[precision] = max(reached, found.get(precision, 0.0))
     return found
+
+
+def _median_of(arm: ArmSummary, field: str) -> float | None:
+    known = [run.result[field] for run in arm.done if run.result and run.result.get(field) is not None]
+    return float(statistics.median(known)) if known else None
 
 
 def _first(values: Iterable[int | None]) -> int | None:

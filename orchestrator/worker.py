@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from orchestrator.storage import Record, Storage
 from orchestrator.sweep.lane import Lane
 from orchestrator.usage import Meter
 from orchestrator.watchdog import Watchdog
+from trainers.answering import AnswerSpeed, answer_speed
 from trainers.contract import EpochMetrics, State, Task
 from trainers.data import Dataset, open_dataset
 from trainers.errors import ForeignError, InputError, TandemError, one_line
@@ -40,6 +41,8 @@ from trainers.robustness import robustness
 
 if TYPE_CHECKING:
     from orchestrator.training import Assignment
+
+Measured = TypeVar("Measured")
 
 PARITY_STEPS = 4
 _ENGINES_KEPT = 4
@@ -148,7 +151,7 @@ class _Worker:
     """In a sweep, where runs come from and epochs are reported to."""
     engines: dict[str, tuple[Any, State]] = dataclasses.field(default_factory=dict)
     """In a sweep, engines to use again, each with the state that it began with."""
-    known: dict[tuple[str, str], float | None] = dataclasses.field(default_factory=dict)
+    known: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
     """What `measured` found."""
 
     def next_run(self) -> Run | None:
@@ -274,6 +277,11 @@ class _Worker:
                 if self.assignment.robustness
                 else None
             )
+            answering: AnswerSpeed | None = None
+            if self.rank == 0:
+                answering = self.measured(
+                    ("answers", run.arm), lambda: answer_speed(task, engine, self.dataset.test_images)
+                )
             device_memory = engine.device_memory_peak()
             reached = self.measured(("matrix product", task.recipe.precision), engine.matmul_flops)
             rates, peaks = gather(task, engine, [math.nan if reached is None else reached, device_memory]).T
@@ -299,6 +307,8 @@ class _Worker:
                     "robustness": held,
                     "parameters": engine.parameter_count(),
                     "forward_flops": self.measured(("forward pass", run.arm), engine.forward_flops),
+                    "answer_seconds": answering.seconds if answering else None,
+                    "answers_per_second": answering.images_per_second if answering else None,
                     "matmul_flops": float(rates.sum()) if np.isfinite(rates).all() else None,
                     "device_memory_peak_bytes": int(peaks.max()) or None,
                     "finished_at": time.time(),
@@ -307,7 +317,7 @@ class _Worker:
             )
         ray.train.report({"run": run.id, "test_accuracy": final.evaluation.accuracy})
 
-    def measured(self, key: tuple[str, str], measure: Callable[[], float]) -> float | None:
+    def measured(self, key: tuple[str, str], measure: Callable[[], Measured]) -> Measured | None:
         """What is the same for all runs with a key, measured once.
 
         None where the framework cannot tell, which is no reason to lose a run.
@@ -317,7 +327,8 @@ class _Worker:
                 self.known[key] = measure()
             except Exception:
                 self.known[key] = None
-        return self.known[key]
+        known: Measured | None = self.known[key]
+        return known
 
     def _out_of_memory(self, task: Task) -> OutOfMemoryError:
         size = task.recipe.batch_size

@@ -115,11 +115,11 @@ class Engine(Protocol):
     def gradients(self, steps: Steps) -> Weights:
         """A built-in model's gradients of the first step's loss, over all workers."""
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels].
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels], of the weights under training."""
 
-        With `weight_average`, of the averaged weights.
-        """
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """As `forward`, with `weight_average` of the averaged weights."""
 
     def weights(self) -> Weights:
         """A built-in model's weights by neutral name."""

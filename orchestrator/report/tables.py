@@ -155,6 +155,8 @@ def took(comparison: Comparison) -> list[dict[str, str]]:
                 "training": "–" if used.training_flops is None else f"{_scaled(used.training_flops)}FLOP",
                 "speed": "–" if used.flops_per_second is None else f"{_scaled(used.flops_per_second)}FLOP/s",
                 "utilisation": "–" if used.utilisation is None else f"{used.utilisation:.0%}",
+                "one answer": _duration_of_answer(used.answer_seconds),
+                "answers/s": "–" if used.answers_per_second is None else f"{used.answers_per_second:,.0f}",
                 "energy": "–"
                 if used.energy_joules is None
                 else _with_bounds(
@@ -164,6 +166,10 @@ def took(comparison: Comparison) -> list[dict[str, str]]:
         )
     empty = [name for name in rows[0] if name != "arm" and all(row[name] == "–" for row in rows)]
     return [{name: value for name, value in row.items() if name not in empty} for row in rows]
+
+
+def _duration_of_answer(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1000:.3g} ms"
 
 
 def intervals(comparison: Comparison) -> list[dict[str, str]]:
@@ -273,8 +279,9 @@ def took_note(comparison: Comparison) -> str:
         f"Time to an accuracy is work until the end of the first epoch with that {comparison.performance.split} "
         "accuracy, start-up apart; cost is that of a run's work. Peak memory is the largest worker's. FLOP count "
         "convolutions and matrix products, a training step as three forward passes; utilisation is their rate over "
-        "what a large matrix product reaches on the same workers. Energy is that of the nodes' processors and GPUs, "
-        "whatever ran on them. What the machine does not tell is left out."
+        "what a large matrix product reaches on the same workers. Answers are the trained model's, to one image alone "
+        "and in batches of 64, on one worker. Energy is that of the nodes' processors and GPUs, whatever ran on them. "
+        "What the machine does not tell is left out."
     )
 
 

@@ -60,6 +60,11 @@ def test_times_and_environment_are_recorded(trained: dict[int, ExperimentRecords
             assert epoch["images_per_second"] == pytest.approx(450 / seconds, rel=0.01)
             assert abs(epoch["validation_balanced_accuracy"] - epoch["validation_accuracy"]) < 0.1
             assert epoch["evaluation_seconds"] > 0
+        result = run.result()
+        assert result is not None
+        assert result["answers_per_second"] * result["answer_seconds"] > 1, (
+            "a batch costs less than its images alone"
+        )
         (attempt,) = run.attempts()
         assert attempt["workers"] == 2
         assert attempt["environment"]["packages"]["ray"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
 from trainers.accuracy import balanced_accuracy
+from trainers.answering import answer_speed
 from trainers.contract import Task
 from trainers.inputs import InputTransform
 from trainers.loop import evaluate
@@ -74,6 +76,27 @@ def test_large_images_are_evaluated_fewer_at_a_time_though_no_fewer_than_are_tra
     images = np.zeros((600, side, side, 1), np.uint8)
     evaluate(task(Recipe(batch_size=batch_size), side), Counter(), images, np.zeros(600, np.int64))
     assert sum(sizes) == 600 and max(sizes) == most
+
+
+class SlowOnce:
+    """Takes its time over each call, and longer over the first, as a compiler does."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        time.sleep(0.01 if self.sizes else 0.5)
+        self.sizes.append(len(images))
+        return np.zeros((len(images), 2), np.float32)
+
+
+def test_answers_are_timed_warm_with_all_views_of_an_image() -> None:
+    engine = SlowOnce()
+    images = np.zeros((100, 3, 3, 1), np.uint8)
+    speed = answer_speed(task(Recipe(flip_averaging=True), 3), engine, images)  # type: ignore[arg-type]
+    assert 0.02 <= speed.seconds < 0.1, "two views, and not the first call"
+    assert 64 / 0.1 < speed.images_per_second <= 64 / 0.02
+    assert set(engine.sizes) == {1, 64}
 
 
 def test_balanced_accuracy_counts_every_class_that_has_images_alike() -> None:

@@ -62,6 +62,7 @@ def test_cost_energy_memory_and_arithmetic(tmp_path: Path) -> None:
     assert arm.training_flops == 3 * 1_000_000 * 900 * 3
     assert arm.flops_per_second == pytest.approx(3 * 1_000_000 * 1000.0)
     assert arm.utilisation == pytest.approx(3e9 / 1.2e10)
+    assert (arm.answer_seconds, arm.answers_per_second) == (0.0025, 1600)
     assert arm.seconds == pytest.approx(
         {"start-up": 5, "data": 0.3, "steps": 3, "evaluation": 0.6, "checkpoints": 0.15, "test": 0.5}
     )
@@ -73,7 +74,14 @@ def test_what_older_records_do_not_tell_is_left_out(tmp_path: Path) -> None:
         kept = ExperimentRecords(records.storage).run(run.name)
         result = kept.result()
         assert result is not None
-        for field in ("forward_flops", "matmul_flops", "device_memory_peak_bytes", "robustness"):
+        for field in (
+            "forward_flops",
+            "matmul_flops",
+            "device_memory_peak_bytes",
+            "robustness",
+            "answer_seconds",
+            "answers_per_second",
+        ):
             del result[field]
         records.storage.write_json(f"runs/{run.name}/result.json", result)
         epochs = (run / "epochs.jsonl").read_text()
@@ -87,4 +95,4 @@ def test_what_older_records_do_not_tell_is_left_out(tmp_path: Path) -> None:
     report.write(records)
     page = (tmp_path / "x/report/report.html").read_text()
     assert "What it took" in page and "Robustness" not in page and "groups" not in page
-    assert "utilisation</th>" not in page
+    assert "utilisation</th>" not in page and "answers/s</th>" not in page

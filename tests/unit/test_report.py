@@ -95,6 +95,7 @@ def test_the_page_is_whole_self_contained_and_escaped(records: ExperimentRecords
     assert first_paragraph is not None
     assert comparison.answer in first_paragraph[1]
     assert "tandem run &#39;a b.yaml&#39;" in text
+    assert "2.5 ms" in text and "answers/s" in text
     assert "in 3 classes; groups: 90 training, 10 validation, 30 test" in text
     assert len(text) < 2_000_000
 

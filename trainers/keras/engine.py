@@ -225,10 +225,14 @@ class KerasEngine:
             if id(variable) in of_variable
         }
 
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels], of the weights under training."""
+        return self._forward(images).numpy()
+
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels]."""
+        """As `forward`, with `weight_average` of the averaged weights."""
         with self._averaged():
-            return self._forward(images).numpy()
+            return self.forward(images)
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -168,12 +168,18 @@ class TorchEngine:
         return get_gradients(self._module)
 
     @torch.inference_mode()
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels]."""
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels], of the weights under training."""
         self._module.eval()
         pixels = self._on_device(images)
-        with self._averaged(), self._precision:
+        with self._precision:
             return self._module(self._inputs(pixels)).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """As `forward`, with `weight_average` of the averaged weights."""
+        with self._averaged():
+            return self.forward(images)
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
