@@ -368,6 +368,21 @@ def test_what_notebooks_and_file_managers_leave_behind_is_no_class_and_no_pictur
     assert len(dataset.train_labels) + len(dataset.test_labels) == 20
 
 
+def test_files_that_are_no_known_pictures_are_told(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for name in ("a.dcm", "b.dcm", "c.txt", ".DS_Store"):
+        (tmp_path / "class0" / name).write_bytes(b"")
+    (warning,) = (text for text in opened(path=tmp_path).warnings if "left out" in text)
+    assert warning.startswith("3 files in the class folders") and warning.endswith("2 .dcm, 1 .txt")
+
+
+def test_a_picture_under_two_classes_is_told(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for number in range(10):
+        (tmp_path / "class1" / f"{number}.png").write_bytes(picture(value=number))
+    assert any("under two classes or more" in text for text in opened(path=tmp_path).warnings)
+
+
 @pytest.mark.parametrize(
     "names",
     [("train", "val", "test"), ("Training", "Validation", "Testing"), ("training_set", "valid", "test_set")],

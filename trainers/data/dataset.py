@@ -91,7 +91,7 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
     shape = decoding.shape_of([*splits.values()], spec.image_size)
     temporary = Path(tempfile.mkdtemp(dir=directory.parent))
     try:
-        _write(temporary, splits, shape, class_names)
+        _write(temporary, splits, shape, class_names, labelled.notes)
         temporary.rename(directory)
     except OSError as error:
         raise InputError(
@@ -103,7 +103,11 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
 
 
 def _write(
-    directory: Path, splits: dict[str, Split], shape: tuple[int, int, int], class_names: list[str]
+    directory: Path,
+    splits: dict[str, Split],
+    shape: tuple[int, int, int],
+    class_names: list[str],
+    notes: list[str],
 ) -> None:
     """Decode every split into a file of its own, and write down what there is to know of them all."""
     digest = hashlib.sha256()
@@ -134,7 +138,8 @@ def _write(
     meta = {
         "class_names": class_names,
         "fingerprint": digest.hexdigest(),
-        "warnings": validation.warnings(_arrays(directory), class_names, brightest=brightest)
+        "warnings": notes
+        + validation.warnings(_arrays(directory), class_names, brightest=brightest)
         + validation.shared_groups({name: split.groups for name, split in splits.items()}),
         "groups": count_groups(splits),
         "channel_mean": mean.tolist(),

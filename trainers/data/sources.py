@@ -10,6 +10,7 @@ import pickle
 import re
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,8 @@ class Labelled:
     """None where the source only has numbers."""
     validation: Split | None = None
     test: Split | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """What a reader should know."""
 
 
 def resolve(spec: DataSpec) -> tuple[str, Path | None]:
@@ -275,6 +278,7 @@ def _folder(path: Path, group_by: str | None) -> Labelled:
     if "train" not in roots or not _folders(roots["train"]):  # a class may be called train
         roots = {"train": path}
     names = [folder.name for folder in _folders(roots["train"])]
+    left_out: Counter[str] = Counter()
 
     def split(kind: str) -> Split:
         unknown = {folder.name for folder in _folders(roots[kind])} - set(names)
@@ -282,12 +286,14 @@ def _folder(path: Path, group_by: str | None) -> Labelled:
             raise InputError(
                 f"{roots[kind]} has the classes {', '.join(sorted(unknown))}, which {roots['train']} does not have"
             )
-        files = [
+        found = [
             (file, label)
             for label, name in enumerate(names)
             for file in sorted((roots[kind] / name).rglob("*"))
-            if file.suffix.lower() in IMAGE_SUFFIXES and not _hidden(file) and not file.is_dir()
+            if not _hidden(file) and not file.is_dir()
         ]
+        files = [(file, label) for file, label in found if file.suffix.lower() in IMAGE_SUFFIXES]
+        left_out.update(file.suffix for file, _ in found if file.suffix.lower() not in IMAGE_SUFFIXES)
         if not files:
             raise InputError(
                 f"{roots[kind]} holds no images; expected one folder for each class with "
@@ -297,7 +303,18 @@ def _folder(path: Path, group_by: str | None) -> Labelled:
         groups = None if group_by is None else _groups([image.name for image in images], group_by)
         return Split(images, np.array([label for _, label in files], np.int64), groups)
 
-    return Labelled(class_names=names, **{kind: split(kind) for kind in roots})
+    splits = {kind: split(kind) for kind in roots}
+    return Labelled(class_names=names, notes=_unread(left_out), **splits)
+
+
+def _unread(suffixes: Counter[str]) -> list[str]:
+    if not suffixes:
+        return []
+    kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(5))
+    return [
+        f"{suffixes.total()} files in the class folders are not pictures of a kind that is read here and were left "
+        f"out: {kinds}"
+    ]
 
 
 def _groups(names: list[str], group_by: str) -> np.ndarray:

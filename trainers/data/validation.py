@@ -33,7 +33,7 @@ def check_labels(labels: np.ndarray, *, num_classes: int, where: str) -> None:
 
 
 def warnings(arrays: dict[str, np.ndarray], class_names: list[str], *, brightest: int) -> list[str]:
-    """What a careful reader would want to know: imbalance, absent classes, darkness, leaked test images.
+    """What a careful reader would want to know: imbalance, absent classes, darkness, contradictions, leaks.
 
     Args:
         arrays: `train_images` uint8 [n, height, width, channels] and `train_labels` int64 [n], and so on of the
@@ -61,7 +61,12 @@ def warnings(arrays: dict[str, np.ndarray], class_names: list[str], *, brightest
             f"no training pixel is above {brightest} of 255: if the pictures hold fewer bits than their files, as "
             "12 in 16, stretch them first, else few shades are left"
         )
-    seen = {_digest(image) for split in ("train", "validation") for image in arrays[f"{split}_images"]}
+    seen: dict[bytes, set[int]] = {}
+    for split in ("train", "validation"):
+        for image, label in zip(arrays[f"{split}_images"], arrays[f"{split}_labels"].tolist(), strict=True):
+            seen.setdefault(_digest(image), set()).add(label)
+    if contradicted := sum(len(labels) > 1 for labels in seen.values()):
+        found.append(f"{contradicted} training images are there under two classes or more")
     leaked = sum(_digest(image) in seen for image in arrays["test_images"])
     if leaked:
         found.append(
