@@ -61,12 +61,15 @@ def warnings(arrays: dict[str, np.ndarray], class_names: list[str], *, brightest
             f"no training pixel is above {brightest} of 255: if the pictures hold fewer bits than their files, as "
             "12 in 16, stretch them first, else few shades are left"
         )
-    seen: dict[bytes, set[int]] = {}
+    seen: dict[bytes, int] = {}
+    contradicted = set()
     for split in ("train", "validation"):
         for image, label in zip(arrays[f"{split}_images"], arrays[f"{split}_labels"].tolist(), strict=True):
-            seen.setdefault(_digest(image), set()).add(label)
-    if contradicted := sum(len(labels) > 1 for labels in seen.values()):
-        found.append(f"{contradicted} training images are there under two classes or more")
+            digest = _digest(image)
+            if seen.setdefault(digest, label) != label:
+                contradicted.add(digest)
+    if contradicted:
+        found.append(f"{len(contradicted)} training images are there under two classes or more")
     leaked = sum(_digest(image) in seen for image in arrays["test_images"])
     if leaked:
         found.append(
