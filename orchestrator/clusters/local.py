@@ -42,6 +42,9 @@ _ENVIRONMENT = {
     **_MEMORY,
 }
 
+_UNUSED = ("start_api_server", "start_monitor", "start_log_monitor")
+"""What starts, of a Ray node, the dashboard's server, the autoscaler and the reader of logs."""
+
 
 @contextmanager
 def local_ray() -> Iterator[None]:
@@ -56,13 +59,14 @@ def local_ray() -> Iterator[None]:
         import ray
 
         try:
-            ray.init(
-                address="local",
-                num_cpus=environment.available_cpus(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _lean_node():
+                ray.init(
+                    address="local",
+                    num_cpus=environment.available_cpus(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except Exception as error:
             raise ClusterError(
                 f"Ray did not start on this machine: {one_line(error)}; "
@@ -93,6 +97,21 @@ def joined_ray() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _lean_node() -> Iterator[None]:
+    """Have Ray start no process that nobody uses on one machine; they are half of its start."""
+    from ray._private.node import Node
+
+    starters = {name: starter for name, starter in vars(Node).items() if name in _UNUSED}
+    for name in starters:
+        setattr(Node, name, lambda self, **_: None)
+    try:
+        yield
+    finally:
+        for name, starter in starters.items():
+            setattr(Node, name, starter)
 
 
 @contextmanager

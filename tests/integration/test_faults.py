@@ -80,6 +80,12 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+def command_of(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def test_an_interrupt_leaves_no_process_and_resume_redoes_nothing(
     tmp_path: Path, experiment_file: Callable[[str], Path]
 ) -> None:
@@ -87,6 +93,9 @@ def test_an_interrupt_leaves_no_process_and_resume_redoes_nothing(
     wait_for(lambda: len(epochs_done(tmp_path)) >= 2, process)
     started = descendants(process)
     assert training_workers(process)
+    running = " ".join(map(command_of, started))
+    assert "raylet" in running, "and none of the processes that nobody uses on one machine"
+    assert not [unused for unused in ("dashboard.py", "/monitor.py", "log_monitor.py") if unused in running]
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
