@@ -164,6 +164,7 @@ def build(image_shape, num_classes):
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_first_trials_all_fail_the_same_way_stops_and_says_so(
     tmp_path: Path, experiment_file: Callable[[str], Path]
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_planted_gap_is_found_with_the_power_that_is_computed() -> None:
     assert np.mean(told) == pytest.approx(expected, abs=0.045)
 
 
+@pytest.mark.slow
 def test_equivalence_is_told_at_its_rate() -> None:
     at_the_margin = simulated(0.01, seeds=6, spread=0.004)
     wrong = [found.equivalence_p is not None and found.equivalence_p < 0.05 for found in at_the_margin]

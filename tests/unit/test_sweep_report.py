@@ -155,6 +155,7 @@ print(seconds, re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_te
 """
 
 
+@pytest.mark.slow
 def test_ten_thousand_trials_make_a_report_in_time_and_memory(tmp_path: Path) -> None:
     records = make_records(tmp_path / "large", {"keras": [0.8, 0.81], "torch": [0.7, 0.71]})
     add_sweep(records, {"keras": 5000, "torch": 5000}, epochs=20)
