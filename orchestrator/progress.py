@@ -180,7 +180,7 @@ class SweepProgress(_Live):
 
 def _params(trial: TrialRecord) -> str:
     return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {'none' if value is None else value}"
         for name, value in trial.params.items()
     )
 
