@@ -518,11 +518,12 @@ _FACTOR_NAMES = {"inputs": "preprocessing", "init": "initial distribution", "los
 
 def differing_factors(first: ArmSummary, second: ArmSummary) -> list[str]:
     """Each factor besides the framework in which two arms differ, as `name (a / b)`."""
+    one, two = stated(first.recipe), stated(second.recipe)
     factors = [
         f"{_FACTOR_NAMES.get(key, key.replace('_', ' '))} "
         f"({describe_value(first.recipe.get(key))} / {describe_value(second.recipe.get(key))})"
         for key in first.recipe | second.recipe
-        if (stated(first.recipe.get(key)) or None) != (stated(second.recipe.get(key)) or None)
+        if one.get(key) != two.get(key)
     ]
     if first.seeds != second.seeds:
         factors.append(f"seeds ({', '.join(map(str, first.seeds))} / {', '.join(map(str, second.seeds))})")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 
 from trainers.contract import Engine, Task
+from trainers.timing import seconds_of_calls
 from trainers.views import show, views_of
 
 _BATCH = 64
@@ -47,10 +47,4 @@ def answer_speed(task: Task, engine: Engine, images: np.ndarray) -> AnswerSpeed:
 
 
 def _median_seconds(call: Callable[[], None]) -> float:
-    call()
-    seconds: list[float] = []
-    while len(seconds) < _FEWEST_CALLS or sum(seconds) < _SECONDS:
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return statistics.median(seconds_of_calls(call, fewest=_FEWEST_CALLS, at_least=_SECONDS))

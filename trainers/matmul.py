@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from trainers.timing import seconds_of_calls
 
 _REPEATS = 5
 
@@ -20,10 +21,4 @@ def fastest_matmul(multiply: Callable[[], float], side: int) -> float:
         multiply: takes the product of two square matrices and waits for it.
         side: their rows and columns.
     """
-    multiply()
-    seconds = []
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        multiply()
-        seconds.append(time.perf_counter() - start)
-    return 2 * side**3 / min(seconds)
+    return 2 * side**3 / min(seconds_of_calls(multiply, fewest=_REPEATS))

@@ -155,7 +155,7 @@ def took(comparison: Comparison) -> list[dict[str, str]]:
                 "training": "–" if used.training_flops is None else f"{_scaled(used.training_flops)}FLOP",
                 "speed": "–" if used.flops_per_second is None else f"{_scaled(used.flops_per_second)}FLOP/s",
                 "utilisation": "–" if used.utilisation is None else f"{used.utilisation:.0%}",
-                "one answer": _duration_of_answer(used.answer_seconds),
+                "one answer": "–" if used.answer_seconds is None else f"{used.answer_seconds * 1000:.3g} ms",
                 "answers/s": "–" if used.answers_per_second is None else f"{used.answers_per_second:,.0f}",
                 "energy": "–"
                 if used.energy_joules is None
@@ -166,10 +166,6 @@ def took(comparison: Comparison) -> list[dict[str, str]]:
         )
     empty = [name for name in rows[0] if name != "arm" and all(row[name] == "–" for row in rows)]
     return [{name: value for name, value in row.items() if name not in empty} for row in rows]
-
-
-def _duration_of_answer(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{seconds * 1000:.3g} ms"
 
 
 def intervals(comparison: Comparison) -> list[dict[str, str]]:

@@ -36,12 +36,22 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seco
         time.sleep(0.05)
 
 
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def command_of(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def training_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that train, among all that the command started."""
     return [
         child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "RayTrainWorker" in child.name() or "RayTrainWorker" in " ".join(child.cmdline())
+        for child in descendants(process)
+        if "RayTrainWorker" in child.name() or "RayTrainWorker" in command_of(child)
     ]
 
 
@@ -74,16 +84,6 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(
     assert "died" in failure["cause"]
     report = (tmp_path / "long" / "report" / "report.html").read_text()
     assert "Workers were lost and started again once" in report
-
-
-def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return psutil.Process(process.pid).children(recursive=True)
-
-
-def command_of(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return " ".join(process.cmdline())
-    return ""
 
 
 def test_an_interrupt_leaves_no_process_and_resume_redoes_nothing(

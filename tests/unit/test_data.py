@@ -23,10 +23,14 @@ from trainers.data.sources import resolve
 from trainers.errors import InputError
 
 
-def picture(size: tuple[int, int] = (12, 12), *, value: int = 0, form: str = "PNG") -> bytes:
+def encoded(image: Image.Image, form: str = "PNG") -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", size, (value % 256, value * 7 % 256, value * 13 % 256)).save(buffer, form)
+    image.save(buffer, form)
     return buffer.getvalue()
+
+
+def picture(size: tuple[int, int] = (12, 12), *, value: int = 0, form: str = "PNG") -> bytes:
+    return encoded(Image.new("RGB", size, (value % 256, value * 7 % 256, value * 13 % 256)), form)
 
 
 def folder(root: Path, *, classes: int = 2, images: int = 10, size: tuple[int, int] = (12, 12)) -> Path:
@@ -215,12 +219,6 @@ def saved(path: Path, pixels: np.ndarray, **options: object) -> None:
     Image.fromarray(pixels).save(path, **options)
 
 
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize("form", ["png", "tiff"])
 def test_sixteen_bits_of_grey_become_eight(tmp_path: Path, form: str) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (6, 9, 7)).astype(np.uint16)
@@ -316,7 +314,11 @@ def test_groups_of_a_column_and_of_an_array(tmp_path: Path) -> None:
     visits = np.arange(40) // 4
     shaded = np.tile(visits.astype(np.uint8)[:, None, None, None], (1, 9, 9, 3))
     labels = visits % 2
-    table = {"img": [png(image) for image in shaded], "label": labels, "patient": visits * 1.5}
+    table = {
+        "img": [encoded(Image.fromarray(image)) for image in shaded],
+        "label": labels,
+        "patient": visits * 1.5,
+    }
     pq.write_table(pa.table(table), tmp_path / "whole.parquet")
     array = npz(tmp_path / "whole.npz", images=shaded, labels=labels, patient=visits)
     for path in (tmp_path / "whole.parquet", array):
