@@ -147,7 +147,7 @@ def _nudged(state: State) -> State:
 
 
 def _sketch(name: str, value: np.ndarray) -> np.ndarray:
-    flat = value.astype(np.float64).ravel()
+    flat = value.astype(np.float64, order="C").ravel()
     if flat.size <= SKETCH:
         return np.pad(flat, (0, SKETCH - flat.size))
     buckets, signs = _hashes(name, flat.size)

@@ -77,11 +77,15 @@ class RecipeAdam(keras.optimizers.Adam):
         super().__init__(learning_rate, **kwargs)
         self._decoupled_decay = decoupled_decay
 
+    def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate) -> None:
+        # The same for every variable: in each, they would be a third of the graph that is built before training.
+        step = ops.cast(self.iterations + 1, "float32")
+        self._corrections = [1 - ops.power(beta, step) for beta in (self.beta_1, self.beta_2)]
+        super()._distributed_tf_update_step(distribution, grads_and_vars, learning_rate)
+
     def update_step(self, gradient, variable, learning_rate) -> None:
         rate = ops.cast(learning_rate, variable.dtype)
-        step = ops.cast(self.iterations + 1, variable.dtype)
-        correction_1 = 1 - ops.power(ops.cast(self.beta_1, variable.dtype), step)
-        correction_2 = 1 - ops.power(ops.cast(self.beta_2, variable.dtype), step)
+        correction_1, correction_2 = (ops.cast(value, variable.dtype) for value in self._corrections)
         index = self._get_variable_index(variable)
         mean, square = self._momentums[index], self._velocities[index]
         new_mean = mean + (gradient - mean) * (1 - self.beta_1)
