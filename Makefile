@@ -18,11 +18,13 @@ help: ## Show this list
 demo: .venv/ready ## Compare Keras and PyTorch on handwritten digits: a report in about two minutes
 	$(BIN)/tandem run examples/quickstart.yaml
 
+# Ray gives up where it does not start within seconds, so that only tests without it run side by side.
 test: lint tools ## Lint, types, import rules, and all tests but the slow ones
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses=logical --dist=loadfile tests/unit
+	$(BIN)/pytest -m "not slow" tests/cluster tests/integration
 
-test-all: lint tools ## Every test, the slow ones included
-	$(BIN)/pytest
+test-all: test ## Every test, the slow ones included
+	$(BIN)/pytest -m slow
 
 test-kind: .venv/ready ## The whole way on a real Kubernetes; needs docker, kind, kubectl and helm
 	tests/kind/run.sh

@@ -1,0 +1,20 @@
+"""How fast the command answers."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from tests.conftest import tandem
+
+
+def test_help_answers_at_once() -> None:
+    tandem("--help")
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        told = tandem("--help")
+        seconds.append(time.perf_counter() - start)
+        assert told.returncode == 0
+        assert not re.search(r"\w\.\.\.$", told.stdout, re.MULTILINE), "each command's line is whole"
+    assert min(seconds) < 0.3
