@@ -86,8 +86,12 @@ def free_port() -> int:
 
 
 def start(command: list[str], *, threads: int, **variables: str) -> subprocess.Popen[str]:
-    """Start a command with a limit of threads; the project's packages can be imported."""
-    settings = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)} | variables
+    """Start a command with a limit of threads; the project's packages can be imported.
+
+    TensorFlow uses oneDNN's kernels on both sides, as tandem has it do on every processor.
+    """
+    settings = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), "TF_ENABLE_ONEDNN_OPTS": "1"}
+    settings |= variables
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | settings
     )
