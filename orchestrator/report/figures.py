@@ -350,21 +350,32 @@ def disagreements(
     if kept is None or not len(kept["indices"]) or len(answers) < 2:
         return None
     names = _class_names(comparison)
-    count = len(kept["indices"])
     columns = 6
-    rows = -(-count // columns)
-    size = (1.55 * columns, (1.7 + 0.14 * len(answers)) * rows)
-    with plt.rc_context(STYLE | {"axes.grid": False}):
-        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-        for axis in axes.flat:
-            axis.axis("off")
-        for place, axis in zip(range(count), axes.flat, strict=False):
-            image, index = kept["images"][place], kept["indices"][place]
+    rows = -(-len(kept["indices"]) // columns)
+    width, height, side = 1.55, 1.7 + 0.14 * len(answers), 1.45  # inches, which the axis counts in, downwards
+    size = columns * width, rows * height
+    with plt.rc_context(STYLE | {"axes.grid": False, "figure.constrained_layout.use": False}):
+        figure = plt.figure(figsize=size)
+        axis = figure.add_axes((0, 0, 1, 1))
+        for place, (image, label, index) in enumerate(
+            zip(kept["images"], kept["labels"], kept["indices"], strict=True)
+        ):
+            row, column = divmod(place, columns)
+            down, across = np.array(image.shape[:2]) * side / max(image.shape[:2])
+            middle, bottom = (column + 0.5) * width, (row + 1) * height - 0.05
             grey = image.shape[-1] == 1
-            axis.imshow(image[..., 0] if grey else image, cmap="gray", vmin=0, vmax=255)
+            axis.imshow(
+                image[..., 0] if grey else image,
+                cmap="gray",
+                vmin=0,
+                vmax=255,
+                extent=(middle - across / 2, middle + across / 2, bottom, bottom - down),
+            )
             lines = [f"{arm}: {_votes(given[:, index], names)}" for arm, given in answers.items()]
-            title = "\n".join([f"is {names[kept['labels'][place]]}", *lines])
-            axis.set_title(title, fontsize=7.5, pad=2)
+            title = "\n".join([f"is {names[label]}", *lines])
+            axis.text(middle, bottom - down - 0.03, title, ha="center", va="bottom", fontsize=7.5)
+        axis.set(xlim=(0, size[0]), ylim=(size[1], 0), aspect="auto")
+        axis.set_axis_off()
     return figure
 
 
