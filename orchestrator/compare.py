@@ -20,7 +20,7 @@ from orchestrator.attribution import Attribution
 from orchestrator.evidence import Evidence, Interval, McNemar, mean_interval
 from orchestrator.parity import Parity
 from orchestrator.performance import Performance
-from orchestrator.plan import stated
+from orchestrator.plan import describe_value, stated
 from orchestrator.records import ExperimentRecords, RunRecords
 from orchestrator.spec import Experiment
 from orchestrator.storage import Record
@@ -528,24 +528,6 @@ def differing_factors(first: ArmSummary, second: ArmSummary) -> list[str]:
     if first.seeds != second.seeds:
         factors.append(f"seeds ({', '.join(map(str, first.seeds))} / {', '.join(map(str, second.seeds))})")
     return factors
-
-
-def describe_value(value: Any) -> str:
-    """A recipe's field in a few words: `adam 0.001, epsilon 1e-07`."""
-    if value is None or isinstance(value, bool):
-        return "yes" if value else "none"
-    if not isinstance(value, dict):
-        return str(value)
-    name = value.get("name", "")
-    rate = f" {value['learning_rate']:g}" if "learning_rate" in value else ""
-    rest = [
-        key
-        if entry is True
-        else f"{key.replace('_', ' ')} {entry if isinstance(entry, str) else f'{entry:g}'}"
-        for key, entry in value.items()
-        if key not in ("name", "learning_rate") and entry
-    ]
-    return f"{name}{rate}{', ' if rest and name else ''}{', '.join(rest)}" or "none"
 
 
 def _experiment(document: Record) -> Experiment | None:

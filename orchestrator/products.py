@@ -146,7 +146,7 @@ def _run(arm: ArmSummary) -> RunSummary:
 
 
 def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
-    from orchestrator.compare import describe_value
+    from orchestrator.plan import describe_value
     from orchestrator.report.tables import percent
 
     data = comparison.document["data"]

@@ -140,7 +140,7 @@ class SweepProgress(_Live):
     def refresh(self, arm: str, searcher: ArmSearcher) -> None:
         """Show what one arm's search has come to."""
         for trial in searcher.take_ended():
-            self._say(f"{arm} trial {trial.number}: {self._ending(trial)}; {_params(trial)}")
+            self._say(f"{arm} trial {trial.number}: {self._ending(trial)}; {trial.describe()}")
         if self._live is None or time.monotonic() - self._refreshed_at < _REDRAW_SECONDS:
             return
         self._refreshed_at = time.monotonic()
@@ -158,7 +158,7 @@ class SweepProgress(_Live):
         left = searcher.spending.seconds_left
         return [
             arm,
-            "" if best is None else f"{best.value(self._sweep.objective[0]):.4g} ({_params(best)})",
+            "" if best is None else f"{best.value(self._sweep.objective[0]):.4g} ({best.describe()})",
             str(states[None]),
             str(states["done"]),
             str(states["stopped"]),
@@ -176,13 +176,6 @@ class SweepProgress(_Live):
         ]
         epochs = f"{len(trial.epochs)} epoch{'s' if len(trial.epochs) != 1 else ''}"
         return f"{trial.state} after {epochs}, {', '.join(values) or 'nothing measured'}"
-
-
-def _params(trial: TrialRecord) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {'none' if value is None else value}"
-        for name, value in trial.params.items()
-    )
 
 
 def _accuracy(record: Record) -> str:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator import attribution, compare, evidence
+from orchestrator import attribution, evidence
 from orchestrator.compare import Comparison
 from orchestrator.evidence import Interval, Measure
 from orchestrator.performance import ArmPerformance
+from orchestrator.plan import describe_value
 from orchestrator.sweep.analysis import ArmSearch, SweepSummary
 from trainers.data.corruptions import SEVERITIES
 
@@ -65,7 +66,7 @@ def configuration(comparison: Comparison) -> list[tuple[str, list[str], bool]]:
     """Every recipe field with its value in each arm, and whether they differ."""
     rows = [("framework", [arm.framework for arm in comparison.arms])]
     for key in comparison.arms[0].recipe:
-        values = [compare.describe_value(arm.recipe.get(key)) for arm in comparison.arms]
+        values = [describe_value(arm.recipe.get(key)) for arm in comparison.arms]
         rows.append((key.replace("_", " "), values))
     rows.append(("seeds", [", ".join(map(str, arm.seeds)) for arm in comparison.arms]))
     return [(field, values, len(set(values)) > 1) for field, values in rows]
@@ -320,10 +321,5 @@ def _best(search: ArmSearch, summary: SweepSummary) -> str:
     if search.winner is None:
         return "–"
     goal = summary.sweep.objective[0]
-    params = ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {compare.describe_value(value)}"
-        for name, value in search.winner.params.items()
-    )
-    return (
-        f"{goal.replace('_', ' ')} {search.winner.value(goal):.4g} in trial {search.winner.number}: {params}"
-    )
+    winner = search.winner
+    return f"{goal.replace('_', ' ')} {winner.value(goal):.4g} in trial {winner.number}: {winner.describe()}"

@@ -15,6 +15,7 @@ import json
 import time
 from typing import Literal
 
+from orchestrator.plan import describe_value
 from orchestrator.storage import Record, Storage
 from orchestrator.sweep.spec import OBJECTIVES, Budget, Params, Sweep
 
@@ -47,6 +48,13 @@ class TrialRecord:
     """Why it failed or diverged."""
     copied_from: list[Record] = dataclasses.field(default_factory=list)
     """Population based training: the epoch and the run whose weights were taken over."""
+
+    def describe(self) -> str:
+        """Its parameters: `learning rate 0.003, flip none`."""
+        return ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {describe_value(value)}"
+            for name, value in self.params.items()
+        )
 
     def value(self, objective: str) -> float | None:
         """What the last epoch reached."""

@@ -128,6 +128,19 @@ def trial(number: int, accuracy: float, seconds: float) -> TrialRecord:
     return TrialRecord(number=number, params={}, run=str(number), epochs=[epoch], state="done")
 
 
+def test_a_trial_is_told_as_recipes_are() -> None:
+    params = {
+        "optimizer.learning_rate": 0.00123456,
+        "augmentation.flip": False,
+        "whitening": None,
+        "epochs": 3,
+    }
+    trial = TrialRecord(number=0, params=params, run="0")
+    assert trial.describe() == (
+        "optimizer.learning_rate 0.001235, augmentation.flip none, whitening none, epochs 3"
+    )
+
+
 def test_the_front_holds_what_nothing_beats() -> None:
     sweep = Sweep.model_validate({"objective": ["validation_accuracy", "train_seconds"]})
     trials = [
