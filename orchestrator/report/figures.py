@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -13,7 +14,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.performance import PARTS
@@ -36,18 +39,39 @@ STYLE: Any = {
 }
 
 
+def lettering(text: str) -> dict[str, Any]:
+    """Settings under which figures show a text's letters, in whatever fonts are installed here.
+
+    Where no font has a letter, SVGs hold text instead of outlines, for the fonts of whoever looks at them.
+    """
+    families = ["DejaVu Sans"]
+    lacking = {ord(letter) for letter in text if letter.isprintable()}
+    lacking -= _letters(font_manager.findfont(families[0]))
+    for font in font_manager.fontManager.ttflist:
+        if lacking and not font.name.startswith("Last Resort"):  # which has a box for every letter there is
+            found = lacking & _letters(font.fname)
+            families += [font.name] if found else []
+            lacking -= found
+    return {"font.family": families, "svg.fonttype": "none" if lacking else "path"}
+
+
+def _letters(font: str) -> set[int]:
+    return set(FT2Font(font).get_charmap())
+
+
 def save(figure: Figure, kind: str) -> bytes:
     """The figure as `png` or `svg`, the same bytes every time; laid out when it is first saved."""
-    if (layout := figure.get_layout_engine()) is not None:
-        # Left to savefig, it would be executed for every kind, after drawing for nothing.
-        layout.execute(figure)
-        figure.set_layout_engine(None)
     buffer = io.BytesIO()
     options: dict[str, dict[str, Any]] = {
         "svg": {"metadata": {"Date": None}},
         "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 1}},
     }
-    with plt.rc_context({"svg.hashsalt": "tandem"}):
+    with plt.rc_context({"svg.hashsalt": "tandem"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        if (layout := figure.get_layout_engine()) is not None:
+            # Left to savefig, it would be executed for every kind, after drawing for nothing.
+            layout.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(buffer, format=kind, dpi=200, **options[kind])
     return buffer.getvalue()
 

@@ -72,16 +72,18 @@ def write(records: ExperimentRecords) -> Comparison:
         InputError: there is no experiment at that place.
     """
     comparison = compare.analyse(records)
-    pictures = _draw(comparison, records)
+    names = [*comparison.document["data"]["class_names"], *(arm.name for arm in comparison.arms)]
     searched = sweep.draw(comparison.sweep) if comparison.sweep else None
     storage = records.storage.at("report")
-    drawings = {
-        name: figures.save(figure, "svg") for group in pictures.values() for name, figure in group.items()
-    }
-    for group in pictures.values():
-        for name, figure in group.items():
-            storage.write(f"figures/{name}.png", figures.save(figure, "png"))
-            storage.write(f"figures/{name}.svg", drawings[name])
+    with plt.rc_context(figures.lettering("".join(names))):
+        pictures = _draw(comparison, records)
+        drawings = {
+            name: figures.save(figure, "svg") for group in pictures.values() for name, figure in group.items()
+        }
+        for group in pictures.values():
+            for name, figure in group.items():
+                storage.write(f"figures/{name}.png", figures.save(figure, "png"))
+                storage.write(f"figures/{name}.svg", drawings[name])
     storage.write_json("results.json", comparison.to_json())
     storage.write("results.csv", _runs_csv(comparison).encode())
     epochs = comparison.epochs_frame

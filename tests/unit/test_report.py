@@ -6,11 +6,13 @@ import io
 import json
 import math
 import re
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 
 from orchestrator import report
 from orchestrator.records import ExperimentRecords
@@ -216,14 +218,39 @@ def test_a_loss_that_is_no_number_leaves_the_results_json(records: ExperimentRec
     assert results["arms"][0]["runs"][0]["test_loss"] is None
 
 
+def name_classes(records: ExperimentRecords, names: list[str]) -> None:
+    document = records.document()
+    document["data"]["class_names"] = names
+    records.begin(document)
+
+
 def test_class_names_are_no_formulas(records: ExperimentRecords) -> None:
-    file = Path(records.storage.url) / "experiment.json"
-    document = json.loads(file.read_text())
-    document["data"]["class_names"] = ["up to $10_", "$10_ and more", "$\\frac$"]
-    file.write_text(json.dumps(document))
+    name_classes(records, ["up to $10_", "$10_ and more", "$\\frac$"])
     report.write(records)
     for figure in ("confusion-torch.svg", "class-accuracy.svg", "disagreements.svg"):
         assert "up to $10_" in read(records, f"figures/{figure}"), "as a comment beside the glyphs"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        pytest.param("Ⓐ", 'id="STIXGeneral-Regular', id="another font has it"),
+        pytest.param("鳥", ">鳥</text>", id="the reader's may have it"),
+    ],
+)
+def test_every_letter_is_shown(
+    records: ExperimentRecords, monkeypatch: pytest.MonkeyPatch, name: str, shown: str
+) -> None:
+    fonts = font_manager.fontManager.ttflist
+    installed = {"DejaVu Sans", "STIXGeneral", "Last Resort High-Efficiency"}
+    monkeypatch.setattr(
+        font_manager.fontManager, "ttflist", [font for font in fonts if font.name in installed]
+    )
+    name_classes(records, [name, "b", "c"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report.write(records)
+    assert shown in read(records, "figures/confusion-torch.svg")
 
 
 def test_balanced_accuracy_is_told_where_it_is_another(records: ExperimentRecords) -> None:
