@@ -66,7 +66,7 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
     """Write the model of an experiment's best arm, or of one by name; returns the names of the files.
 
     Raises:
-        InputError: there is no such arm, it has no finished run, or its checkpoint or data are gone.
+        InputError: there is no such arm, it has no finished run, or its checkpoint is gone.
         TandemError: the framework cannot save it.
     """
     from orchestrator import compare
@@ -200,25 +200,38 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
     from orchestrator import spec
     from orchestrator.records import ExperimentRecords
     from orchestrator.storage import Storage
-    from orchestrator.worker import make_task
+    from trainers.contract import Task
     from trainers.data import open_dataset
+    from trainers.inputs import input_transform
 
     records = ExperimentRecords(Storage(results))
-    experiment = spec.from_json(records.document()["experiment"])
-    entry = next(run for run in records.document()["runs"] if run["id"] == run_id)
-    state = records.run(run_id).position().state
+    document, run = records.document(), records.run(run_id)
+    experiment = spec.from_json(document["experiment"])
+    entry = next(run for run in document["runs"] if run["id"] == run_id)
+    state = run.position().state
     if state is None:
-        raise InputError(f"{run_id} has no checkpoint left to take a model from")
-    dataset = open_dataset(experiment.data)
-    attempts = records.run(run_id).attempts()
+        raise InputError(
+            f"{run_id} has no checkpoint here to take a model from; results are fetched with --checkpoints"
+        )
+    attempts = run.attempts()
     precision = attempts[-1].get("precision") if attempts else None
     recipe = experiment.arms[entry["arm"]].recipe().settled(bfloat16=precision == "bfloat16")
     framework: Any = importlib.import_module(f"trainers.{entry['framework']}.engine")
     product: Any = importlib.import_module(f"trainers.{entry['framework']}.product")
-    task = make_task(dataset, recipe, seed=entry["seed"], rank=0, world_size=1)
+    height, width, channels = document["data"]["image_shape"]
+    task = Task(
+        recipe=recipe,
+        seed=entry["seed"],
+        rank=0,
+        world_size=1,
+        image_shape=(height, width, channels),
+        num_classes=len(document["data"]["class_names"]),
+        inputs=run.inputs() or input_transform(open_dataset(experiment.data), recipe),
+        class_weights=None,
+    )
     engine = framework.Runtime(threads=1, use_gpu=False).engine(task)
     engine.load_state(state)
-    product.save(engine.product(), Path(directory), dataset.image_shape)
+    product.save(engine.product(), Path(directory), task.image_shape)
 
 
 def _predict_here(directory: str, scratch: str) -> None:

@@ -11,6 +11,7 @@
             failures.jsonl     what went wrong, and whether it was tried again
             result.json        the final test; its presence means that the run is done
             predictions.npz    answer and confidence for each test image
+            inputs.npz         how pixels were scaled and whitened
             checkpoints/       the last two epochs' state, and one within an epoch, with checksums
         parity/                a trace of a few steps of each recipe in each framework
         report/                made from all of the above, at any time
@@ -29,6 +30,7 @@ from orchestrator.storage import Record, Storage
 from trainers import checkpoints
 from trainers.contract import EpochMetrics, State
 from trainers.errors import InputError
+from trainers.inputs import InputTransform
 
 _CHECKPOINTS_KEPT = 2
 
@@ -167,9 +169,10 @@ class RunRecords:
         self._files.delete("hang.json")
         return record
 
-    def finish(self, result: Record, predictions: dict[str, np.ndarray]) -> None:
-        """Write the final test; the run is done."""
+    def finish(self, result: Record, predictions: dict[str, np.ndarray], inputs: InputTransform) -> None:
+        """Write the final test, and what a model needs of the data; the run is done."""
         self._files.write_arrays("predictions.npz", predictions)
+        self._files.write_arrays("inputs.npz", inputs.arrays())
         self._files.write_json("result.json", result)
 
     def result(self) -> Record | None:
@@ -183,6 +186,11 @@ class RunRecords:
     def predictions(self) -> dict[str, np.ndarray] | None:
         """Answers int [n] and confidences float [n] on the test split."""
         return self._files.read_arrays("predictions.npz")
+
+    def inputs(self) -> InputTransform | None:
+        """How pixels became what the model saw, or None where that was not kept."""
+        arrays = self._files.read_arrays("inputs.npz")
+        return None if arrays is None else InputTransform.of(arrays)
 
 
 class ExperimentRecords:

@@ -314,6 +314,7 @@ class _Worker:
                     "finished_at": time.time(),
                 },
                 {"answers": final.answers, "confidences": final.confidences.astype("float32")},
+                task.inputs,
             )
         ray.train.report({"run": run.id, "test_accuracy": final.evaluation.accuracy})
 

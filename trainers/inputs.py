@@ -32,6 +32,16 @@ class InputTransform:
     stride: int = 1
     """Of the convolution, which pads nothing."""
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Itself, to be kept."""
+        kept = {"scale": self.scale, "offset": self.offset, "stride": np.array(self.stride)}
+        return kept if self.kernel is None else kept | {"kernel": self.kernel}
+
+    @classmethod
+    def of(cls, arrays: dict[str, np.ndarray]) -> InputTransform:
+        """What `arrays` gave."""
+        return cls(**arrays | {"stride": int(arrays["stride"])})
+
 
 def input_transform(dataset: Dataset, recipe: Recipe) -> InputTransform:
     """The transform that a recipe asks for on a data set."""

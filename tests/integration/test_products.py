@@ -34,13 +34,24 @@ def best_arm(results: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def models(results: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def fetched(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results on a machine that has nothing of the data."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "results"
+    assert tandem("fetch", results, elsewhere, "--checkpoints").returncode == 0
+    document = (elsewhere / "experiment.json").read_text()
+    (elsewhere / "experiment.json").write_text(document.replace("oblong.npz", "away.npz"))
+    assert "away.npz" in (elsewhere / "experiment.json").read_text()
+    return elsewhere
+
+
+@pytest.fixture(scope="module")
+def models(fetched: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """An arm with averaged weights of each framework; the best arm is saved without its name."""
-    root, best = tmp_path_factory.mktemp("models"), best_arm(results)
+    root, best = tmp_path_factory.mktemp("models"), best_arm(fetched)
 
     def save(framework: str) -> Path:
         named = [] if best["framework"] == framework else ["--arm", f"{framework}-averaged"]
-        done = tandem("model", results, root / framework, *named)
+        done = tandem("model", fetched, root / framework, *named)
         assert done.returncode == 0, done.stderr
         return root / framework
 

@@ -16,6 +16,7 @@ from orchestrator.storage import Storage
 from trainers import checkpoints
 from trainers.contract import EpochMetrics
 from trainers.data.corruptions import CORRUPTIONS
+from trainers.inputs import InputTransform
 
 CLASSES = ["cat", "dog", "<script>alert(1)</script>"]
 
@@ -135,6 +136,7 @@ def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed
             "finished_at": 1.0,
         },
         {"answers": answers, "confidences": np.full(300, 0.9, np.float32)},
+        InputTransform(scale=np.ones(3, np.float32), offset=np.zeros(3, np.float32)),
     )
 
 
