@@ -39,7 +39,7 @@ STYLE: Any = {
 }
 
 
-def lettering(text: str) -> dict[str, Any]:
+def lettering(text: str) -> Any:
     """Settings under which figures show a text's letters, in whatever fonts are installed here.
 
     Where no font has a letter, SVGs hold text instead of outlines, for the fonts of whoever looks at them.
