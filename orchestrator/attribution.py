@@ -27,7 +27,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "initial weights": ("init",),
     "optimizer": ("optimizer", "schedule", "weight_average"),
     "batch size": ("batch_size",),
-    "epochs": ("epochs",),
+    "epochs": ("epochs", "early_stopping"),
     "preprocessing": ("inputs", "augmentation", "flip_averaging", "shift_averaging"),
     "loss": ("loss",),
     "precision": ("precision",),

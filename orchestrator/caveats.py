@@ -78,7 +78,11 @@ def of_missing(
                 notes.append(
                     f"The result of {run.arm} seed {run.seed} is damaged; tandem resume tests the run again."
                 )
-            elif run.result is not None and len(run.epochs) < arm.recipe["epochs"]:
+            elif (
+                run.result is not None
+                and len(run.epochs) < arm.recipe["epochs"]
+                and not arm.recipe.get("early_stopping")
+            ):
                 notes.append(
                     f"Of {run.arm} seed {run.seed}, {len(run.epochs)} of {arm.recipe['epochs']} epochs are recorded."
                 )

@@ -62,6 +62,12 @@ class RunSummary:
     """Data and step time over all epochs."""
 
     @property
+    def tested_epoch(self) -> int | None:
+        """The epoch that was tested: the last one, or with `early_stopping` the best."""
+        last = self.epochs[-1]["epoch"] if self.epochs else None
+        return None if self.result is None else self.result.get("tested_epoch", last)
+
+    @property
     def balanced_accuracy(self) -> float | None:
         """Of the final test, with every class counted alike."""
         return None if self.result is None else balanced_accuracy(np.array(self.result["confusion"]))
@@ -244,6 +250,7 @@ class Comparison:
                             "startup_seconds": run.startup_seconds,
                             "images_per_second": run.images_per_second,
                             "train_seconds": run.train_seconds,
+                            "tested_epoch": run.tested_epoch,
                             "test_accuracy": run.result and run.result["test_accuracy"],
                             "test_loss": run.result and run.result["test_loss"],
                             "balanced_accuracy": run.balanced_accuracy,

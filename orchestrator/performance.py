@@ -116,15 +116,21 @@ def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int
             device_memory_peak_bytes=_largest(
                 run.result.get("device_memory_peak_bytes") for run in arm.done if run.result
             ),
-            training_flops=None
-            if per_image is None
-            else float(per_image) * train_images * arm.recipe["epochs"],
+            training_flops=None if per_image is None else float(per_image) * train_images * _epochs(arm),
             flops_per_second=rate,
             utilisation=None if rate is None or most is None else rate / most,
             answer_seconds=_median_of(arm, "answer_seconds"),
             answers_per_second=_median_of(arm, "answers_per_second"),
         )
     return Performance(target=target, split=split, arms=measured)
+
+
+def _epochs(arm: ArmSummary) -> float:
+    """That a run of an arm trained, on average."""
+    trained = [float(run.epochs[-1]["epoch"]) for run in arm.done if run.epochs]
+    if not arm.recipe.get("early_stopping") or not trained:
+        return float(arm.recipe["epochs"])
+    return statistics.mean(trained)
 
 
 def _reached_by_all(runs: list[RunSummary], column: str) -> float | None:

@@ -142,7 +142,12 @@ def _arm(comparison: Comparison, name: str | None) -> ArmSummary:
 
 def _run(arm: ArmSummary) -> RunSummary:
     """The seed with the best validation accuracy; without a validation split, or its records, the first."""
-    return max(arm.done, key=lambda run: (run.epochs and run.epochs[-1]["validation_accuracy"]) or 0.0)
+    return max(arm.done, key=_validation_accuracy)
+
+
+def _validation_accuracy(run: RunSummary) -> float:
+    by_epoch = {epoch["epoch"]: epoch["validation_accuracy"] for epoch in run.epochs}
+    return by_epoch.get(run.tested_epoch) or 0.0
 
 
 def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
@@ -208,7 +213,8 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
     document, run = records.document(), records.run(run_id)
     experiment = spec.from_json(document["experiment"])
     entry = next(run for run in document["runs"] if run["id"] == run_id)
-    state = run.position().state
+    tested = (run.result() or {}).get("tested_epoch")
+    state = run.position().state if tested is None else run.state(tested)
     if state is None:
         raise InputError(
             f"{run_id} has no checkpoint here to take a model from; results are fetched with --checkpoints"

@@ -72,17 +72,15 @@ class Progress(_Live):
         table = Table("run", "epoch", "validation", "train", "images/s", "left", box=None)
         for run in self._prepared.runs:
             records = self._prepared.records.run(run.id)
-            if run.id not in self._done and (result := records.result()):
+            moves = run.id not in self._done
+            if moves and (result := records.result()):
                 self._done[run.id] = result
-            epochs = records.epochs() if self._is_moving(run) else []
+            epochs = records.epochs() if moves else []
             self._announce(run, epochs)
             if run.id not in self._done:
                 self._tell_failures(run, records)
             table.add_row(*self._row(run, records, epochs))
         self._redraw(table)
-
-    def _is_moving(self, run: Run) -> bool:
-        return run.id not in self._done or self._announced.get(run.id, 0) < run.recipe.epochs
 
     def _announce(self, run: Run, epochs: list[Record]) -> None:
         """Without a terminal, say each epoch once."""
@@ -106,7 +104,7 @@ class Progress(_Live):
         name = f"{run.arm} seed {run.seed}"
         if result := self._done.get(run.id):
             accuracy = f"test {result['test_accuracy']:.2%}"
-            return [name, f"{run.recipe.epochs}/{run.recipe.epochs}", accuracy, "", "", "done"]
+            return [name, f"{self._announced[run.id]}/{run.recipe.epochs}", accuracy, "", "", "done"]
         if not epochs:
             state = "starting" if records.attempts() else "waiting"
             return [name, f"0/{run.recipe.epochs}", "", "", "", state]

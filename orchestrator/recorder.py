@@ -14,6 +14,7 @@ from orchestrator.storage import Record
 from orchestrator.usage import Meter
 from orchestrator.watchdog import Watchdog
 from trainers.contract import EpochMetrics, State, Task
+from trainers.early_stopping import Patience
 from trainers.loop import DivergedError, Hooks, gather
 
 _PARTIAL_SECONDS = 120
@@ -38,6 +39,7 @@ class Recorder:
         started: float,
         expects_preemption: bool,
         goes_on: Callable[[EpochMetrics], bool],
+        patience: Patience,
     ) -> None:
         self._records = records
         self._engine = engine
@@ -48,6 +50,7 @@ class Recorder:
         self._started = started
         self._expects_preemption = expects_preemption
         self._goes_on = goes_on
+        self._patience = patience
         self._saved_for_preemption = False
         self._asked_at = self._kept_at = time.monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="records")
@@ -60,11 +63,14 @@ class Recorder:
 
     def _after_epoch(self, metrics: EpochMetrics) -> bool:
         used = gather(self._task, self._engine, list(self._meter.read()))
+        best = self._patience.see(metrics.epoch, metrics.validation_accuracy, metrics.validation_loss)
         if self._writes:
-            self._keep_epoch(metrics, memory_peak_bytes=used[:, 0].max(), energy_joules=used[:, 1].sum())
-        return self._goes_on(metrics)
+            self._keep_epoch(
+                metrics, best, memory_peak_bytes=used[:, 0].max(), energy_joules=used[:, 1].sum()
+            )
+        return self._goes_on(metrics) and not self._patience.is_over
 
-    def _keep_epoch(self, metrics: EpochMetrics, **used: float) -> None:
+    def _keep_epoch(self, metrics: EpochMetrics, best: int, **used: float) -> None:
         start = time.perf_counter()
         self.settle()
         state = self._healthy_state(f"epoch {metrics.epoch}")
@@ -72,7 +78,7 @@ class Recorder:
             "seconds_since_start": time.time() - self._started,
             "checkpoint_seconds": time.perf_counter() - start,
         } | {name: float(value) if np.isfinite(value) else None for name, value in used.items()}
-        self._writing = self._thread.submit(self._records.add_epoch, metrics, state, extra)
+        self._writing = self._thread.submit(self._records.add_epoch, metrics, state, extra, best=best)
         self._kept_at = time.monotonic()
 
     def _after_steps(self, epoch: int, step: int) -> None:

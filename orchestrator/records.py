@@ -12,7 +12,7 @@
             result.json        the final test; its presence means that the run is done
             predictions.npz    answer and confidence for each test image
             inputs.npz         how pixels were scaled and whitened
-            checkpoints/       the last two epochs' state, and one within an epoch, with checksums
+            checkpoints/       the last two epochs' state, the best's and one within an epoch, with checksums
         parity/                a trace of a few steps of each recipe in each framework
         report/                made from all of the above, at any time
 
@@ -88,11 +88,11 @@ class RunRecords:
         """Everything that went wrong, oldest first."""
         return self._files.read_lines("failures.jsonl")
 
-    def add_epoch(self, metrics: EpochMetrics, state: State, extra: Record) -> None:
-        """Keep an epoch's state, then its metrics; the older of three checkpoints goes."""
+    def add_epoch(self, metrics: EpochMetrics, state: State, extra: Record, *, best: int) -> None:
+        """Keep an epoch's state, then its metrics; the older of three checkpoints goes, if it is not the best's."""
         self._keep_state(f"{metrics.epoch:05d}", state, {"epoch": metrics.epoch})
         self._files.append_line("epochs.jsonl", dataclasses.asdict(metrics) | extra)
-        for old in self._checkpoint_epochs()[:-_CHECKPOINTS_KEPT]:
+        for old in set(self._checkpoint_epochs()[:-_CHECKPOINTS_KEPT]) - {best}:
             self._files.delete(f"checkpoints/{old:05d}.json")
             self._files.delete(f"checkpoints/{old:05d}.npz")
 
@@ -125,6 +125,11 @@ class RunRecords:
         content, sha256 = checkpoints.pack(state)
         self._files.write(f"checkpoints/{name}.npz", content)
         self._files.write_json(f"checkpoints/{name}.json", header | {"sha256": sha256})
+
+    def state(self, epoch: int) -> State | None:
+        """The state at the end of an epoch, or None where no healthy checkpoint of it is kept."""
+        kept = self._state(f"{epoch:05d}")
+        return None if kept is None else kept[1]
 
     def _state(self, name: str) -> tuple[Record, State] | None:
         """A healthy checkpoint with its header."""

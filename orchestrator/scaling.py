@@ -136,7 +136,14 @@ def _variant(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) -
     """The experiment at one scale: a few epochs of a few steps, one run at a time."""
     factor = 1 if mode == "strong" else workers // fewest
     arms = {
-        name: arm.model_copy(update={"batch_size": arm.batch_size * factor, "epochs": EPOCHS, "seeds": [0]})
+        name: arm.model_copy(
+            update={
+                "batch_size": arm.batch_size * factor,
+                "epochs": EPOCHS,
+                "early_stopping": None,
+                "seeds": [0],
+            }
+        )
         for name, arm in experiment.arms.items()
     }
     images = STEPS * max(arm.batch_size for arm in arms.values())

@@ -31,6 +31,7 @@ from orchestrator.watchdog import Watchdog
 from trainers.answering import AnswerSpeed, answer_speed
 from trainers.contract import EpochMetrics, State, Task
 from trainers.data import Dataset, open_dataset
+from trainers.early_stopping import Patience
 from trainers.errors import ForeignError, InputError, TandemError, one_line
 from trainers.inputs import input_transform
 from trainers.loop import DivergedError, final_test, gather, train
@@ -120,8 +121,9 @@ def make_task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_s
 def _compiled_for(task: Task) -> str:
     """What an engine is built for; the rest of a recipe reaches it with each step."""
     recipe = task.recipe.model_dump(mode="json")
-    for field in ("schedule", "augmentation", "batch_size", "epochs", "flip_averaging", "shift_averaging"):
+    for field in ("schedule", "augmentation", "batch_size", "epochs", "early_stopping"):
         del recipe[field]
+    del recipe["flip_averaging"], recipe["shift_averaging"]
     del recipe["optimizer"]["learning_rate"]
     return json.dumps([recipe, task.seed], sort_keys=True)
 
@@ -196,6 +198,16 @@ class _Worker:
             if self.rank == 0:
                 self.records.keep_parity(key, framework, PARITY_STEPS, traced)
 
+    def patience(self, run: Run, position: Position) -> Patience:
+        """What ends a run before its last epoch; of a trial that is its scheduler's."""
+        described = run.recipe.early_stopping if self.lane is None else None
+        patience = Patience(None if described is None else described.patience)
+        if self.lane is None:
+            for epoch in self.records.run(run.id).epochs():
+                if epoch["epoch"] <= position.epoch:
+                    patience.see(epoch["epoch"], epoch["validation_accuracy"], epoch["validation_loss"])
+        return patience
+
     def engine(self, task: Task) -> Any:
         """A model to train. In a sweep, one that was compiled for an earlier trial, where it fits."""
         if self.lane is None:
@@ -232,6 +244,7 @@ class _Worker:
         records = self.records.run(run.id)
         watchdog = Watchdog(scale.hang_seconds, rank=self.rank, last_words=records.add_hang)
         task = self.task(run.recipe, run.seed)
+        patience = self.patience(run, position)
         try:
             engine = self.engine(task)
             if position.state is not None:
@@ -245,6 +258,7 @@ class _Worker:
                 started=started,
                 expects_preemption=os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0",
                 goes_on=goes_on,
+                patience=patience,
             )
             if self.rank == 0:
                 records.add_attempt(
@@ -259,18 +273,25 @@ class _Worker:
                         "startup": startup | {"build_seconds": time.time() - started},
                     }
                 )
-            train(
-                task,
-                self.dataset,
-                engine,
-                first_epoch=position.epoch + 1,
-                first_step=position.step,
-                prefetch=scale.cpus_per_worker > 1 or scale.gpus_per_worker > 0,
-                hooks=recorder.hooks,
-            )
+            if not patience.is_over:
+                train(
+                    task,
+                    self.dataset,
+                    engine,
+                    first_epoch=position.epoch + 1,
+                    first_step=position.step,
+                    prefetch=scale.cpus_per_worker > 1 or scale.gpus_per_worker > 0,
+                    hooks=recorder.hooks,
+                )
             recorder.settle()
             if self.lane is not None:
                 return
+            tested_epoch = patience.last
+            if patience.best != patience.last:
+                gather(task, engine, [0.0])  # the first worker has written what all read
+                if (best := records.state(patience.best)) is not None:
+                    engine.load_state(best)
+                    tested_epoch = patience.best
             final = final_test(task, self.dataset, engine, watchdog.heartbeat)
             held = (
                 robustness(task, self.dataset, engine, final.answers, watchdog.heartbeat)
@@ -303,6 +324,7 @@ class _Worker:
                     "test_accuracy": final.evaluation.accuracy,
                     "confusion": final.evaluation.confusion.tolist(),
                     "test_images": len(self.dataset.test_labels),
+                    "tested_epoch": tested_epoch,
                     "test_seconds": final.seconds,
                     "robustness": held,
                     "parameters": engine.parameter_count(),

@@ -35,6 +35,7 @@ def parity_recipe(recipe: Recipe, *, batch_size: int) -> Recipe:
             "precision": "float32",
             "batch_size": min(recipe.batch_size, batch_size),
             "epochs": 1,
+            "early_stopping": None,
             "weight_average": 0.0,
             "flip_averaging": False,
             "shift_averaging": 0,

@@ -108,6 +108,14 @@ class Whitening(Block):
     stride: int = Field(2, gt=0, description="Pixels between patches; 2 halves the model's resolution.")
 
 
+class EarlyStopping(Block):
+    """Ends a run that no longer gets better on the validation split, and tests its best epoch."""
+
+    patience: int = Field(
+        5, gt=0, description="Epochs without a higher validation accuracy, or an equal one at a lower loss."
+    )
+
+
 def _named(default: str, written: Any) -> BeforeValidator:
     """Accept `optimizer: adam` for `optimizer: {name: adam}`, and fill in a name left out.
 
@@ -155,6 +163,10 @@ class Recipe(Block):
     )
     batch_size: int = Field(128, gt=0, description="Global batch size, divided over the workers.")
     epochs: int = Field(10, gt=0)
+    early_stopping: EarlyStopping | None = Field(
+        None,
+        description="End a run that no longer gets better on the validation split, and test its best epoch.",
+    )
     precision: Literal["float32", "auto", "tf32", "bfloat16"] = Field(
         "float32",
         description="bfloat16 computes in mixed precision and keeps float32 weights; auto is that where the "

@@ -246,7 +246,8 @@ def attribution_note(comparison: Comparison) -> str:
         else f"all {len(plan.choices)} recipes between the two arms"
     )
     epochs = sorted({arm.recipe["epochs"] for arm in comparison.arms})
-    trained = " and ".join(map(str, epochs))
+    stopped = any(arm.recipe.get("early_stopping") for arm in comparison.arms)
+    trained = ("at most " if stopped else "") + " and ".join(map(str, epochs))
     return (
         f"Shapley values from {how}, each trained for {trained} epochs with {len(found.seeds)} paired seeds. "
         f"A share is what a factor adds to {plan.first} over {plan.second}, averaged over all orders; "

@@ -116,6 +116,12 @@ def test_schema_is_json() -> None:
     assert json.loads(tandem("schema").stdout)["properties"]["arms"]
 
 
+def test_early_stopping_needs_a_validation_split(tmp_path: Path, experiment_file: Write) -> None:
+    file = experiment_file(experiment(tmp_path, rest="data: {source: digits, validation: 0}\n"))
+    message = refusal(file, "--set", "keras.early_stopping.patience=3")
+    assert "arms.keras.early_stopping needs a validation split; set data.validation to a share" in message
+
+
 def test_an_image_too_small_for_the_network(tmp_path: Path, experiment_file: Write) -> None:
     file = experiment_file(experiment(tmp_path, rest="data: {source: digits}\n"))
     whitened = ("--set", "keras.model=resnet9", "--set", "keras.whitening.patch=3")

@@ -1,4 +1,4 @@
-"""Runs that cannot go on by themselves: failed, diverged, hung, out of memory, with a torn checkpoint."""
+"""Runs that do not go on by themselves: failed, diverged, hung, out of memory, with a torn checkpoint, forgetting."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ FAILING = """\
 DIVERGING = """\
   keras: {framework: keras, optimizer: {name: sgd, learning_rate: 1.0e+3, momentum: 0.9}}
   torch: {extends: keras, framework: torch}
+  forgetful:
+    model: 'sick_models:forgetful'
+    optimizer: {learning_rate: 0.05}
+    epochs: 8
+    early_stopping: {patience: 2}
 """
 MODELS = """
 import os, resource, time, pathlib
@@ -70,6 +75,19 @@ class Nan(Sick):
             self.factor = float("nan")
 
 
+class Forgetful(Sick):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.register_buffer("taken", torch.zeros(()))
+
+    def get_sick(self):
+        self.taken += 1
+
+    @property
+    def factor(self):
+        return (self.taken < 43).float()
+
+
 class Hanging(Sick):
     def get_sick(self):
         if self.steps == 25:
@@ -98,6 +116,10 @@ def narrow(image_shape, num_classes):
 
 def nan(image_shape, num_classes):
     return Nan(image_shape, num_classes)
+
+
+def forgetful(image_shape, num_classes):
+    return Forgetful(image_shape, num_classes)
 
 
 def hanging(image_shape, num_classes):
@@ -210,6 +232,22 @@ def test_a_diverging_run_is_stopped_before_its_time(diverged: Finished, framewor
     assert "learning rate 1e+03" in cause
     assert "none was kept" in cause
     assert f"{framework} seed 0 failed: the loss became" in diverged.report
+
+
+def test_a_run_that_gets_no_better_is_ended_and_its_best_epoch_tested(diverged: Finished) -> None:
+    run = run_of(diverged.root, "forgetful")
+    epochs, result = run.epochs(), run.result()
+    accuracies = [epoch["validation_accuracy"] for epoch in epochs]
+    assert result is not None
+    assert result["tested_epoch"] == 1 + int(np.argmax(accuracies)) <= 2, accuracies
+    assert len(accuracies) == result["tested_epoch"] + 2
+    assert epochs[-1]["validation_loss"] == pytest.approx(np.log(10)), "it knows nothing any more"
+    assert result["test_loss"] == pytest.approx(
+        epochs[result["tested_epoch"] - 1]["validation_loss"], abs=0.05
+    )
+    assert result["test_loss"] < np.log(10) - 0.05
+    page = (diverged.root / "sick" / "report" / "report.html").read_text()
+    assert f"{len(accuracies)}, tested after {result['tested_epoch']}" in page
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed
         state = checkpoints.pack({"w": np.full(3, len(adopted))})
         run.adopt(*state, [dataclasses.asdict(metrics) | extra_of(metrics.epoch) for metrics in adopted])
     for metrics in added:
-        run.add_epoch(metrics, {"w": np.full(3, metrics.epoch)}, extra_of(metrics.epoch))
+        run.add_epoch(metrics, {"w": np.full(3, metrics.epoch)}, extra_of(metrics.epoch), best=metrics.epoch)
     right = round(accuracy * 100)
     confusion = [[right, 100 - right, 0], [0, right, 100 - right], [100 - right, 0, right]]
     labels = np.repeat(np.arange(3), 100)

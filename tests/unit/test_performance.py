@@ -68,6 +68,21 @@ def test_cost_energy_memory_and_arithmetic(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_that_ended_early_is_counted_as_it_was(tmp_path: Path) -> None:
+    stopped = {"epochs": 50, "early_stopping": {"patience": 1}}
+    records = make_records(
+        tmp_path / "x", {"keras": [0.5, 0.6], "torch": [0.6, 0.7]}, arms={"keras": stopped}
+    )
+    comparison = report.write(records)
+    assert of_keras(records).training_flops == 3 * 1_000_000 * 900 * 3
+    assert [run.tested_epoch for run in comparison.arms[0].runs] == [3, 3], (
+        "older records do not tell: the last"
+    )
+    page = (tmp_path / "x/report/report.html").read_text()
+    assert "epochs are recorded" not in page
+    assert "early stopping" in page and "patience 1" in page
+
+
 def test_what_older_records_do_not_tell_is_left_out(tmp_path: Path) -> None:
     records = recorded(tmp_path)
     for run in (tmp_path / "x/runs").iterdir():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from orchestrator.records import ExperimentRecords
 from orchestrator.storage import Storage, StorageError
 from tests.unit.synthetic import make_records
 from trainers import checkpoints
+from trainers.contract import EpochMetrics
 from trainers.errors import InputError
 
 
@@ -42,6 +44,19 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     assert position.epoch == 5
     assert position.state is not None
     assert position.state["w"].tolist() == [5, 5, 5]
+
+
+def test_the_best_checkpoint_outlives_the_others(tmp_path: Path) -> None:
+    records, run_id, _ = run_directory(tmp_path)
+    run = records.run(run_id)
+    for epoch in (6, 7, 8, 9):
+        metrics = EpochMetrics(**{field.name: epoch for field in dataclasses.fields(EpochMetrics)})
+        run.add_epoch(metrics, {"w": np.full(3, epoch)}, {}, best=6 if epoch < 9 else 9)
+        best = run.state(6)
+        assert (best is not None) == (epoch < 9)
+        if best is not None:
+            assert best["w"].tolist() == [6, 6, 6]
+        assert (run.state(5) is None) == (epoch > 6)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
