@@ -147,6 +147,8 @@ def check(arm: str, recipe: Recipe, sweep: Sweep) -> list[Recipe]:
             close = get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f", did you mean {close[0]!r}?" if close else "; name a recipe's field"
             raise ValueError(f"sweep.space.{name}: no recipe has such a field{hint}")
+        if name.startswith("early_stopping"):
+            raise ValueError(f"sweep.space.{name}: trials are ended by the scheduler; leave it out")
         mentioned = Expression(parameter.when).names if parameter.when else set()
         for other in sorted(mentioned):
             if other not in known:

@@ -91,6 +91,7 @@ def test_an_arm_has_its_own_space_and_budget(tmp_path: Path) -> None:
     [
         ({"space": {}}, "has nothing to search"),
         ({"space": {"batch_sise": [1, 2]}}, "no recipe has such a field, did you mean 'batch_size'?"),
+        ({"space": {"early_stopping.patience": [1, 2]}}, "trials are ended by the scheduler; leave it out"),
         ({"space": {"batch_size": {"integer": [9, 3]}}}, "the lower end is above the upper; write [3, 9]"),
         ({"space": {"optimizer.learning_rate": {"loguniform": [0, 1]}}}, "the logarithm of 0 does not exist"),
         ({"space": {"batch_size": []}}, "choice is empty"),

@@ -25,7 +25,7 @@ from trainers.torch.engine import Runtime, TorchEngine
 STEPS = 4
 SMALL = IMAGES[:, :16, :16]
 ADAM = {"model": "tutorial_cnn", "optimizer": {"name": "adamw", "weight_decay": 0.1, "epsilon": 1e-7}}
-NORM = {"model": "resnet9", "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9}}
+NORM = {"model": "speednet", "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9}}
 STRIDED = NORM | {"model": "resnet18"}
 
 
