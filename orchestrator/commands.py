@@ -77,8 +77,9 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
         return
     money = "" if expected.cost is None else f", cost {expected.cost:.2f}"
     what = "time after the search" if experiment.sweep else "time"
+    about = "at most" if any(arm.early_stopping for arm in experiment.arms.values()) else "about"
     yield (
-        f"{what}: about {_duration(expected.seconds)} ± {expected.relative_error:.0%}{money}, "
+        f"{what}: {about} {_duration(expected.seconds)} ± {expected.relative_error:.0%}{money}, "
         f"by {expected.runs_seen} earlier runs"
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import estimate, spec_file
+from orchestrator import commands, estimate, spec_file
 from orchestrator.storage import Storage
 
 EXPERIMENT = {
@@ -55,6 +55,14 @@ def test_time_and_cost_follow_from_what_earlier_runs_took(tmp_path: Path) -> Non
     assert expected.cost == pytest.approx(86.0 / 3600 * 3.6)
     halved = estimated(tmp_path, at_once=2)
     assert halved is not None and halved.seconds == pytest.approx(46.0)
+
+
+@pytest.mark.parametrize(("stopping", "words"), [(None, "time: about "), ({"patience": 3}, "time: at most ")])
+def test_early_stopping_makes_it_a_bound(tmp_path: Path, stopping: dict[str, int] | None, words: str) -> None:
+    earlier(tmp_path, "before", epoch_seconds=2.0)
+    arms = {"torch": EXPERIMENT["arms"]["torch"] | {"early_stopping": stopping}}  # type: ignore[index]
+    experiment = spec_file.load_mapping(EXPERIMENT | {"arms": arms, "storage": str(tmp_path)})
+    assert any(line.startswith(words) for line in commands.check(experiment, fit=1))
 
 
 def test_the_error_is_what_earlier_runs_differ_by(tmp_path: Path) -> None:
