@@ -212,7 +212,7 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
     records = ExperimentRecords(Storage(results))
     document, run = records.document(), records.run(run_id)
     experiment = spec.from_json(document["experiment"])
-    entry = next(run for run in document["runs"] if run["id"] == run_id)
+    entry = next(entry for entry in document["runs"] if entry["id"] == run_id)
     tested = (run.result() or {}).get("tested_epoch")
     state = run.position().state if tested is None else run.state(tested)
     if state is None:

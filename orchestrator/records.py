@@ -39,11 +39,16 @@ _CHECKPOINTS_KEPT = 2
 class Position:
     """How far a run has come, and the state to go on from."""
 
-    epoch: int
-    """Finished epochs."""
+    trained: list[Record]
+    """Metrics of the finished epochs, in order."""
     step: int
     """Steps taken of the next epoch."""
     state: State | None
+
+    @property
+    def epoch(self) -> int:
+        """The last finished epoch, 0 before the first."""
+        return self.trained[-1]["epoch"] if self.trained else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,16 +153,17 @@ class RunRecords:
 
     def position(self) -> Position:
         """The newest healthy checkpoint: of a finished epoch, or of a part of the one after it."""
-        finished = {record["epoch"] for record in self.epochs()}
-        whole = Position(0, 0, None)
+        epochs = self.epochs()
+        finished = [record["epoch"] for record in epochs]
+        whole = Position([], 0, None)
         for epoch in reversed(self._checkpoint_epochs()):
-            kept = self._state(f"{epoch:05d}") if epoch in finished else None
-            if kept is not None:
-                whole = Position(epoch, 0, kept[1])
+            state = self.state(epoch) if epoch in finished else None
+            if state is not None:
+                whole = Position(epochs[: finished.index(epoch) + 1], 0, state)
                 break
         partial = self._state("partial")
         if partial is not None and partial[0]["epoch"] == whole.epoch + 1:
-            return Position(whole.epoch, partial[0]["step"], partial[1])
+            return Position(whole.trained, partial[0]["step"], partial[1])
         return whole
 
     def _checkpoint_epochs(self) -> list[int]:

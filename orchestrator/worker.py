@@ -47,6 +47,15 @@ Measured = TypeVar("Measured")
 
 PARITY_STEPS = 4
 _ENGINES_KEPT = 4
+_NOT_COMPILED = {
+    "schedule",
+    "augmentation",
+    "batch_size",
+    "epochs",
+    "early_stopping",
+    "flip_averaging",
+    "shift_averaging",
+}
 
 
 def work(config: dict[str, Any]) -> None:
@@ -120,10 +129,7 @@ def make_task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_s
 
 def _compiled_for(task: Task) -> str:
     """What an engine is built for; the rest of a recipe reaches it with each step."""
-    recipe = task.recipe.model_dump(mode="json")
-    for field in ("schedule", "augmentation", "batch_size", "epochs", "early_stopping"):
-        del recipe[field]
-    del recipe["flip_averaging"], recipe["shift_averaging"]
+    recipe = task.recipe.model_dump(mode="json", exclude=_NOT_COMPILED)
     del recipe["optimizer"]["learning_rate"]
     return json.dumps([recipe, task.seed], sort_keys=True)
 
@@ -199,13 +205,11 @@ class _Worker:
                 self.records.keep_parity(key, framework, PARITY_STEPS, traced)
 
     def patience(self, run: Run, position: Position) -> Patience:
-        """What ends a run before its last epoch; of a trial that is its scheduler's."""
-        described = run.recipe.early_stopping if self.lane is None else None
-        patience = Patience(None if described is None else described.patience)
-        if self.lane is None:
-            for epoch in self.records.run(run.id).epochs():
-                if epoch["epoch"] <= position.epoch:
-                    patience.see(epoch["epoch"], epoch["validation_accuracy"], epoch["validation_loss"])
+        """What ends a run before its last epoch; a trial's scheduler alone ends a trial."""
+        stopping = run.recipe.early_stopping if self.lane is None else None
+        patience = Patience(None if stopping is None else stopping.patience)
+        for epoch in position.trained:
+            patience.see(epoch["epoch"], epoch["validation_accuracy"], epoch["validation_loss"])
         return patience
 
     def engine(self, task: Task) -> Any:

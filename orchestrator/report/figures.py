@@ -45,18 +45,19 @@ def lettering(text: str) -> Any:
     Where no font has a letter, SVGs hold text instead of outlines, for the fonts of whoever looks at them.
     """
     families = ["DejaVu Sans"]
-    lacking = {ord(letter) for letter in text if letter.isprintable()}
-    lacking -= _letters(font_manager.findfont(families[0]))
-    for font in font_manager.fontManager.ttflist:
-        if lacking and not font.name.startswith("Last Resort"):  # which has a box for every letter there is
-            found = lacking & _letters(font.fname)
-            families += [font.name] if found else []
+    lacking = {ord(letter) for letter in text if letter.isprintable()} - _letters(families[0])
+    installed = sorted(font_manager.get_font_names()) if lacking else []
+    for family in installed:
+        # Last Resort has a box for every letter there is.
+        if not family.startswith("Last Resort") and (found := lacking & _letters(family)):
+            families.append(family)
             lacking -= found
     return {"font.family": families, "svg.fonttype": "none" if lacking else "path"}
 
 
-def _letters(font: str) -> set[int]:
-    return set(FT2Font(font).get_charmap())
+def _letters(family: str) -> set[int]:
+    """Of the face that text in a family is drawn with; its bold one may have others."""
+    return set(FT2Font(font_manager.findfont(family)).get_charmap())
 
 
 def save(figure: Figure, kind: str) -> bytes:

@@ -50,7 +50,7 @@ class TrialRecord:
     """Population based training: the epoch and the run whose weights were taken over."""
 
     def describe(self) -> str:
-        """Its parameters: `learning rate 0.003, flip none`."""
+        """Its parameters: `optimizer.learning_rate 0.003, augmentation.flip none`."""
         return ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {describe_value(value)}"
             for name, value in self.params.items()
