@@ -20,7 +20,7 @@ from orchestrator.records import ExperimentRecords
 from orchestrator.spec import Experiment, Scale
 from orchestrator.storage import Record, Storage
 from orchestrator.sweep import sweep
-from trainers.data.sources import in_words
+from trainers.data.labelled import in_words
 from trainers.errors import InputError
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainers.data.decoding import decode, refuse
-from trainers.data.sources import Encoded
+from trainers.data.labelled import Encoded
 from trainers.errors import InputError, TandemError, one_line
 from trainers.loop import evaluation_batch
 

@@ -15,7 +15,7 @@ from orchestrator import compare
 from orchestrator.compare import Comparison
 from orchestrator.records import ExperimentRecords
 from orchestrator.report import figures, sweep, tables
-from trainers.data.sources import in_words
+from trainers.data.labelled import in_words
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -360,6 +360,89 @@ def test_groups_that_a_source_does_not_tell(tmp_path: Path) -> None:
     assert "a.parquet: img, label" in refused(path=tmp_path / "a.parquet", group_by="p")
 
 
+def table(file: Path, *rows: str, separator: str = ",") -> Path:
+    """A table beside ten pictures whose shades are their numbers."""
+    for number in range(10):
+        saved(file.parent / "pictures" / f"{number}.png", np.full((9, 9), number, np.uint8))
+    file.write_text("\n".join(rows).replace(",", separator) + "\n", encoding="utf-8-sig")
+    return file
+
+
+def test_a_table_tells_each_pictures_class(tmp_path: Path) -> None:
+    rows = [f"pictures/{number}.png,{'moth, night' if number % 2 else 'bee'}" for number in range(9)]
+    quoted = [row.replace("moth, night", '"moth, night"') for row in rows]
+    table(tmp_path / "metadata.csv", "file_name,label", *quoted)
+    dataset = opened(path=tmp_path, validation=0)
+    assert dataset.class_names == ["bee", "moth, night"]
+    for images, labels in (
+        (dataset.train_images, dataset.train_labels),
+        (dataset.test_images, dataset.test_labels),
+    ):
+        assert (images[:, 0, 0, 0] % 2).tolist() == labels.tolist()
+    assert len(dataset.train_labels) + len(dataset.test_labels) == 9
+    assert "1 pictures are not named in metadata.csv and were left out" in dataset.warnings
+    before = dataset.fingerprint
+    table(tmp_path / "metadata.csv", "file_name,label", *quoted[:8])
+    assert opened(path=tmp_path, validation=0).fingerprint != before
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_tells_splits_and_groups(tmp_path: Path, separator: str) -> None:
+    splits = ["train"] * 6 + ["val"] + ["Test"] * 3
+    rows = [f"pictures\\{n}.png,{n % 2 * 10},{split},p{n // 2}" for n, split in enumerate(splits)]
+    file = table(tmp_path / "labels.csv", "image,class,split,patient", *rows, separator=separator)
+    dataset = opened(path=file, group_by="patient")
+    assert dataset.class_names == ["0", "10"]
+    assert [sorted(shades(images)) for images in splits_of(dataset)] == [[*range(6)], [6], [7, 8, 9]]
+    assert dataset.groups == {"train": 3, "validation": 1, "test": 2}
+    assert any("'p3', have training or validation" in text for text in dataset.warnings)
+    saved(tmp_path / "pictures" / "0.png", np.full((9, 9), 200, np.uint8))
+    assert 200 in shades(opened(path=file).train_images), "a changed picture is read again"
+
+
+def test_folders_of_a_tables_pictures_tell_their_splits(tmp_path: Path) -> None:
+    for number in range(10):
+        place = "test" if number > 7 else "train"
+        saved(tmp_path / place / f"{number}.png", np.full((9, 9), number, np.uint8))
+    rows = [f"{'test' if n > 7 else 'train'}/{n}.png,{n % 2}" for n in range(10)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    assert shades(opened(path=tmp_path).test_images) == {8, 9}
+    saved(tmp_path / "more" / "0.png", np.full((9, 9), 0, np.uint8))
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *rows, "more/0.png,1"]))
+    assert "the folder of 'more/0.png' tells no split" in refused(path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (["file_name,kind", "pictures/0.png,a"], "the columns file_name, kind; one with labels is needed"),
+        (["picture,label", "pictures/0.png,a"], "called file_name or filename or image or path"),
+        (["file_name,label", "pictures/0.png,a", "0.png,b"], "1 of the 2 pictures that"),
+        (["file_name,label", "pictures/0.png,a", "pictures/1.png,"], "has no label for 1 pictures"),
+        (["file_name,label", "pictures/0.png,a", "pictures/1.png"], "has no label for 1 pictures"),
+        (["file_name,label,split", "pictures/0.png,a,train", "pictures/1.png,b,both"], "tells no split"),
+        (["file_name,label,split", "pictures/0.png,a,test"], "no picture whose split is train"),
+        (
+            ["file_name,label,split", "pictures/0.png,a,train", "pictures/1.png,b,test"],
+            "no training picture is of the classes b",
+        ),
+        (["file_name,label", "pictures/0.png,a"], "at least 2 are needed"),
+        (["file_name,label", 'pictures/0.png,"a'], "cannot be read as comma-separated values"),
+        ([""], "the columns ; one with the pictures' files is needed"),
+    ],
+)
+def test_tables_that_do_not_do(tmp_path: Path, rows: list[str], expected: str) -> None:
+    assert expected in refused(path=table(tmp_path / "labels.csv", *rows))
+
+
+def test_a_table_that_is_not_there(tmp_path: Path) -> None:
+    folder(tmp_path)
+    assert "metadata.csv cannot be read" in refused(source="table", path=tmp_path)
+    table(tmp_path / "labels.csv", "file_name,label", "pictures/0.png,a", "pictures/1.png,b")
+    message = refused(path=tmp_path / "labels.csv", group_by="patient")
+    assert "data.group_by 'patient' is not a column of" in message and "file_name, label" in message
+
+
 def test_what_notebooks_and_file_managers_leave_behind_is_no_class_and_no_picture(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / ".ipynb_checkpoints").mkdir()
@@ -470,6 +553,10 @@ def test_npz_by_either_convention(tmp_path: Path) -> None:
         ),
         ({"images": IMAGES, "labels": LABELS / 2}, "whole numbers are needed"),
         ({"images": IMAGES[:5], "labels": LABELS}, "5 training images but 40 labels"),
+        (
+            {"images": IMAGES, "labels": np.eye(4)[LABELS]},
+            "labels have the shape [40, 4]; one number for each",
+        ),
         ({"images": IMAGES * 9.0, "labels": LABELS}, "0 to 255, or 0.0 to 1.0, is needed"),
         ({"images": IMAGES[..., :2], "labels": LABELS}, "[n, height, width, 1 or 3] is needed"),
         ({"pixels": IMAGES}, "holds the arrays pixels"),

@@ -13,7 +13,7 @@ import numpy as np
 
 from trainers.data import decoding, sources, validation
 from trainers.data.download import cache_directory, locked
-from trainers.data.sources import IN_WORDS, Split
+from trainers.data.labelled import IN_WORDS, Split
 from trainers.data.spec import DataSpec
 from trainers.data.splits import count_groups, hold_out
 from trainers.errors import InputError
@@ -59,7 +59,7 @@ def open_dataset(spec: DataSpec) -> Dataset:
     kind, path = sources.resolve(spec)
     settings = spec.model_dump(mode="json", exclude={"source", "path"})
     key = hashlib.sha256(
-        json.dumps([_CACHE_FORMAT, kind, settings, sources.stamp(path)]).encode()
+        json.dumps([_CACHE_FORMAT, kind, settings, sources.stamp(kind, path)]).encode()
     ).hexdigest()[:20]
     directory = cache_directory() / "decoded" / key
     with locked(directory):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from trainers.data.sources import Encoded, Split
+from trainers.data.labelled import Encoded, Split
 from trainers.errors import InputError
 
 if TYPE_CHECKING:

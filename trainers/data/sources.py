@@ -7,29 +7,21 @@ import io
 import json
 import os
 import pickle
-import re
 import tarfile
 import zipfile
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from trainers.data.download import CIFAR10_MD5, CIFAR10_URL, cache_directory, download, locked
+from trainers.data.folder import read_folder
+from trainers.data.labelled import IN_WORDS, Encoded, Labelled, Split, column_of, split_named
 from trainers.data.spec import DataSpec
+from trainers.data.table import TABLE, files_of_table, read_table
 from trainers.errors import InputError, one_line
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-
-_SPLIT_NAMES = {
-    "train": {"train", "training"},
-    "validation": {"validation", "valid", "val"},
-    "test": {"test", "testing"},
-}
-"""Words in the names of each split's folders and files."""
 _NPZ_NAMES = (
     {"train": ("x_train", "y_train"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")},
     {
@@ -40,55 +32,6 @@ _NPZ_NAMES = (
     {"train": ("images", "labels")},
 )
 """Images and labels of each split, after Keras, after MedMNIST, and of a whole yet to be split."""
-IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
-"""What messages call the splits."""
-
-
-def in_words(counts: dict[str, int]) -> str:
-    """How many of something each split has: `96 training, 8 validation, 24 test`."""
-    return ", ".join(f"{count:,} {IN_WORDS[split]}" for split, count in counts.items())
-
-
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-    """An image file, opened when it is looked at, and the name to blame it by."""
-
-    name: str
-    open: Callable[[], BinaryIO]
-
-    @classmethod
-    def of_file(cls, path: Path, name: str) -> Encoded:
-        """A picture in a file of its own."""
-        return cls(name, lambda: path.open("rb"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Images, either uint8 [n, height, width, channels] or encoded, with a label for each."""
-
-    images: np.ndarray | list[Encoded]
-    labels: np.ndarray
-    groups: np.ndarray | None = None
-    """What each image belongs to, such as a patient, str [n]; None where each stands alone."""
-
-    def take(self, places: np.ndarray) -> Split:
-        """The images at these places, in their order."""
-        in_memory = isinstance(self.images, np.ndarray)
-        images = self.images[places] if in_memory else [self.images[place] for place in places]
-        return Split(images, self.labels[places], None if self.groups is None else self.groups[places])
-
-
-@dataclasses.dataclass(frozen=True)
-class Labelled:
-    """A whole source, with those splits that it has."""
-
-    train: Split
-    class_names: list[str] | None
-    """None where the source only has numbers."""
-    validation: Split | None = None
-    test: Split | None = None
-    notes: list[str] = dataclasses.field(default_factory=list)
-    """What a reader should know."""
 
 
 def resolve(spec: DataSpec) -> tuple[str, Path | None]:
@@ -112,15 +55,17 @@ def resolve(spec: DataSpec) -> tuple[str, Path | None]:
     if path.is_dir():
         if (path / "data_batch_1").exists():
             return "cifar10_batches", path
+        if (path / TABLE).is_file():
+            return "table", path
         if any(path.rglob("*.parquet")):
             return "parquet", path
         return "folder", path
-    suffix_kinds = {".npz": "npz", ".parquet": "parquet"}
+    suffix_kinds = {".npz": "npz", ".parquet": "parquet", ".csv": "table"}
     if path.suffix in suffix_kinds:
         return suffix_kinds[path.suffix], path
     raise InputError(
         f"data.path {str(path)!r} is not a kind of data known here; give a directory of class "
-        "folders, Parquet files, an .npz file or a cifar-10-batches-py directory"
+        "folders, a .csv file that names pictures, Parquet files, an .npz file or a cifar-10-batches-py directory"
     )
 
 
@@ -130,7 +75,7 @@ def read(kind: str, path: Path | None, group_by: str | None) -> Labelled:
     Raises:
         InputError: it cannot be read, or does not tell what an image belongs to.
     """
-    readers = {"parquet": _parquet, "folder": _folder, "npz": _npz}
+    readers = {"parquet": _parquet, "folder": read_folder, "table": read_table, "npz": _npz}
     if path is not None and kind in readers:
         return readers[kind](path, group_by)
     if group_by is not None:
@@ -213,29 +158,20 @@ def _parquet(path: Path, group_by: str | None) -> Labelled:
         raise InputError(f"{path} holds no Parquet files")
     of_kinds: dict[str | None, list[Path]] = {}
     for file in files:
-        of_kinds.setdefault(_kind(str(file.relative_to(root))), []).append(file)
+        of_kinds.setdefault(split_named(str(file.relative_to(root))), []).append(file)
     unnamed = of_kinds.pop(None, [])
     if "train" not in of_kinds:
         of_kinds = of_kinds | {"train": unnamed} if unnamed else {"train": files}
 
     try:
         schema = pq.read_schema(of_kinds["train"][0])
-        image, label = _columns(of_kinds["train"][0], schema.names)
+        file = of_kinds["train"][0]
+        image = column_of(file, schema.names, ("image", "img", "images"), "images, structs with bytes,")
+        label = column_of(file, schema.names, ("label", "labels", "fine_label"), "labels")
         splits = {kind: _rows(found, image, label, group_by) for kind, found in of_kinds.items()}
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
     return Labelled(class_names=_parquet_class_names(schema.metadata or {}, label), **splits)
-
-
-def _columns(file: Path, names: list[str]) -> tuple[str, str]:
-    image = next((name for name in ("image", "img", "images") if name in names), None)
-    label = next((name for name in ("label", "labels", "fine_label") if name in names), None)
-    if image is None or label is None:
-        raise InputError(
-            f"{file} has the columns {', '.join(names)}; an image column (image or img, "
-            "a struct with bytes) and a label column are needed"
-        )
-    return image, label
 
 
 def _rows(files: list[Path], image: str, label: str, group_by: str | None) -> Split:
@@ -256,92 +192,12 @@ def _rows(files: list[Path], image: str, label: str, group_by: str | None) -> Sp
     return Split(images, np.concatenate(labels), np.array(groups) if groups else None)
 
 
-def _kind(name: str) -> str | None:
-    """Which split that is called after, if any: data/train-00000-of-00001.parquet, Testing, training_set."""
-    words = set(re.findall("[a-z]+", name.lower()))
-    return next((kind for kind, names in _SPLIT_NAMES.items() if names & words), None)
-
-
 def _parquet_class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
     if b"classes" in metadata:
         return metadata[b"classes"].decode().split(",")
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     names = features.get(label, {}).get("names")
     return [str(name) for name in names] if names else None
-
-
-def _folder(path: Path, group_by: str | None) -> Labelled:
-    if not path.is_dir():
-        raise InputError(f"data.path {str(path)!r} is a file; source folder needs a directory")
-    named = reversed(_folders(path))  # of train and train_old, the first is taken
-    roots = {kind: folder for folder in named if (kind := _kind(folder.name))}
-    if "train" not in roots or not _folders(roots["train"]):  # a class may be called train
-        roots = {"train": path}
-    names = [folder.name for folder in _folders(roots["train"])]
-    left_out: Counter[str] = Counter()
-
-    def split(kind: str) -> Split:
-        unknown = {folder.name for folder in _folders(roots[kind])} - set(names)
-        if unknown:
-            raise InputError(
-                f"{roots[kind]} has the classes {', '.join(sorted(unknown))}, which {roots['train']} does not have"
-            )
-        found = [
-            (file, label)
-            for label, name in enumerate(names)
-            for file in sorted((roots[kind] / name).rglob("*"))
-            if not _hidden(file) and not file.is_dir()
-        ]
-        files = [(file, label) for file, label in found if file.suffix.lower() in IMAGE_SUFFIXES]
-        left_out.update(file.suffix for file, _ in found if file.suffix.lower() not in IMAGE_SUFFIXES)
-        if not files:
-            raise InputError(
-                f"{roots[kind]} holds no images; expected one folder for each class with "
-                f"{', '.join(sorted(IMAGE_SUFFIXES))} files in it"
-            )
-        images = [Encoded.of_file(file, file.relative_to(path).as_posix()) for file, _ in files]
-        groups = None if group_by is None else _groups([image.name for image in images], group_by)
-        return Split(images, np.array([label for _, label in files], np.int64), groups)
-
-    splits = {kind: split(kind) for kind in roots}
-    return Labelled(class_names=names, notes=_unread(left_out), **splits)
-
-
-def _unread(suffixes: Counter[str]) -> list[str]:
-    if not suffixes:
-        return []
-    kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(5))
-    return [
-        f"{suffixes.total()} files in the class folders are not pictures of a kind that is read here and were left "
-        f"out: {kinds}"
-    ]
-
-
-def _groups(names: list[str], group_by: str) -> np.ndarray:
-    """What each file belongs to: the parts of its name in parentheses of the expression, or all that it matches."""
-    try:
-        pattern = re.compile(group_by)
-    except re.error as error:
-        raise InputError(f"data.group_by {group_by!r} is not a regular expression: {error}") from error
-    matches = {name: pattern.search(name) for name in names}
-    unmatched = [name for name, match in matches.items() if match is None]
-    if unmatched:
-        raise InputError(
-            f"data.group_by {group_by!r} matches nothing in the name of {len(unmatched)} of {len(names)} pictures, "
-            f"such as {unmatched[0]!r}"
-        )
-    return np.array(
-        ["/".join(filter(None, match.groups())) or match[0] for match in matches.values() if match]
-    )
-
-
-def _folders(directory: Path) -> list[Path]:
-    return sorted(entry for entry in directory.iterdir() if entry.is_dir() and not _hidden(entry))
-
-
-def _hidden(path: Path) -> bool:
-    """Whether that is what notebooks and file managers leave behind: .ipynb_checkpoints, ._1.jpg, __MACOSX."""
-    return path.name.startswith((".", "__MACOSX"))
 
 
 def _npz(path: Path, group_by: str | None) -> Labelled:
@@ -353,7 +209,9 @@ def _npz(path: Path, group_by: str | None) -> Labelled:
 
     for convention in _NPZ_NAMES:
         splits = {
-            kind: Split(_as_pixels(arrays[images], IN_WORDS[kind]), arrays[labels].reshape(-1))
+            kind: Split(
+                _as_pixels(arrays[images], IN_WORDS[kind]), _as_labels(arrays[labels], IN_WORDS[kind])
+            )
             for kind, (images, labels) in convention.items()
             if images in arrays and labels in arrays
         }
@@ -399,10 +257,24 @@ def _as_pixels(images: np.ndarray, where: str) -> np.ndarray:
     )
 
 
-def stamp(path: Path | None) -> str:
+def _as_labels(labels: np.ndarray, where: str) -> np.ndarray:
+    if labels.ndim > 1 and labels.size != len(labels):
+        raise InputError(
+            f"the {where} labels have the shape {list(labels.shape)}; one number for each image is needed, which is "
+            "the argmax of one-hot labels"
+        )
+    return labels.reshape(-1)
+
+
+def stamp(kind: str, path: Path | None) -> str:
     """Changes whenever a file of the source does: names, sizes and modification times."""
     if path is None:
         return "embedded"
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    if kind == "table":
+        files = files_of_table(path)
+    elif path.is_dir():
+        files = sorted(path.rglob("*"))
+    else:
+        files = [path]
     stats = {str(file): file.stat() for file in files if file.exists()}  # not so a link to nowhere
     return json.dumps([(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()])

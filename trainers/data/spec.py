@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from trainers.recipes import Block
 
-Source = Literal["digits", "cifar10", "cifar10_batches", "parquet", "folder", "npz"]
+Source = Literal["digits", "cifar10", "cifar10_batches", "parquet", "folder", "table", "npz"]
 
 
 class DataSpec(Block):
@@ -38,14 +38,14 @@ class DataSpec(Block):
     group_by: str | None = Field(
         None,
         description="What belongs together, such as a patient's pictures, and is held out together: of a folder "
-        "a regular expression whose part in parentheses names it in the pictures' paths, of Parquet a column, of .npz "
-        "an array.",
+        "a regular expression whose part in parentheses names it in the pictures' paths, of Parquet and of a table "
+        "a column, of .npz an array.",
     )
     limit: int | None = Field(None, gt=0, description="Keep only this many training images, for a quick try.")
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> DataSpec:
-        if self.source in ("cifar10_batches", "parquet", "folder", "npz") and self.path is None:
+        if self.source in ("cifar10_batches", "parquet", "folder", "table", "npz") and self.path is None:
             raise ValueError(f"source {self.source} needs a path, such as path: data/{self.source}")
         if self.source == "digits" and self.path is not None:
             raise ValueError("source digits ships with scikit-learn and takes no path")

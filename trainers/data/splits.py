@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainers.data.sources import Labelled, Split
+from trainers.data.labelled import Labelled, Split
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
 

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from trainers.data.sources import IN_WORDS
+from trainers.data.labelled import IN_WORDS
 from trainers.errors import InputError
 
 IMBALANCE = 10

@@ -1,0 +1,93 @@
+"""Labelled images, still as their source has them: what every reader gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from trainers.errors import InputError
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
+"""What messages call the splits."""
+
+
+def in_words(counts: dict[str, int]) -> str:
+    """How many of something each split has: `96 training, 8 validation, 24 test`."""
+    return ", ".join(f"{count:,} {IN_WORDS[split]}" for split, count in counts.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """An image file, opened when it is looked at, and the name to blame it by."""
+
+    name: str
+    open: Callable[[], BinaryIO]
+
+    @classmethod
+    def of_file(cls, path: Path, name: str) -> Encoded:
+        """A picture in a file of its own."""
+        return cls(name, lambda: path.open("rb"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images, either uint8 [n, height, width, channels] or encoded, with a label for each."""
+
+    images: np.ndarray | list[Encoded]
+    labels: np.ndarray
+    groups: np.ndarray | None = None
+    """What each image belongs to, such as a patient, str [n]; None where each stands alone."""
+
+    def take(self, places: np.ndarray) -> Split:
+        """The images at these places, in their order."""
+        in_memory = isinstance(self.images, np.ndarray)
+        images = self.images[places] if in_memory else [self.images[place] for place in places]
+        return Split(images, self.labels[places], None if self.groups is None else self.groups[places])
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """A whole source, with those splits that it has."""
+
+    train: Split
+    class_names: list[str] | None
+    """None where the source only has numbers."""
+    validation: Split | None = None
+    test: Split | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """What a reader should know."""
+
+
+_SPLIT_NAMES = {
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "val"},
+    "test": {"test", "testing"},
+}
+"""Words in the names of each split's folders and files."""
+
+
+def split_named(name: str) -> str | None:
+    """Which split that is called after, if any: data/train-00000-of-00001.parquet, Testing, training_set."""
+    words = set(re.findall("[a-z]+", name.lower()))
+    return next((kind for kind, names in _SPLIT_NAMES.items() if names & words), None)
+
+
+def column_of(file: Path, names: list[str], known: tuple[str, ...], what: str) -> str:
+    """The column of a file that holds something, by the first name that is known for it."""
+    found = next((name for name in known if name in names), None)
+    if found is None:
+        raise InputError(
+            f"{file} has the columns {', '.join(names)}; one with {what} is needed, called {' or '.join(known)}"
+        )
+    return found
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether that is what notebooks and file managers leave behind: .ipynb_checkpoints, ._1.jpg, __MACOSX."""
+    return path.name.startswith((".", "__MACOSX"))
