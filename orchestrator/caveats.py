@@ -42,12 +42,12 @@ def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison
     return notes
 
 
-def of_versions(document: Record, *, known: bool) -> list[str]:
+def of_versions(document: Record, *, untold: list[str]) -> list[str]:
     """What the report lacks because records are of another version.
 
     Args:
         document: the experiment's own.
-        known: whether this version can read the experiment in it.
+        untold: what is left out since this version cannot read it.
     """
     notes = []
     if document.get("schema", SCHEMA_VERSION) > SCHEMA_VERSION:
@@ -55,9 +55,10 @@ def of_versions(document: Record, *, known: bool) -> list[str]:
             f"These records were written by a newer tandem (version {document['schema']} of their schema; this one "
             f"knows {SCHEMA_VERSION}), so what it does not know is left out."
         )
-    if not known:
+    if untold:
         notes.append(
-            "The recorded experiment has fields that this tandem does not know, so parity is not told."
+            f"The recorded experiment has fields that this tandem does not know, so nothing is told of "
+            f"{' and '.join(untold)}."
         )
     return notes
 

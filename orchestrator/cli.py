@@ -29,6 +29,8 @@ from orchestrator.cli_shared import (
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from orchestrator.compare import Comparison
     from orchestrator.records import ExperimentRecords
     from orchestrator.spec import Experiment
@@ -185,40 +187,42 @@ def parity(
 def scaling(
     file: ExperimentFile,
     workers: Annotated[str, typer.Option(help="Numbers of workers to measure.")] = "1,2",
+    on: On = None,
+    namespace: Namespace = None,
     set_: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Measure every arm on 1, 2, … workers, and predict larger scales."""
     with errors(debug):
-        from orchestrator import commands, driver, scaling, spec_file
-        from orchestrator.clusters.local import local_ray
-        from orchestrator.report import figures
+        from orchestrator import commands, driver, scaling
 
-        experiment = spec_file.load(file, set_ or [])
-        counts = sorted({int(part) for part in workers.split(",") if part.strip().isdigit()})
-        if len(counts) < 2 or counts[0] < 1:
-            raise InputError(f"--workers {workers!r}: give at least two numbers, such as 1,2,4")
-        scale = experiment.scale.model_copy(update={"workers": counts[-1]})
-        commands.local_capacity(scale)
-        with local_ray():
-            points = scaling.measure(experiment, counts, module_path=file.resolve().parent)
-        scales = scaling.summary(points, predict=[counts[-1] * 2**power for power in range(4)])
-        storage = driver.open_records(experiment).storage.at("scaling")
-        storage.write_json("scaling.json", scales)
-        storage.write("scaling.svg", figures.save(figures.scaling(scales), "svg"))
+        experiment = load(file, set_, searches=False)
+        counts = _worker_counts(workers)
+        if on is not None:
+            scaling.variants(experiment, counts)  # refuses what would be refused there
+            shipped = package(experiment, file.parent, searches=False, scaling=counts)
+            cli_clusters.run_on(on, namespace, shipped, as_json)
+            return
+        records = driver.open_records(experiment)
+        with _interruptible(f"what was measured is kept in {records.storage.url}") as console:
+            scales = commands.measure_scaling(
+                experiment, records, file.resolve().parent, console, workers=counts
+            )
         if as_json:
             typer.echo(json.dumps(scales, indent=1))
             return
-        for arm, result in scales.items():
-            for mode in ("strong", "weak"):
-                measured = ", ".join(f"{n}: {share:.0%}" for n, share in result["efficiency"][mode].items())
-                ahead = ", ".join(
-                    f"{n}: {share:.0%}" for n, share in result["predicted_efficiency"][mode].items()
-                )
-                typer.echo(f"{arm}, {mode} scaling, efficiency by workers: {measured}; predicted {ahead}")
-            typer.echo(f"{arm}: the model's error is {result['model']['error']:.0%}")
-        typer.echo(f"curves: {storage.url}/scaling.svg")
+        for line in scaling.sentences(scales):
+            typer.echo(line)
+        typer.echo(f"curves: {records.storage.url}/scaling/scaling.svg")
+
+
+def _worker_counts(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    counts = sorted({int(part) for part in parts if part.isdecimal()})
+    if not all(part.isdecimal() for part in parts) or len(counts) < 2 or counts[0] < 1:
+        raise InputError(f"--workers {text!r}: give at least two numbers, such as 1,2,4")
+    return tuple(counts)
 
 
 @app.command()
@@ -242,8 +246,10 @@ def report(
         from orchestrator.report import gate
         from orchestrator.storage import Storage
 
-        conditions = [gate.parse(text) for text in fail_if or []]
-        comparison = _report(ExperimentRecords(Storage(directory)), as_json)
+        records = ExperimentRecords(Storage(directory))
+        arms = records.document()["experiment"]["arms"]
+        conditions = [gate.parse(text, arms) for text in fail_if or []]
+        comparison = _report(records, as_json)
         verdicts = gate.judge(comparison, conditions)
         if junit is not None:
             junit.write_bytes(gate.junit(comparison, verdicts))
@@ -388,15 +394,9 @@ def _train_and_report(
     searches: bool,
 ) -> None:
     from orchestrator import commands
-    from orchestrator.progress import open_console
 
-    console = open_console(sys.stderr)
-    try:
-        with _termination_as_interrupt():
-            commands.train(experiment, records, module_path, console, searches=searches, command=sys.argv[1:])
-    except KeyboardInterrupt:
-        console.print(f"interrupted; go on with: tandem resume {records.storage.url}", soft_wrap=True)
-        raise typer.Exit(130) from None
+    with _interruptible(f"go on with: tandem resume {records.storage.url}") as console:
+        commands.train(experiment, records, module_path, console, searches=searches, command=sys.argv[1:])
     if _report(records, as_json).failed_runs:
         raise typer.Exit(1)
 
@@ -415,15 +415,20 @@ def _report(records: ExperimentRecords, as_json: bool) -> Comparison:
 
 
 @contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does."""
+def _interruptible(remedy: str) -> Iterator[Console]:
+    """A console for work that Ctrl-C and SIGTERM end alike, with a word on how to go on."""
+    from orchestrator.progress import open_console
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    console = open_console(sys.stderr)
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield console
+    except KeyboardInterrupt:
+        console.print(f"interrupted; {remedy}", soft_wrap=True)
+        raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -237,7 +237,7 @@ def run_on(address: str, namespace: str | None, shipped: Package, as_json: bool)
         raise TandemError(f"job {job.id} was deleted; submitting it again goes on from its records") from None
     if job.state is JobState.STOPPED:
         raise TandemError(f"job {job.id} was stopped; submitting it again goes on from its records")
-    results = _results(job)
+    results = _results(job, shipped.outcome)
     if as_json and results is not None:
         typer.echo(results.decode())
     if job.state is JobState.FAILED:
@@ -269,12 +269,12 @@ def _followed(cluster: RemoteCluster, shipped: Package, job: Job) -> Job:
             job = cluster.submit(shipped)
 
 
-def _results(job: Job) -> bytes | None:
-    """The comparison that a job's driver made, where its storage can be read from here."""
+def _results(job: Job, outcome: str) -> bytes | None:
+    """What a job's driver ended with, where its storage can be read from here."""
     from orchestrator.storage import Storage, StorageError
 
     try:
-        return Storage(job.results).read("report/results.json")
+        return Storage(job.results).read(outcome)
     except StorageError:
         return None
 

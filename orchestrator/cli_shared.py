@@ -51,7 +51,9 @@ def load(file: Path, set_: list[str] | None, *, searches: bool) -> Experiment:
     return experiment
 
 
-def package(experiment: Experiment, module_path: Path, *, searches: bool) -> Package:
+def package(
+    experiment: Experiment, module_path: Path, *, searches: bool, scaling: tuple[int, ...] = ()
+) -> Package:
     """An experiment with the modules beside it, ready to be shipped."""
     from orchestrator.clusters.package import Package
 
@@ -60,6 +62,7 @@ def package(experiment: Experiment, module_path: Path, *, searches: bool) -> Pac
         searches=searches,
         module_path=module_path.resolve(),
         command=sys.argv[1:],
+        scaling=scaling,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -119,12 +119,58 @@ def train(
     for warning in prepared.dataset.warnings:
         console.print(f"note: {warning}", soft_wrap=True)
 
+    with _alone(records, console):
+        _train_prepared(prepared, module_path, console, searches=searches, command=command, connect=connect)
+
+
+def measure_scaling(
+    experiment: Experiment,
+    records: ExperimentRecords,
+    module_path: Path,
+    console: Console,
+    *,
+    workers: Sequence[int],
+    connect: Callable[[], AbstractContextManager[None]] = local_ray,
+) -> Record:
+    """Measure an experiment's arms on each number of workers, and keep what that says of them and of larger scales.
+
+    Args:
+        experiment: as it was read.
+        records: where it is kept; what was measured earlier is taken from there.
+        module_path: directory that users' own models are imported from.
+        console: where progress is shown.
+        workers: numbers of workers, ascending.
+        connect: starts Ray on this machine, or joins a cluster.
+
+    Returns:
+        As `scaling.summary`.
+    """
+    from orchestrator import scaling
+    from orchestrator.report import figures
+
+    plan = scaling.variants(experiment, workers)
+    largest = experiment.scale.model_copy(update={"workers": workers[-1]})
+    if connect is local_ray:
+        local_capacity(largest)
+    with _alone(records, console):
+        with connect():
+            driver.await_capacity(largest, seconds=_patience(experiment))
+            points = scaling.measure(plan, module_path=module_path, tell=console.print)
+        scales = scaling.summary(points, predict=[workers[-1] * 2**power for power in range(4)])
+        storage = records.storage.at("scaling")
+        storage.write_json("scaling.json", scales)
+        storage.write("scaling.svg", figures.save(figures.scaling(scales), "svg"))
+    return scales
+
+
+def _alone(records: ExperimentRecords, console: Console) -> AbstractContextManager[None]:
+    """Hold the experiment's lease, and stop as at Ctrl-C when another driver takes it."""
+
     def stop() -> None:
         console.print("another driver has taken the experiment over; this one stops")
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with lease.held(records.storage, on_loss=stop):
-        _train_prepared(prepared, module_path, console, searches=searches, command=command, connect=connect)
+    return lease.held(records.storage, on_loss=stop)
 
 
 def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Record | None]:

@@ -13,7 +13,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from orchestrator import answer, attribution, caveats, evidence, parity, performance, spec
 from orchestrator.attribution import Attribution
@@ -27,6 +26,7 @@ from orchestrator.storage import Record
 from orchestrator.sweep.analysis import SweepSummary, summarise
 from trainers.accuracy import balanced_accuracy, class_accuracy
 from trainers.contract import FRAMEWORKS
+from trainers.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -309,6 +309,9 @@ def analyse(records: ExperimentRecords) -> Comparison:
     predictions = {arm: kept for arm, kept in read.items() if kept is not None}
     pairs = _pairs(arms, found, predictions, labels, margin=margin_of(document))
     sweep = summarise(records, document)
+    untold = ["parity"] if experiment is None else []
+    if document.get("sweep") and sweep is None:
+        untold.append("the search")
     return Comparison(
         name=specification["name"],
         document=document,
@@ -318,7 +321,7 @@ def analyse(records: ExperimentRecords) -> Comparison:
         answer=answer.answer(arms, pairs, found),
         notes=(sweep.notes if sweep else [])
         + caveats.of_runs(document, arms, pairs)
-        + caveats.of_versions(document, known=experiment is not None)
+        + caveats.of_versions(document, untold=untold)
         + caveats.of_missing(records, sessions, arms, predictions),
         sweep=sweep,
         attribution=found,
@@ -541,7 +544,7 @@ def _experiment(document: Record) -> Experiment | None:
     """The recorded experiment; None where this version cannot read it."""
     try:
         return spec.from_json(document["experiment"])
-    except ValidationError:
+    except InputError:
         return None
 
 

@@ -202,7 +202,14 @@ def describe(prepared: Prepared, *, module_path: Path, sweep: Record | None = No
         )
 
 
-def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch: Callable[[], None]) -> None:
+def execute(
+    prepared: Prepared,
+    driver_session: str,
+    *,
+    module_path: Path,
+    watch: Callable[[], None],
+    checks_parity: bool = True,
+) -> None:
     """Train every open run on the Ray cluster that this process is connected to.
 
     A run that fails is recorded and the others go on; what an earlier start gave up is tried
@@ -213,6 +220,7 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
         driver_session: from `begin`.
         module_path: directory that users' own models are imported from.
         watch: called about twice a second while runs train, to show progress.
+        checks_parity: whether to trace first that both frameworks do the same work.
 
     Raises:
         InputError: the cluster is too small.
@@ -221,12 +229,13 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
     import ray
 
     lanes = cluster_capacity(prepared.experiment.scale)
+    traced = parity.traced_recipes(prepared.experiment) if checks_parity else []
     waiting = plan.sessions(open_runs(prepared, driver_session), lanes=lanes)
     training_now: dict[ray.ObjectRef[None], tuple[Session, Launched]] = {}
     while waiting or training_now:
         while waiting and len(training_now) < lanes:
             session = waiting.pop(0)
-            launched = training.launch(_assignment(prepared, session, driver_session, module_path))
+            launched = training.launch(_assignment(prepared, session, driver_session, module_path, traced))
             training_now[launched.ended] = session, launched
         ended, _ = ray.wait(list(training_now), timeout=_WATCH_SECONDS)
         for reference in ended:
@@ -294,7 +303,7 @@ def open_runs(prepared: Prepared, driver_session: str) -> list[Run]:
 
 
 def _assignment(
-    prepared: Prepared, session: Session, driver_session: str, module_path: Path
+    prepared: Prepared, session: Session, driver_session: str, module_path: Path, traced: list[Recipe]
 ) -> training.Assignment:
     return training.Assignment(
         session=session,
@@ -306,7 +315,7 @@ def _assignment(
         launched_at=time.time(),
         module_path=str(module_path),
         robustness=prepared.experiment.robustness,
-        parity_recipes=tuple(parity.traced_recipes(prepared.experiment)),
+        parity_recipes=tuple(traced),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.records import ExperimentRecords, RunRecords
-from orchestrator.spec import Experiment, Scale
+from orchestrator.spec import Experiment
 from orchestrator.storage import Record, Storage
 
 _LEAST_ERROR = 0.15
@@ -54,9 +54,10 @@ def from_records(
     seen: dict[tuple[Any, ...], list[_Seen]] = {}
     for key, run in _earlier_runs(storage):
         seen.setdefault(key, []).append(run)
+    scale = experiment.scale.model_dump(mode="json")
     seconds, start_seconds, errors, counted = 0.0, 0.0, [_LEAST_ERROR], 0
     for arm in experiment.arms.values():
-        alike = seen.get(_key(arm.model_dump(mode="json"), arm.framework, experiment.scale, image_shape))
+        alike = seen.get(_key(arm.model_dump(mode="json"), arm.framework, scale, image_shape))
         if not alike:
             return None
         rates = [run.seconds_per_image for run in alike]
@@ -74,7 +75,9 @@ def from_records(
     )
 
 
-def _key(recipe: Record, framework: str, scale: Scale, image_shape: tuple[int, ...]) -> tuple[Any, ...]:
+def _key(recipe: Record, framework: str, scale: Record, image_shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """What alike runs share, of recipe and scale as the records have them, maybe a newer version's."""
+    workers = scale["workers"]
     return (
         framework,
         recipe["model"],
@@ -82,9 +85,9 @@ def _key(recipe: Record, framework: str, scale: Scale, image_shape: tuple[int, .
         recipe["precision"],
         recipe["whitening"] is not None,
         tuple(image_shape),
-        scale.max_workers,
-        scale.cpus_per_worker,
-        scale.gpus_per_worker,
+        workers["max"] if isinstance(workers, dict) else workers,
+        scale["cpus_per_worker"],
+        scale["gpus_per_worker"],
     )
 
 
@@ -94,7 +97,7 @@ def _earlier_runs(storage: Storage) -> Iterator[tuple[tuple[Any, ...], _Seen]]:
         document = records.storage.read_json("experiment.json")
         if document is None:
             continue
-        scale = Scale.model_validate(document["experiment"]["scale"])
+        scale = document["experiment"]["scale"]
         shape, images = tuple(document["data"]["image_shape"]), document["data"]["train_images"]
         for entry in document["runs"]:
             run = records.run(entry["id"])

@@ -1,4 +1,4 @@
-"""The driver of a submitted job, on the head node: train what is open of the shipped experiment, report.
+"""The driver of a submitted job, on the head node: train what is open of the shipped experiment and report, or measure.
 
     python -m orchestrator.remote JOB [DIRECTORY]
 
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator import commands, driver, driver_log, plan, report, spec
+from orchestrator import commands, driver, driver_log, plan, report, scaling, spec
 from orchestrator.clusters.local import joined_ray
 from orchestrator.clusters.package import EXPERIMENT_FILE, FILES_VARIABLE
 from orchestrator.progress import open_console
@@ -38,11 +38,12 @@ def main(job_id: str, directory: Path) -> int:
         records = driver.open_records(experiment)
         with driver_log.kept(records.storage, job_id):
             try:
-                code = (
-                    _check(experiment)
-                    if document.get("is_check")
-                    else _train(document, experiment, records, directory)
-                )
+                if document.get("is_check"):
+                    code = _check(experiment)
+                elif workers := document.get("scaling"):
+                    code = _measure(workers, experiment, records, directory)
+                else:
+                    code = _train(document, experiment, records, directory)
             except TandemError as error:  # told while the log is still kept
                 code = _told(error)
         if experiment.kubernetes is not None and "://" not in experiment.storage:
@@ -69,12 +70,11 @@ def _check(experiment: spec.Experiment) -> int:
 def _train(
     document: dict[str, Any], experiment: spec.Experiment, records: ExperimentRecords, directory: Path
 ) -> int:
-    console = open_console(sys.stderr, width=200)
     commands.train(
         experiment,
         records,
         directory.resolve(),
-        console,
+        open_console(sys.stderr, width=200),
         searches=document["searches"],
         command=document["command"],
         connect=joined_ray,
@@ -83,6 +83,22 @@ def _train(
     print(comparison.answer, flush=True)
     print(f"report: {records.storage.url}/report/report.html", flush=True)
     return 1 if comparison.failed_runs else 0
+
+
+def _measure(
+    workers: list[int], experiment: spec.Experiment, records: ExperimentRecords, directory: Path
+) -> int:
+    scales = commands.measure_scaling(
+        experiment,
+        records,
+        directory.resolve(),
+        open_console(sys.stderr, width=200),
+        workers=workers,
+        connect=joined_ray,
+    )
+    print(*scaling.sentences(scales), sep="\n", flush=True)
+    print(f"curves: {records.storage.url}/scaling/scaling.svg", flush=True)
+    return 0
 
 
 def _unpacked(files: str) -> Path:

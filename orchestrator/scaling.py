@@ -12,20 +12,23 @@ ring all-reduce moves 2 * (1 - 1 / n) times the weights (Patarasuk and Yuan, 200
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import ValidationError
 from scipy.optimize import nnls
 
 from orchestrator import driver
-from orchestrator.spec import Experiment
-from orchestrator.storage import Record
+from orchestrator.spec import Experiment, first_problem
+from orchestrator.storage import Record, url_below
+from trainers.errors import InputError, TandemError
 
 EPOCHS = 4
 STEPS = 12
 Mode = Literal["strong", "weak"]
+MODES: tuple[Mode, ...] = ("strong", "weak")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,44 +104,41 @@ def efficiency(points: Iterable[Point], mode: Mode) -> dict[int, float]:
     return {n: speed / (median[fewest] * n / fewest) for n, speed in median.items()}
 
 
-def measure(experiment: Experiment, workers: Sequence[int], *, module_path: Path) -> list[Point]:
-    """Train a few steps of every arm at each scale on the Ray cluster that is connected.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """An experiment at one scale: a few epochs of a few steps, one run at a time."""
 
-    Measurements that the records hold already are not made again.
+    mode: Mode
+    workers: int
+    experiment: Experiment
+
+
+def variants(experiment: Experiment, workers: Sequence[int]) -> list[Variant]:
+    """What is trained to measure an experiment's arms at each scale, with one seed.
 
     Args:
-        experiment: whose arms are measured, with one seed.
+        experiment: whose arms are measured.
         workers: numbers of workers.
-        module_path: directory that users' own models are imported from.
+
+    Raises:
+        InputError: a batch does not divide over so many workers.
     """
-    points = []
-    for mode in ("strong", "weak"):
-        for count in workers:
-            variant = _variant(experiment, mode, count, fewest=min(workers))
-            prepared = driver.prepare(variant, driver.open_records(variant))
-            session = driver.begin(prepared, module_path=module_path, command=["bench", "scaling"])
-            driver.execute(prepared, session, module_path=module_path, watch=lambda: None)
-            points += [
-                Point(
-                    arm=run.arm,
-                    mode=mode,
-                    workers=count,
-                    batch_size=run.recipe.batch_size,
-                    images_per_second=epoch["images_per_second"],
-                )
-                for run in prepared.runs
-                for epoch in prepared.records.run(run.id).epochs()[1:]
-            ]
-    return points
+    return [
+        Variant(
+            mode=mode,
+            workers=count,
+            experiment=_at_scale(experiment, mode, count, fewest=min(workers)),
+        )
+        for mode in MODES
+        for count in workers
+    ]
 
 
-def _variant(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) -> Experiment:
-    """The experiment at one scale: a few epochs of a few steps, one run at a time."""
-    factor = 1 if mode == "strong" else workers // fewest
+def _at_scale(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) -> Experiment:
     arms = {
         name: arm.model_copy(
             update={
-                "batch_size": arm.batch_size * factor,
+                "batch_size": arm.batch_size if mode == "strong" else arm.batch_size * workers // fewest,
                 "epochs": EPOCHS,
                 "early_stopping": None,
                 "seeds": [0],
@@ -150,12 +150,57 @@ def _variant(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) -
     document = experiment.model_dump(mode="json") | {
         "name": f"{mode}-{workers}",
         "arms": {name: arm.model_dump(mode="json") for name, arm in arms.items()},
-        "storage": f"{experiment.storage}/{experiment.name}/scaling",
+        "storage": url_below(experiment.storage, experiment.name, "scaling"),
         "robustness": False,
+        "sweep": None,
+        "attribution": None,
     }
     document["scale"] |= {"workers": workers, "concurrent_runs": 1}
     document["data"] |= {"validation": 0, "limit": images}
-    return Experiment.model_validate(document)
+    try:
+        return Experiment.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"--workers {workers}: {first_problem(error)}") from error
+
+
+def measure(
+    plan: Sequence[Variant], *, module_path: Path, tell: Callable[[str], None] = lambda line: None
+) -> list[Point]:
+    """Train each variant on the Ray cluster that is connected.
+
+    Measurements that the records hold already are not made again.
+
+    Args:
+        plan: from `variants`.
+        module_path: directory that users' own models are imported from.
+        tell: given a line about each variant before it is trained.
+
+    Raises:
+        InputError: the data do not do for one of them, or the cluster is too small.
+        TandemError: a run failed, so that there is nothing to compare.
+    """
+    prepared = [driver.prepare(step.experiment, driver.open_records(step.experiment)) for step in plan]
+    points = []
+    for step, ready in zip(plan, prepared, strict=True):
+        tell(f"{step.mode} scaling, {step.workers} worker{'s' if step.workers > 1 else ''}")
+        session = driver.begin(ready, module_path=module_path, command=["bench", "scaling"])
+        driver.execute(ready, session, module_path=module_path, watch=lambda: None, checks_parity=False)
+        for run in ready.runs:
+            records = ready.records.run(run.id)
+            if records.result() is None:
+                cause = (records.failures() or [{"cause": "it did not finish"}])[-1]["cause"]
+                raise TandemError(f"{run.arm} on {step.workers} workers failed: {cause}")
+            points += [
+                Point(
+                    arm=run.arm,
+                    mode=step.mode,
+                    workers=step.workers,
+                    batch_size=run.recipe.batch_size,
+                    images_per_second=epoch["images_per_second"],
+                )
+                for epoch in records.epochs()[1:]
+            ]
+    return points
 
 
 def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:
@@ -168,7 +213,7 @@ def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:
         base = model.step_seconds(fewest.batch_size, fewest.workers) * fewest.workers
         arms[arm] = {
             "measured": [dataclasses.asdict(point) for point in own],
-            "efficiency": {mode: efficiency(own, mode) for mode in ("strong", "weak")},
+            "efficiency": {mode: efficiency(own, mode) for mode in MODES},
             "model": dataclasses.asdict(model),
             "predicted_efficiency": {
                 "strong": {n: base / n / model.step_seconds(fewest.batch_size, n) for n in predict},
@@ -179,3 +224,15 @@ def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:
             },
         }
     return arms
+
+
+def sentences(scales: Record) -> Iterator[str]:
+    """What a summary says of each arm, line by line."""
+    for arm, result in scales.items():
+        for mode in MODES:
+            measured, ahead = (
+                ", ".join(f"{n}: {share:.0%}" for n, share in result[kind][mode].items())
+                for kind in ("efficiency", "predicted_efficiency")
+            )
+            yield f"{arm}, {mode} scaling, efficiency by workers: {measured}; predicted {ahead}"
+        yield f"{arm}: the model's error is {result['model']['error']:.0%}"

@@ -7,7 +7,7 @@ import mimetypes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote, urlsplit
 
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, StorageError
 from trainers.errors import InputError
 
 _PAGE = """<!doctype html>
@@ -47,6 +47,12 @@ class _Handler(BaseHTTPRequestHandler):
     experiments: Storage
 
     def do_GET(self) -> None:
+        try:
+            self._serve()
+        except StorageError as error:
+            self._answer(503, "text/plain; charset=utf-8", f"{error}\n".encode())
+
+    def _serve(self) -> None:
         path = [unquote(part) for part in urlsplit(self.path).path.split("/") if part]
         if not path:
             self._answer(200, "text/html; charset=utf-8", _listing(self.experiments).encode())

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from orchestrator.clusters.kubernetes_spec import Kubernetes
 from orchestrator.sweep.spec import Sweep
 from trainers.data.spec import DataSpec
-from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, Block, Recipe
+from trainers.errors import InputError
+from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, RECIPE_TAGS, Block, Recipe
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
@@ -197,9 +198,26 @@ def nearest(given: object, choices: Iterable[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a document, and the field that it is about."""
+    problem = error.errors()[0]
+    field = ".".join(str(step) for step in problem["loc"] if step not in RECIPE_TAGS)
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message
+
+
 def from_json(document: Mapping[str, Any]) -> Experiment:
-    """The experiment that `Experiment.model_dump(mode="json")` wrote into the records."""
-    return Experiment.model_validate(document)
+    """The experiment that `Experiment.model_dump(mode="json")` wrote into the records.
+
+    Raises:
+        InputError: it has something in it that this version does not know.
+    """
+    try:
+        return Experiment.model_validate(document)
+    except ValidationError as error:
+        raise InputError(
+            f"the experiment was recorded by another version of tandem ({first_problem(error)}); use that version"
+        ) from error
 
 
 def json_schema() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,19 +101,42 @@ class Storage:
             ) from error
 
     def names(self, directory: str = "") -> list[str]:
-        """Names of the files and directories right below a directory, sorted."""
+        """Names of the files and directories right below a directory, sorted; none where it is not there.
+
+        Raises:
+            StorageError: no permission, no connection, or it is a file.
+        """
         selector = pafs.FileSelector(self._path(directory), allow_not_found=True)
-        return sorted(entry.base_name for entry in self._files.get_file_info(selector))
+        try:
+            return sorted(entry.base_name for entry in self._files.get_file_info(selector))
+        except OSError as error:
+            raise StorageError(
+                f"storage {self._path(directory)!r} cannot be listed: {_reason(error)}"
+            ) from error
 
     def delete(self, name: str) -> None:
-        """Remove a file if it is there."""
-        with contextlib.suppress(FileNotFoundError):
-            self._files.delete_file(self._path(name))
+        """Remove a file if it is there.
+
+        Raises:
+            StorageError: no permission, no connection.
+        """
+        self._remove(name, self._files.delete_file)
 
     def delete_directory(self, name: str) -> None:
-        """Remove a directory with all that is in it, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
-            self._files.delete_dir(self._path(name))
+        """Remove a directory with all that is in it, if it is there.
+
+        Raises:
+            StorageError: no permission, no connection.
+        """
+        self._remove(name, self._files.delete_dir)
+
+    def _remove(self, name: str, remove: Callable[[str], None]) -> None:
+        try:
+            remove(self._path(name))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StorageError(f"storage {self.url!r}: {name} cannot be removed: {_reason(error)}") from error
 
     def copy_to(self, directory: Path, *, skip: tuple[str, ...] = ()) -> int:
         """Copy all files to a local directory, but for directories of some names; returns how many.

@@ -17,7 +17,6 @@ _OPERATOR_SECONDS = 30.0
 _SILENT_SECONDS = 60.0
 _HEAD_SECONDS = 10.0
 """Within which a new cluster's own head pod is made."""
-_MEMORY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -634,12 +633,9 @@ def _node_selector(facts: Facts, group: str) -> str:
 
 def amount(quantity: str) -> float:
     """A Kubernetes quantity as a number, such as 0.5 of `500m`."""
-    match = re.fullmatch(r"([\d.]+)([A-Za-z]*)", quantity)
-    if not match:
-        return 0.0
-    if match[2] == "m":
-        return float(match[1]) / 1000
-    return float(match[1]) * _MEMORY.get(match[2], 1)
+    from kubernetes.utils.quantity import parse_quantity
+
+    return float(parse_quantity(quantity))
 
 
 def _line(message: Any) -> str:

@@ -355,7 +355,7 @@ class _StoredLog:
     def new(self, manifest: Manifest, *, final: bool) -> str:
         try:
             return self._kept.new(final=final)
-        except (StorageError, OSError):
+        except StorageError:
             if final:
                 raise
             return ""  # may pass; what is missed now comes with the next look
@@ -409,7 +409,7 @@ def _silent_seconds(manifest: Manifest) -> float | None:
         return None
     try:
         return lease.silent_seconds(Storage(results))
-    except (StorageError, OSError):
+    except StorageError:
         return None
 
 

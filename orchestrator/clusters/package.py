@@ -44,6 +44,8 @@ class Package:
     """Whether nothing is to be trained, only checked."""
     is_dated: bool = False
     """Whether each start is an experiment of its own, with the day in its name."""
+    scaling: tuple[int, ...] = ()
+    """Numbers of workers to measure the arms' scaling on, instead of training them."""
 
     @property
     def job_id(self) -> str:
@@ -63,12 +65,18 @@ class Package:
         """Where the records and the report will be kept."""
         return url_below(self.experiment.storage, self.experiment.name)
 
+    @property
+    def outcome(self) -> str:
+        """Where below the results the numbers are that the driver ends with."""
+        return "scaling/scaling.json" if self.scaling else "report/results.json"
+
     def _document(self) -> dict[str, object]:
         document = {"experiment": self.experiment.model_dump(mode="json"), "searches": self.searches}
         return (
             document
             | ({"is_dated": True} if self.is_dated else {})
             | ({"is_check": True} if self.is_check else {})
+            | ({"scaling": self.scaling} if self.scaling else {})
         )
 
     def files(self) -> dict[str, str]:

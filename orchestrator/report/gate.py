@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import xml.etree.ElementTree as ET
+from collections.abc import Collection
 from typing import Any
 
 from orchestrator.compare import ArmSummary, Comparison
@@ -37,19 +39,45 @@ class Verdict:
         return f"{self.condition} ({told})"
 
 
-def parse(text: str) -> Expression:
-    """A condition.
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A condition, parsed."""
+
+    text: str
+    """As it was written."""
+    expression: Expression
+    """Of names that an expression may have: an arm's is replaced where it has a hyphen or begins with a digit."""
+    names: dict[str, str]
+    """For each name of the expression, the one that was written."""
+
+
+def parse(text: str, arms: Collection[str]) -> Condition:
+    """A condition on some arms.
 
     Raises:
         InputError: it is not understood.
     """
+    replaced = {name: f"_arm{place}" for place, name in enumerate(arms) if not name.isidentifier()}
+    inner = text
+    if replaced:
+        longest_first = "|".join(re.escape(name) for name in sorted(replaced, key=len, reverse=True))
+        inner = re.sub(rf"(?<![\w.])({longest_first})(?=\.)", lambda found: replaced[found[1]], text)
     try:
-        return Expression(text)
+        expression = Expression(inner)
     except ValueError as error:
-        raise InputError(f"--fail-if: {error}") from error
+        sentence = str(error)
+        for name, identifier in replaced.items():
+            sentence = sentence.replace(identifier, name)
+        raise InputError(f"--fail-if: {sentence}") from error
+    written = {identifier: name for name, identifier in replaced.items()}
+    names = {}
+    for name in sorted(expression.names):
+        arm, dot, quantity = name.rpartition(".")
+        names[name] = f"{written.get(arm, arm)}{dot}{quantity}"
+    return Condition(text, expression, names)
 
 
-def judge(comparison: Comparison, conditions: list[Expression]) -> list[Verdict]:
+def judge(comparison: Comparison, conditions: list[Condition]) -> list[Verdict]:
     """Whether each condition holds; one that mentions what is missing counts as holding, since it proves nothing.
 
     Raises:
@@ -58,10 +86,11 @@ def judge(comparison: Comparison, conditions: list[Expression]) -> list[Verdict]
     known = {arm.name: _quantities(arm) for arm in comparison.arms}
     verdicts = []
     for condition in conditions:
-        values = {name: _value(name, known) for name in sorted(condition.names)}
+        values = {name: _value(written, known) for name, written in condition.names.items()}
         missing = any(value is None for value in values.values())
-        holds = missing or bool(condition(values))
-        verdicts.append(Verdict(condition.text, holds, values))
+        holds = missing or bool(condition.expression(values))
+        told = {condition.names[name]: value for name, value in values.items()}
+        verdicts.append(Verdict(condition.text, holds, dict(sorted(told.items()))))
     return verdicts
 
 

@@ -6,6 +6,7 @@ The pictures are Optuna's own, drawn by Plotly, whose script is put into the pag
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +174,7 @@ def best_so_far(summary: SweepSummary) -> Figure | None:
     better = np.maximum if OBJECTIVES[goal] == "max" else np.minimum
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 3.6))
-        for search, colour in zip(summary.arms, COLOURS, strict=False):
+        for search, colour in zip(summary.arms, itertools.cycle(COLOURS), strict=False):
             values = [trial.value(goal) for trial in search.history.trials]
             numbers = [number for number, value in enumerate(values, 1) if value is not None]
             if numbers:

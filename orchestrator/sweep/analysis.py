@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from functools import cached_property
 
+from pydantic import ValidationError
+
 from orchestrator.records import ExperimentRecords
 from orchestrator.spec import Scale
 from orchestrator.storage import Record
@@ -73,12 +75,15 @@ class SweepSummary:
 
 
 def summarise(records: ExperimentRecords, document: Record) -> SweepSummary | None:
-    """What an experiment's sweep did, or None if its arms were not searched for."""
+    """What an experiment's sweep did; None if its arms were not searched for, or this version cannot read how."""
     provenance = document.get("sweep")
     if provenance is None:
         return None
-    sweep = Sweep.model_validate(provenance["experiment"]["sweep"])
-    price_per_hour = Scale.model_validate(provenance["experiment"]["scale"]).price_per_hour
+    try:
+        sweep = Sweep.model_validate(provenance["experiment"]["sweep"])
+        price_per_hour = Scale.model_validate(provenance["experiment"]["scale"]).price_per_hour
+    except ValidationError:
+        return None
     arms = []
     for arm, directory in provenance["searches"].items():
         history = SearchRecords(records.storage.at("sweep", directory)).history()

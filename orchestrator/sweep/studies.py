@@ -127,7 +127,7 @@ def export(records: ExperimentRecords, url: str) -> list[str]:
     document = records.document()
     summary = summarise(records, document)
     if summary is None:
-        raise InputError(f"{records.storage.url} holds no sweep; it was made by tandem run")
+        raise InputError(f"{records.storage.url} holds no sweep that can be read; tandem sweep makes one")
     names = []
     for search in summary.arms:
         name = f"{document['experiment']['name']}-{search.arm}"

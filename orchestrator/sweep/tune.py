@@ -99,18 +99,28 @@ class Population(schedulers.PopulationBasedTraining):
 
     def _explored(self, parameter: Parameter, value: Any) -> Any:
         """A value near a good one, or now and then any other."""
-        anew = self._rng.random() < self._RESAMPLED
-        if parameter.is_finite:
-            values = parameter.values
-            shift = self._rng.choice((-1, 1))
+        if self._rng.random() < self._RESAMPLED:
+            return self._drawn(parameter)
+        factor = self._rng.choice(self._FACTORS)
+        if parameter.choice is not None:
+            values = parameter.choice
             place = min(range(len(values)), key=lambda index: (values[index] != value, index))
-            return self._rng.choice(values) if anew else values[min(max(place + shift, 0), len(values) - 1)]
+            place += 1 if factor > 1 else -1
+            return values[min(max(place, 0), len(values) - 1)]
+        if parameter.is_finite:
+            onward = [other for other in parameter.values if (other > value if factor > 1 else other < value)]
+            return min(onward, key=lambda other: abs(other - value * factor), default=value)
         low, high = parameter.bounds
-        if not anew:
-            return min(max(value * self._rng.choice(self._FACTORS), low), high)
-        if parameter.loguniform is not None:
-            return math.exp(self._rng.uniform(math.log(low), math.log(high)))
-        return self._rng.uniform(low, high)
+        return min(max(value * factor, low), high)
+
+    def _drawn(self, parameter: Parameter) -> Any:
+        if parameter.is_finite and not parameter.log:
+            return self._rng.choice(parameter.values)
+        low, high = parameter.bounds
+        if parameter.loguniform is None and not parameter.log:
+            return self._rng.uniform(low, high)
+        drawn = math.exp(self._rng.uniform(math.log(low), math.log(high)))
+        return round(drawn) if parameter.log else drawn
 
 
 class _LeftOutOfTunesState:

@@ -165,6 +165,14 @@ def test_check_tells_what_would_not_fit(plane: ControlPlane, file: Path) -> None
     assert fine.returncode == 0, fine.stderr
     assert f"namespace {plane.namespace}" in fine.stdout and "takes the experiment's objects" in fine.stdout
     assert plane.ray_jobs() == [], "nothing is made"
+    for name, spec in (
+        ("plenty", {"hard": {"requests.memory": "1Pi"}}),
+        ("of-others", {"hard": {"requests.cpu": "0"}, "scopes": ["Terminating"]}),
+    ):
+        plane.core.create_namespaced_resource_quota(
+            plane.namespace, {"metadata": {"name": name}, "spec": spec}
+        )
+    assert tandem("check", file, "--on", "kuberay").returncode == 0
     plane.core.create_namespaced_resource_quota(
         plane.namespace, {"metadata": {"name": "small"}, "spec": {"hard": {"requests.cpu": "1"}}}
     )

@@ -91,6 +91,23 @@ def test_submitting_twice_is_one_job_and_a_cancelled_one_goes_on_later(
 
 
 @pytest.mark.slow
+def test_scaling_is_measured_on_the_cluster(tmp_path: Path, ray_cluster: str) -> None:
+    file = write(tmp_path)
+    done = tandem("bench", "scaling", file, "--on", ray_cluster, "--json")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["torch"]["efficiency"]["weak"]) == ["1", "2"]
+    told = [line for line in done.stderr.splitlines() if " scaling, " in line]
+    assert told[:4] == [
+        f"{mode} scaling, {n}" for mode in ("strong", "weak") for n in ("1 worker", "2 workers")
+    ]
+    assert "torch, weak scaling, efficiency by workers: 1: 100%, 2: " in done.stderr
+    assert (tmp_path / "there/there/scaling/scaling.svg").exists()
+    assert not (tmp_path / "there/there/runs").exists(), "the experiment itself is not trained"
+    too_many = tandem("bench", "scaling", file, "--workers", "1,64", "--on", ray_cluster)
+    assert too_many.returncode == 1 and "64 workers with 1 CPUs each need 64 CPUs" in too_many.stderr
+
+
+@pytest.mark.slow
 def test_a_lost_follower_leaves_the_job_running(tmp_path: Path, ray_cluster: str) -> None:
     (tmp_path / "slow.py").write_text(SLOW_MODEL)
     process = start_tandem("run", write(tmp_path, epochs=20, arms=SLOW), "--on", ray_cluster)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.conftest import tandem
@@ -133,6 +134,7 @@ def test_an_image_too_small_for_the_network(tmp_path: Path, experiment_file: Wri
     assert "arms.keras.shift_averaging 8 shifts all of images of 8x8 pixels away" in message
 
 
-def test_scaling_of_one_scale(tmp_path: Path, experiment_file: Write) -> None:
-    message = refusal("scaling", experiment_file(experiment(tmp_path)), "--workers", "2", command="bench")
-    assert "--workers '2': give at least two numbers" in message
+@pytest.mark.parametrize("workers", ["2", "1,two"])
+def test_scaling_without_two_scales(tmp_path: Path, experiment_file: Write, workers: str) -> None:
+    message = refusal("scaling", experiment_file(experiment(tmp_path)), "--workers", workers, command="bench")
+    assert f"--workers '{workers}': give at least two numbers" in message

@@ -137,7 +137,8 @@ def test_scaling_is_measured_over_several_nodes(
     cluster.add_node(num_cpus=1)
     text = ELASTIC.format(model="tutorial_cnn", epochs=1, batch_size=32, workers=1, storage=tmp_path)
     experiment = spec_file.load(experiment_file(text))
-    points = scaling.measure(experiment, [1, 2], module_path=tmp_path)
+    plan = scaling.variants(experiment, [1, 2])
+    points = scaling.measure(plan, module_path=tmp_path)
     measured = {(point.mode, point.workers, point.batch_size) for point in points}
     assert measured == {("strong", 1, 32), ("strong", 2, 32), ("weak", 1, 32), ("weak", 2, 64)}
     assert len(points) == 4 * (scaling.EPOCHS - 1)
@@ -147,7 +148,7 @@ def test_scaling_is_measured_over_several_nodes(
     assert only["efficiency"]["weak"][1] == 1
     assert 0 < only["efficiency"]["strong"][2] < 2
     assert 0 < only["predicted_efficiency"]["weak"][4] <= 1
-    assert scaling.measure(experiment, [1, 2], module_path=tmp_path) == points, "nothing is trained again"
+    assert scaling.measure(plan, module_path=tmp_path) == points, "nothing is trained again"
 
 
 def test_a_driver_waits_for_the_node_that_it_asked_for(cluster: Cluster) -> None:

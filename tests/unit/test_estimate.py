@@ -73,6 +73,16 @@ def test_the_error_is_what_earlier_runs_differ_by(tmp_path: Path) -> None:
     assert expected.relative_error == pytest.approx(0.5)
 
 
+def test_records_of_a_newer_version_count_as_far_as_they_are_known(tmp_path: Path) -> None:
+    earlier(tmp_path, "before", epoch_seconds=2.0)
+    file = tmp_path / "before" / "experiment.json"
+    document = json.loads(file.read_text())
+    document["experiment"]["scale"]["warp"] = 9
+    file.write_text(json.dumps(document))
+    expected = estimated(tmp_path)
+    assert expected is not None and expected.runs_seen == 1
+
+
 def test_other_work_is_nothing_to_go_by(tmp_path: Path) -> None:
     assert estimated(tmp_path) is None
     earlier(tmp_path, "before", epoch_seconds=2.0)

@@ -24,7 +24,7 @@ ARMS = {"keras": [0.70, 0.71, 0.72], "torch": [0.60, 0.61, 0.62]}
 
 def judged(tmp_path: Path, *conditions: str) -> list[gate.Verdict]:
     comparison = compare.analyse(make_records(tmp_path / "x", ARMS))
-    return gate.judge(comparison, [gate.parse(text) for text in conditions])
+    return gate.judge(comparison, [gate.parse(text, ARMS) for text in conditions])
 
 
 def test_conditions_see_the_arms(tmp_path: Path) -> None:
@@ -36,6 +36,23 @@ def test_conditions_see_the_arms(tmp_path: Path) -> None:
     )
     assert [verdict.failed for verdict in verdicts] == [True, False, False]
     assert str(verdicts[0]).startswith("torch.accuracy < keras.accuracy - 0.01 (keras.accuracy 0.71")
+
+
+def test_arms_are_called_what_a_file_may_call_them(tmp_path: Path) -> None:
+    arms = {"keras-adam": [0.7, 0.71], "3x3": [0.6, 0.61], "adam": [0.5, 0.51]}
+    comparison = compare.analyse(make_records(tmp_path / "x", arms))
+    conditions = [
+        "keras-adam.accuracy < 0.705",
+        "3x3.accuracy-adam.accuracy > 0.09 and keras-adam.failed_runs == 0",
+        "keras-adam.accuracy-keras-adam.accuracy != 0",
+    ]
+    verdicts = gate.judge(comparison, [gate.parse(text, arms) for text in conditions])
+    assert [verdict.failed for verdict in verdicts] == [False, True, False]
+    assert str(verdicts[0]) == "keras-adam.accuracy < 0.705 (keras-adam.accuracy 0.705)"
+    with pytest.raises(InputError, match="there is no arm 'keras'; the arms are keras-adam, 3x3, adam"):
+        gate.judge(comparison, [gate.parse("keras-sgd.accuracy > 0", arms)])
+    with pytest.raises(InputError, match=r"'3x3\.accuracy <' is not an expression"):
+        gate.parse("3x3.accuracy <", arms)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +74,7 @@ def test_what_is_missing_fails_the_gate(tmp_path: Path) -> None:
     records = make_records(tmp_path / "x", ARMS)
     for run in (tmp_path / "x" / "runs").glob("torch-*"):
         (run / "result.json").unlink()
-    (verdict,) = gate.judge(compare.analyse(records), [gate.parse("torch.accuracy < 0.1")])
+    (verdict,) = gate.judge(compare.analyse(records), [gate.parse("torch.accuracy < 0.1", ARMS)])
     assert verdict.failed and "torch.accuracy missing" in str(verdict)
 
 

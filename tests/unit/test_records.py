@@ -127,6 +127,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Storage("nonsense://bucket")
 
 
+def test_what_is_no_directory_cannot_be_listed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(StorageError, match="file' cannot be listed: "):
+        Storage(str(tmp_path / "file")).names()
+    with pytest.raises(StorageError, match="file cannot be removed: "):
+        Storage(str(tmp_path)).delete_directory("file")
+    assert Storage(str(tmp_path)).names("nowhere") == []
+    Storage(str(tmp_path)).delete("nowhere")
+
+
 def test_a_place_without_an_experiment(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no experiment"):
         ExperimentRecords(Storage(str(tmp_path))).document()

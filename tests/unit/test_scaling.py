@@ -3,9 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator import scaling
+from orchestrator import scaling, spec_file
 from orchestrator.report import figures
 from orchestrator.scaling import Point
+from trainers.errors import InputError
+
+EXPERIMENT = {
+    "name": "shops",
+    "storage": "s3://bucket/results?endpoint_override=minio:9000",
+    "arms": {"keras": {"framework": "keras", "batch_size": 64, "early_stopping": {"patience": 2}}},
+    "scale": {"workers": {"min": 1, "max": 4}},
+    "sweep": {"space": {"optimizer.learning_rate": {"loguniform": [1e-4, 1e-1]}}},
+}
 
 
 def planted(noise: float = 0.0) -> list[Point]:
@@ -50,3 +59,30 @@ def test_a_summary_predicts_what_was_not_measured_and_is_drawn() -> None:
     assert predicted["strong"][8] < predicted["weak"][8]
     axes = figures.scaling(scales | {"schema": 1}).axes
     assert [axis.get_title() for axis in axes] == ["strong scaling", "weak scaling"]
+
+
+def test_every_scale_trains_the_same_steps_whatever_else_the_file_asks_for() -> None:
+    plan = scaling.variants(spec_file.load_mapping(EXPERIMENT), [2, 4])
+    sizes = {(step.mode, step.workers): step.experiment.arms["keras"].batch_size for step in plan}
+    assert sizes == {("strong", 2): 64, ("strong", 4): 64, ("weak", 2): 64, ("weak", 4): 128}
+    for step in plan:
+        arm = step.experiment.arms["keras"]
+        assert step.experiment.scale.workers == step.workers
+        assert (arm.epochs, arm.early_stopping, arm.seeds) == (scaling.EPOCHS, None, [0])
+        assert step.experiment.sweep is None and step.experiment.data.validation == 0
+        assert step.experiment.storage == "s3://bucket/results/shops/scaling?endpoint_override=minio:9000"
+
+
+def test_weak_scaling_keeps_each_workers_share() -> None:
+    plan = scaling.variants(spec_file.load_mapping(EXPERIMENT), [2, 4])
+    odd = spec_file.load_mapping(EXPERIMENT | {"arms": {"keras": {"framework": "keras", "batch_size": 66}}})
+    plan += scaling.variants(odd, [2, 3])
+    shares = [step.experiment.arms["keras"].batch_size / step.workers for step in plan if step.mode == "weak"]
+    assert shares == [32, 32, 33, 33]
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(
+        InputError, match=r"--workers 3: arms\.keras\.batch_size 64 does not divide over 3 workers"
+    ):
+        scaling.variants(spec_file.load_mapping(EXPERIMENT), [1, 3])

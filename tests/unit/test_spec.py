@@ -249,3 +249,10 @@ def test_an_experiment_survives_its_records(experiment_file: Write) -> None:
     assert read_back == experiment
     ids = [[run.id for run in plan.expand(each, "data")] for each in (experiment, read_back)]
     assert ids[0] == ids[1], "a resumed experiment is made of the same runs"
+
+
+def test_records_of_another_version_are_refused_with_what_is_unknown(experiment_file: Write) -> None:
+    document = spec_file.load(experiment_file(MINIMAL)).model_dump(mode="json")
+    document["arms"]["keras"]["warp"] = 9
+    with pytest.raises(InputError, match=r"another version of tandem \(arms\.keras\.warp: Extra inputs"):
+        spec.from_json(document)

@@ -13,7 +13,8 @@ import pytest
 
 from orchestrator import report
 from orchestrator.records import ExperimentRecords
-from orchestrator.sweep.analysis import pareto_front
+from orchestrator.report.sweep import best_so_far
+from orchestrator.sweep.analysis import pareto_front, summarise
 from orchestrator.sweep.records import SearchRecords, TrialRecord
 from orchestrator.sweep.spec import Sweep
 from tests.conftest import within
@@ -111,6 +112,25 @@ def test_the_report_shows_what_was_spent_and_found(tmp_path: Path) -> None:
     markdown = (tmp_path / "swept/report/report.md").read_text()
     assert "What the search spent" in markdown and "figures/best-by-trials.svg" in markdown
     assert json.loads((tmp_path / "swept/report/results.json").read_text())["sweep"][0]["arm"] == "keras"
+
+
+def test_every_arm_has_its_curve_however_many_there_are(tmp_path: Path) -> None:
+    names = [f"arm{place}" for place in range(8)]
+    records = make_records(tmp_path / "swept", {name: [0.5] for name in names})
+    add_sweep(records, dict.fromkeys(names, 2), epochs=1)
+    summary = summarise(records, records.document())
+    assert summary is not None
+    figure = best_so_far(summary)
+    assert figure is not None
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == names
+
+
+def test_a_search_of_a_newer_version_is_left_out_and_said_so(tmp_path: Path) -> None:
+    records = make_records(tmp_path / "swept", {"keras": [0.5]})
+    add_sweep(records, {"keras": 2}, warp=9)
+    comparison = report.write(records)
+    assert comparison.sweep is None and comparison.arms[0].accuracy is not None
+    assert "nothing is told of the search" in " ".join(comparison.notes)
 
 
 def test_an_unfinished_sweep_has_a_report_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from orchestrator.sweep.searcher import ArmSearcher, Spending
 from orchestrator.sweep.spec import Params, Sweep
 from orchestrator.sweep.studies import study_of
 from orchestrator.sweep.trial import Search
+from orchestrator.sweep.tune import make_scheduler
 from trainers.recipes import Recipe
 
 SPACE: dict[str, Any] = {
@@ -255,3 +257,33 @@ def test_optuna_opens_the_exported_study(tmp_path: Path) -> None:
     assert states == ["PRUNED", "COMPLETE"] * 3 + ["FAIL"]
     assert study.best_trial.params["optimizer.name"] in ("sgd", "adam")
     assert study.trials[1].intermediate_values[2] == study.trials[1].value
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "near"),
+    [
+        ({"integer": [16, 512]}, 128, {102, 154}),
+        ({"integer": [16, 512], "step": 16}, 128, {96, 112, 144, 160}),
+        ({"integer": [0, 4]}, 1, {0, 2}),
+        ({"integer": [1, 512], "log": True}, 500, {400, 512}),
+        ({"choice": [8, 64, 512]}, 64, {8, 512}),
+        ({"uniform": [0, 1]}, 0.5, {0.4, 0.6}),
+        ({"loguniform": [0.01, 1]}, 0.95, {0.76, 1.0}),
+    ],
+)
+def test_a_population_explores_near_a_good_value_and_now_and_then_anywhere(
+    parameter: dict[str, Any], value: float, near: set[float]
+) -> None:
+    sweep = Sweep.model_validate(
+        {"space": {"batch_size": parameter}, "search": "random", "scheduler": "pbt", "budget": {"trials": 4}}
+    )
+    found = sweep.space["batch_size"]
+    population: Any = make_scheduler(sweep, Recipe(), sweep.space)
+    drawn = [population._explored(found, value) for _ in range(400)]
+    counted = Counter(round(one, 6) for one in drawn)
+    often = {one for one, times in counted.most_common(len(near)) if times > 50}
+    assert often <= near and len(often) == 2, counted.most_common(6)
+    if found.choice is None:
+        assert all(found.bounds[0] <= one <= found.bounds[1] for one in drawn)
+        assert all(type(one) is type(drawn[0]) for one in drawn)
+    assert len(counted) > len(often) or found.choice is not None, "now and then it is drawn anew"
