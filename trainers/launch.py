@@ -18,6 +18,7 @@ from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import create_failure_policy
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy, create_scaling_policy
+from ray.train.v2._internal.execution.worker_group import state, worker_group
 from ray.train.v2._internal.util import ObjectRefWrapper
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -93,11 +94,41 @@ class _FixedSize(FixedScalingPolicy):
         pass
 
 
+class _Alone:
+    """What one worker has instead of the actor at which several wait for each other: a process less."""
+
+    @classmethod
+    def options(cls, **_: Any) -> type[_Alone]:
+        return cls
+
+    @classmethod
+    def remote(cls, **_: Any) -> _Alone:
+        return cls()
+
+    @property
+    def broadcast_from_rank_zero(self) -> _Told:
+        return _Told()
+
+
+class _Told:
+    def remote(self, *, data: Any, **_: Any) -> ray.ObjectRef[Any]:
+        return ray.put(data)
+
+
+class SoloTrainController(TrainController):
+    """Ray Train's controller for one worker."""
+
+    def __init__(self, **given: Any) -> None:
+        worker_group.SynchronizationActor = _Alone
+        state._shutdown_sync_actor = lambda actor: None
+        super().__init__(**given)
+
+
 class LeanTrainer(DataParallelTrainer):
     """Ray Train without the processes that tandem does not need.
 
     These hand out shards of Ray Data, share a cluster out between Ray Data and Ray Train, watch whether
-    the controller lives, and wait for the workers.
+    the controller lives, wait for the workers, and let one worker wait for itself.
     """
 
     def launch(self, **variables: str) -> Launched:
@@ -108,8 +139,9 @@ class LeanTrainer(DataParallelTrainer):
         """
         reservation = _Reservation()
         scaling = self.scaling_config
+        alone = not scaling.elasticity_enabled and scaling.num_workers == 1
         controller = (
-            ray.remote(TrainController)
+            ray.remote(SoloTrainController if alone else TrainController)
             .options(
                 num_cpus=0,
                 label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},

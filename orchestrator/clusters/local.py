@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 from orchestrator import environment
 from trainers.errors import ClusterError, one_line
@@ -42,8 +47,10 @@ _ENVIRONMENT = {
     **_MEMORY,
 }
 
-_UNUSED = ("start_api_server", "start_monitor", "start_log_monitor")
+_UNUSED = {"start_api_server", "start_monitor", "start_log_monitor"}
 """What starts, of a Ray node, the dashboard's server, the autoscaler and the reader of logs."""
+_IDLE_AGENT = Path(__file__).with_name("idle_agent.py")
+_AGENTS_PORTS = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
 
 
 @contextmanager
@@ -102,16 +109,45 @@ def joined_ray() -> Iterator[None]:
 @contextmanager
 def _lean_node() -> Iterator[None]:
     """Have Ray start no process that nobody uses on one machine; they are half of its start."""
+    from ray._private import services
     from ray._private.node import Node
 
-    starters = {name: starter for name, starter in vars(Node).items() if name in _UNUSED}
-    for name in starters:
-        setattr(Node, name, lambda self, **_: None)
+    with ExitStack() as changes:
+        for name in _UNUSED & vars(Node).keys():
+            changes.enter_context(_replaced(Node, name, lambda self, **_: None))
+        start = _without_dashboard_agent(services.start_ray_process)
+        changes.enter_context(_replaced(services, "start_ray_process", start))
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        for name, starter in starters.items():
-            setattr(Node, name, starter)
+        setattr(owner, name, before)
+
+
+def _without_dashboard_agent(start: Callable[..., Any]) -> Callable[..., Any]:
+    """Start a node's processes, but another in the place of the agent, which a node insists on.
+
+    The agent takes two seconds of a core to start. A port of -1 says that a service is not there.
+    """
+    raylet: Any = importlib.import_module("ray._raylet")
+
+    def start_process(command: list[str], process_type: str, **options: Any) -> Any:
+        if process_type == "raylet":
+            given = dict(part.split("=", 1) for part in command if "=" in part)
+            for port in _AGENTS_PORTS:
+                raylet.persist_port(given["--session_dir"], given["--node_id"], getattr(raylet, port), -1)
+            agent = f"--dashboard_agent_command={given['--dashboard_agent_command']}"
+            idle = subprocess.list2cmdline([sys.executable, "-S", "-E", str(_IDLE_AGENT)])
+            command = [f"--dashboard_agent_command={idle}" if part == agent else part for part in command]
+        return start(command, process_type, **options)
+
+    return start_process
 
 
 @contextmanager

@@ -8,9 +8,11 @@ import sys
 SCRIPT = """
 import pathlib
 import time
+import psutil
 import ray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.backend import BackendConfig
+from ray.train.collective import barrier, broadcast_from_rank_zero
 from trainers.launch import LeanTrainer, MeetingBackend
 
 
@@ -33,6 +35,8 @@ def launch(train, backend):
 
 
 def train_for_ever():
+    assert broadcast_from_rank_zero({"told": 1}) == {"told": 1}
+    barrier()
     pathlib.Path("STORAGE/training").touch()
     time.sleep(1000)
 
@@ -42,6 +46,9 @@ print(launch(lambda: None, StrangersConfig()).error())
 led = launch(train_for_ever, BackendConfig())
 while not pathlib.Path("STORAGE/training").exists():
     time.sleep(0.1)
+running = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+assert any("RayTrainWorker" in name for name in running)
+assert not any("SynchronizationActor" in name for name in running), "one worker waits for nobody"
 ray.kill(led.controller)
 try:
     led.error()
