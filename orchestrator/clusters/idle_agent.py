@@ -3,6 +3,7 @@
 import os
 import time
 
-_node = os.getppid()
-while os.getppid() == _node:
-    time.sleep(1)
+if __name__ == "__main__":
+    node = os.getppid()
+    while os.getppid() == node:
+        time.sleep(1)
