@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import uuid
 from abc import abstractmethod
@@ -115,12 +116,25 @@ class _Told:
         return ray.put(data)
 
 
-class SoloTrainController(TrainController):
-    """Ray Train's controller for one worker."""
+class LeanTrainController(TrainController):
+    """Ray Train's controller, for workers that are as it needs them."""
 
-    def __init__(self, **given: Any) -> None:
-        worker_group.SynchronizationActor = _Alone
-        state._shutdown_sync_actor = lambda actor: None
+    def __init__(self, *, variables: dict[str, str], inherits: bool, **given: Any) -> None:
+        """Begin to lead workers.
+
+        Args:
+            variables: of this process's environment, besides those that it was started with.
+            inherits: whether workers have the driver's environment from their node, so that they need none of their
+                own, and Ray can have processes in stock for them.
+            given: to Ray Train's own.
+        """
+        os.environ |= variables
+        if inherits:
+            worker_group.get_env_vars_to_propagate = dict
+        scaling = given["scaling_policy"].scaling_config
+        if not scaling.elasticity_enabled and scaling.num_workers == 1:
+            worker_group.SynchronizationActor = _Alone
+            state._shutdown_sync_actor = lambda actor: None
         super().__init__(**given)
 
 
@@ -139,15 +153,18 @@ class LeanTrainer(DataParallelTrainer):
         """
         reservation = _Reservation()
         scaling = self.scaling_config
-        alone = not scaling.elasticity_enabled and scaling.num_workers == 1
+        node = ray._private.worker._global_node
+        inherits = node is not None and node.is_head()  # this process has started Ray, on this machine alone
         controller = (
-            ray.remote(SoloTrainController if alone else TrainController)
+            ray.remote(LeanTrainController)
             .options(
                 num_cpus=0,
                 label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
-                runtime_env={"env_vars": get_env_vars_to_propagate() | variables},
+                runtime_env=None if inherits else {"env_vars": get_env_vars_to_propagate() | variables},
             )
             .remote(
+                variables=variables,
+                inherits=inherits,
                 train_fn_ref=ObjectRefWrapper(self._get_train_func()),
                 train_run_context=self.train_run_context,
                 scaling_policy=create_scaling_policy(scaling)

@@ -40,8 +40,6 @@ _ENVIRONMENT = {
     "RAY_raylet_report_resources_period_milliseconds": "1000",
     # A sweep has many small processes; Ray warns on standard output above a multiple of this.
     "RAY_worker_maximum_startup_concurrency": "16",
-    # Workers in stock would start while the driver waits for Ray, and none is ever taken.
-    "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TF_CPP_MIN_LOG_LEVEL": "2",
     **_MEMORY,
@@ -49,8 +47,14 @@ _ENVIRONMENT = {
 
 _UNUSED = {"start_api_server", "start_monitor", "start_log_monitor"}
 """What starts, of a Ray node, the dashboard's server, the autoscaler and the reader of logs."""
-_IDLE_AGENT = Path(__file__).with_name("idle_agent.py")
-_AGENTS_PORTS = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
+_AGENTS_PORTS = (
+    "METRICS_AGENT_PORT_NAME",
+    "METRICS_EXPORT_PORT_NAME",
+    "DASHBOARD_AGENT_LISTEN_PORT_NAME",
+    "RUNTIME_ENV_AGENT_PORT_NAME",
+)
+_STOCK = 2
+"""Processes that start while the driver waits for Ray: for a controller and its first worker."""
 
 
 @contextmanager
@@ -115,7 +119,7 @@ def _lean_node() -> Iterator[None]:
     with ExitStack() as changes:
         for name in _UNUSED & vars(Node).keys():
             changes.enter_context(_replaced(Node, name, lambda self, **_: None))
-        start = _without_dashboard_agent(services.start_ray_process)
+        start = _with_idle_agents(services.start_ray_process)
         changes.enter_context(_replaced(services, "start_ray_process", start))
         yield
 
@@ -130,21 +134,30 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def _without_dashboard_agent(start: Callable[..., Any]) -> Callable[..., Any]:
-    """Start a node's processes, but another in the place of the agent, which a node insists on.
+def _with_idle_agents(start: Callable[..., Any]) -> Callable[..., Any]:
+    """Start a node's processes, but others in the place of its agents, which a node insists on.
 
-    The agent takes two seconds of a core to start. A port of -1 says that a service is not there.
+    Each takes a second or two of a core to start. One serves the dashboard, the other makes environments for workers,
+    which on one machine have the driver's. A port of -1 says that a service is not there.
     """
     raylet: Any = importlib.import_module("ray._raylet")
+    idle = subprocess.list2cmdline(
+        [sys.executable, "-S", "-E", str(Path(__file__).with_name("idle_agent.py"))]
+    )
+    changed = {
+        "--dashboard_agent_command": idle,
+        "--runtime_env_agent_command": idle,
+        "--num_prestart_python_workers": str(_STOCK),
+    }
 
     def start_process(command: list[str], process_type: str, **options: Any) -> Any:
         if process_type == "raylet":
             given = dict(part.split("=", 1) for part in command if "=" in part)
             for port in _AGENTS_PORTS:
                 raylet.persist_port(given["--session_dir"], given["--node_id"], getattr(raylet, port), -1)
-            agent = f"--dashboard_agent_command={given['--dashboard_agent_command']}"
-            idle = subprocess.list2cmdline([sys.executable, "-S", "-E", str(_IDLE_AGENT)])
-            command = [f"--dashboard_agent_command={idle}" if part == agent else part for part in command]
+            places = {part.partition("=")[0]: place for place, part in enumerate(command)}
+            for name, value in changed.items():
+                command[places[name]] = f"{name}={value}"
         return start(command, process_type, **options)
 
     return start_process
