@@ -1,4 +1,4 @@
-"""Stands where a Ray node has agents, which serve nobody on one machine: waits until the node ends."""
+"""Stands where a Ray node has its dashboard's agent, which serves nobody on one machine: waits until the node ends."""
 
 import os
 import time

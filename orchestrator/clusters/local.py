@@ -51,7 +51,6 @@ _AGENTS_PORTS = (
     "METRICS_AGENT_PORT_NAME",
     "METRICS_EXPORT_PORT_NAME",
     "DASHBOARD_AGENT_LISTEN_PORT_NAME",
-    "RUNTIME_ENV_AGENT_PORT_NAME",
 )
 _STOCK = 2
 """Processes that start while the driver waits for Ray: for a controller and its first worker."""
@@ -119,7 +118,7 @@ def _lean_node() -> Iterator[None]:
     with ExitStack() as changes:
         for name in _UNUSED & vars(Node).keys():
             changes.enter_context(_replaced(Node, name, lambda self, **_: None))
-        start = _with_idle_agents(services.start_ray_process)
+        start = _with_idle_agent(services.start_ray_process)
         changes.enter_context(_replaced(services, "start_ray_process", start))
         yield
 
@@ -134,11 +133,10 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def _with_idle_agents(start: Callable[..., Any]) -> Callable[..., Any]:
-    """Start a node's processes, but others in the place of its agents, which a node insists on.
+def _with_idle_agent(start: Callable[..., Any]) -> Callable[..., Any]:
+    """Start a node's processes, but another in the place of the dashboard's agent, which a node insists on.
 
-    Each takes a second or two of a core to start. One serves the dashboard, the other makes environments for workers,
-    which on one machine have the driver's. A port of -1 says that a service is not there.
+    The agent takes two seconds of a core to start. A port of -1 says that a service is not there.
     """
     raylet: Any = importlib.import_module("ray._raylet")
     idle = subprocess.list2cmdline(
@@ -146,7 +144,6 @@ def _with_idle_agents(start: Callable[..., Any]) -> Callable[..., Any]:
     )
     changed = {
         "--dashboard_agent_command": idle,
-        "--runtime_env_agent_command": idle,
         "--num_prestart_python_workers": str(_STOCK),
     }
 

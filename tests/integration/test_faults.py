@@ -95,7 +95,7 @@ def test_an_interrupt_leaves_no_process_and_resume_redoes_nothing(
     assert training_workers(process)
     running = " ".join(map(command_of, started))
     assert "raylet" in running, "and none of the processes that nobody uses on one machine"
-    unused = ("dashboard.py", "DashboardAgent", "RuntimeEnvAgent", "/monitor.py", "log_monitor.py")
+    unused = ("dashboard.py", "DashboardAgent", "/monitor.py", "log_monitor.py")
     assert not [name for name in unused if name in running]
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
