@@ -148,13 +148,15 @@ def _with_idle_agent(start: Callable[..., Any]) -> Callable[..., Any]:
     }
 
     def start_process(command: list[str], process_type: str, **options: Any) -> Any:
-        if process_type == "raylet":
-            given = dict(part.split("=", 1) for part in command if "=" in part)
+        given = dict(part.split("=", 1) for part in command if "=" in part)
+        if process_type == "raylet" and {*changed, "--session_dir", "--node_id"} <= given.keys():
             for port in _AGENTS_PORTS:
                 raylet.persist_port(given["--session_dir"], given["--node_id"], getattr(raylet, port), -1)
-            places = {part.partition("=")[0]: place for place, part in enumerate(command)}
-            for name, value in changed.items():
-                command[places[name]] = f"{name}={value}"
+            names = [part.partition("=")[0] for part in command]
+            command = [
+                f"{name}={changed[name]}" if name in changed else part
+                for name, part in zip(names, command, strict=True)
+            ]
         return start(command, process_type, **options)
 
     return start_process
