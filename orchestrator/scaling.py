@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from pydantic import ValidationError
@@ -28,7 +28,7 @@ from trainers.errors import InputError, TandemError
 EPOCHS = 4
 STEPS = 12
 Mode = Literal["strong", "weak"]
-MODES: tuple[Mode, ...] = ("strong", "weak")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

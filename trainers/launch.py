@@ -95,6 +95,11 @@ class _FixedSize(FixedScalingPolicy):
         pass
 
 
+class _Told:
+    def remote(self, *, data: Any, **_: Any) -> ray.ObjectRef[Any]:
+        return ray.put(data)
+
+
 class _Alone:
     """What one worker has instead of the actor at which several wait for each other: a process less."""
 
@@ -106,14 +111,7 @@ class _Alone:
     def remote(cls, **_: Any) -> _Alone:
         return cls()
 
-    @property
-    def broadcast_from_rank_zero(self) -> _Told:
-        return _Told()
-
-
-class _Told:
-    def remote(self, *, data: Any, **_: Any) -> ray.ObjectRef[Any]:
-        return ray.put(data)
+    broadcast_from_rank_zero = _Told()
 
 
 class LeanTrainController(TrainController):
@@ -160,7 +158,7 @@ class LeanTrainer(DataParallelTrainer):
             .options(
                 num_cpus=0,
                 label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
-                runtime_env=None if inherits else {"env_vars": get_env_vars_to_propagate() | variables},
+                runtime_env=None if inherits else {"env_vars": get_env_vars_to_propagate()},
             )
             .remote(
                 variables=variables,

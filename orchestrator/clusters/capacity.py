@@ -48,9 +48,10 @@ def _in_quotas(settings: Kubernetes, quotas: list[Manifest]) -> Iterator[Finding
         for resource, asked in resources(pod)["requests"].items():
             needed[resource] = needed.get(resource, 0) + count * amount(asked)
     for quota in quotas:
-        if quota.get("spec", {}).get("scopes") or quota.get("spec", {}).get("scopeSelector"):
+        spec = quota.get("spec", {})
+        if spec.get("scopes") or spec.get("scopeSelector"):
             continue  # it counts some pods only, and whether these are among them is for the API server to say
-        hard = status_of(quota).get("hard") or quota.get("spec", {}).get("hard", {})
+        hard = status_of(quota).get("hard") or spec.get("hard", {})
         used = status_of(quota).get("used", {})
         for resource, wanted in needed.items():
             for limit in (prefix + resource for prefix in _QUOTA_PREFIXES):

@@ -88,6 +88,12 @@ def column_of(file: Path, names: list[str], known: tuple[str, ...], what: str) -
     return found
 
 
+def check_group_column(file: Path, names: list[str], group_by: str | None) -> None:
+    """Refuse a column of groups that a file does not have."""
+    if group_by is not None and group_by not in names:
+        raise InputError(f"data.group_by {group_by!r} is not a column of {file}: {', '.join(names)}")
+
+
 def is_hidden(path: Path) -> bool:
     """Whether that is what notebooks and file managers leave behind: .ipynb_checkpoints, ._1.jpg, __MACOSX."""
     return path.name.startswith((".", "__MACOSX"))

@@ -17,7 +17,15 @@ import numpy as np
 
 from trainers.data.download import CIFAR10_MD5, CIFAR10_URL, cache_directory, download, locked
 from trainers.data.folder import read_folder
-from trainers.data.labelled import IN_WORDS, Encoded, Labelled, Split, column_of, split_named
+from trainers.data.labelled import (
+    IN_WORDS,
+    Encoded,
+    Labelled,
+    Split,
+    check_group_column,
+    column_of,
+    split_named,
+)
 from trainers.data.spec import DataSpec
 from trainers.data.table import TABLE, files_of_table, read_table
 from trainers.errors import InputError, one_line
@@ -164,8 +172,8 @@ def _parquet(path: Path, group_by: str | None) -> Labelled:
         of_kinds = of_kinds | {"train": unnamed} if unnamed else {"train": files}
 
     try:
-        schema = pq.read_schema(of_kinds["train"][0])
         file = of_kinds["train"][0]
+        schema = pq.read_schema(file)
         image = column_of(file, schema.names, ("image", "img", "images"), "images, structs with bytes,")
         label = column_of(file, schema.names, ("label", "labels", "fine_label"), "labels")
         splits = {kind: _rows(found, image, label, group_by) for kind, found in of_kinds.items()}
@@ -181,8 +189,7 @@ def _rows(files: list[Path], image: str, label: str, group_by: str | None) -> Sp
     labels: list[np.ndarray] = []
     groups: list[str] = []
     for file in files:
-        if group_by is not None and group_by not in (names := pq.read_schema(file).names):
-            raise InputError(f"data.group_by {group_by!r} is not a column of {file}: {', '.join(names)}")
+        check_group_column(file, pq.read_schema(file).names, group_by)
         table = pq.read_table(file, columns=[image, label] + ([group_by] if group_by else []))
         groups += map(str, table[group_by].to_pylist() if group_by else [])
         for row, value in enumerate(table[image].to_pylist()):

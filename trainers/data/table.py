@@ -9,7 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.data.labelled import IMAGE_SUFFIXES, Encoded, Labelled, Split, column_of, is_hidden, split_named
+from trainers.data.labelled import (
+    IMAGE_SUFFIXES,
+    Encoded,
+    Labelled,
+    Split,
+    check_group_column,
+    column_of,
+    is_hidden,
+    split_named,
+)
 from trainers.errors import InputError, one_line
 
 TABLE = "metadata.csv"
@@ -75,10 +84,7 @@ def read_table(path: Path, group_by: str | None) -> Labelled:
         InputError: it lacks a column, a picture, a label or a split.
     """
     table = _open(path)
-    if group_by is not None and group_by not in table.columns:
-        raise InputError(
-            f"data.group_by {group_by!r} is not a column of {table.file}: {', '.join(table.columns)}"
-        )
+    check_group_column(table.file, table.columns, group_by)
     pictures, directory = table.pictures(), table.file.parent
     missing = [name for name in pictures if not (directory / name).is_file()]
     if missing:
