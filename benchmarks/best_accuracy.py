@@ -23,6 +23,7 @@ def main(*, pairs: int) -> None:
     """Train examples/best.yaml four times, and keep each run as it ends.
 
     Runs that are kept already are not trained again; remove benchmarks/results/best_accuracy.json for that.
+    One that was interrupted goes on after its last epoch; remove build/best_accuracy to begin it anew.
 
     Args:
         pairs: runs to train this time, at most.
@@ -51,7 +52,8 @@ def _kept() -> list[list[str]]:
 
 def _train(experiment: dict[str, Any], framework: str, seed: int) -> list[str]:
     arms = {framework: experiment["arms"][framework] | {"seeds": [seed]}}
-    (run,) = harness.tandem(experiment | {"arms": arms}).runs
+    kept_in = harness.ROOT / "build" / _NAME / f"{framework}-{seed}"
+    (run,) = harness.tandem(experiment | {"arms": arms}, kept_in=kept_in).runs
     minutes = sum(epoch["data_seconds"] + epoch["step_seconds"] for epoch in run["epochs"]) / 60
     return [
         framework,

@@ -170,9 +170,15 @@ class TandemRun:
     """In order of training: id, epochs, attempts, result."""
 
 
-def tandem(experiment: dict[str, Any]) -> TandemRun:
-    """Run an experiment in a directory of its own."""
-    directory = Path(tempfile.mkdtemp())
+def tandem(experiment: dict[str, Any], *, kept_in: Path | None = None) -> TandemRun:
+    """Run an experiment in a directory of its own.
+
+    Args:
+        experiment: its fields, without name and storage.
+        kept_in: where to leave it if it is interrupted, so that the next call goes on with it.
+    """
+    directory = kept_in or Path(tempfile.mkdtemp())
+    directory.mkdir(parents=True, exist_ok=True)
     file = directory / "experiment.yaml"
     file.write_text(yaml.safe_dump({"name": "bench", "storage": str(directory)} | experiment))
     command = [str(Path(PYTHON).with_name("tandem")), "run", str(file)]
