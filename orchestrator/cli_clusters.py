@@ -218,6 +218,7 @@ def run_on(address: str, namespace: str | None, shipped: Package, as_json: bool)
 
     cluster = open_cluster(address, namespace=namespace)
     job = cluster.submit(shipped)
+    earlier = _results(job.results, shipped.outcome)
     settings = shipped.experiment.kubernetes
     within = namespace or (
         settings.namespace if settings is not None and address.startswith("kuberay") else None
@@ -237,7 +238,9 @@ def run_on(address: str, namespace: str | None, shipped: Package, as_json: bool)
         raise TandemError(f"job {job.id} was deleted; submitting it again goes on from its records") from None
     if job.state is JobState.STOPPED:
         raise TandemError(f"job {job.id} was stopped; submitting it again goes on from its records")
-    results = _results(job, shipped.outcome)
+    results = _results(job.results, shipped.outcome)
+    if job.state is JobState.FAILED and results == earlier:
+        results = None  # it failed before it wrote any
     if as_json and results is not None:
         typer.echo(results.decode())
     if job.state is JobState.FAILED:
@@ -269,12 +272,12 @@ def _followed(cluster: RemoteCluster, shipped: Package, job: Job) -> Job:
             job = cluster.submit(shipped)
 
 
-def _results(job: Job, outcome: str) -> bytes | None:
-    """What a job's driver ended with, where its storage can be read from here."""
+def _results(url: str, outcome: str) -> bytes | None:
+    """What the last driver of an experiment ended with, where its storage can be read from here."""
     from orchestrator.storage import Storage, StorageError
 
     try:
-        return Storage(job.results).read(outcome)
+        return Storage(url).read(outcome)
     except StorageError:
         return None
 

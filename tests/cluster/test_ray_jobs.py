@@ -50,6 +50,9 @@ def test_an_experiment_goes_from_submission_to_report(tmp_path: Path, ray_cluste
     assert json.loads(done.stdout)["arms"][0]["runs"][0]["test_accuracy"] > 0.5
     again = tandem("check", file, "--on", ray_cluster, "--set", "torch.epochs=9")
     assert "by 1 earlier runs" in again.stdout, again.stdout
+    refused = tandem("run", file, "--on", ray_cluster, "--json", "--set", "scale.workers=64")
+    assert refused.returncode == 1 and "64" in refused.stderr
+    assert not refused.stdout, "the earlier results are not this job's"
 
 
 @pytest.mark.slow
