@@ -12,6 +12,9 @@ from orchestrator.clusters.diagnosis import Finding
 from orchestrator.clusters.package import Package
 from trainers.errors import ClusterError, InputError
 
+_QUOTES = ", last available logs"
+_LONGEST_MESSAGE = 500
+
 
 class DriverLostError(ClusterError):
     """The cluster calls a job running whose driver is gone; submitting it again goes on from its records."""
@@ -43,7 +46,7 @@ class Job:
     """Where its records and report are kept."""
     state: JobState
     message: str
-    """The cluster's own words."""
+    """The cluster's own words, in one line."""
     started_at: float | None
     """Seconds since the epoch."""
     ended_at: float | None
@@ -57,6 +60,13 @@ class Level:
     name: str
     state: str
     detail: str = ""
+
+
+def in_brief(message: str) -> str:
+    """What Ray says of a job's end, in one line: with the last one of the log that it quotes."""
+    said, _, log = message.partition(_QUOTES)
+    told = [line.strip() for line in log.partition("\n")[2].splitlines() if line.strip()]
+    return ": ".join([*said.strip().splitlines()[:1], *told[-1:]])[:_LONGEST_MESSAGE]
 
 
 class Cluster(Protocol):

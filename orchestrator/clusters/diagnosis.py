@@ -397,7 +397,7 @@ def _mounts(facts: Facts) -> Iterator[Finding]:
 
 
 def _driver(facts: Facts) -> Iterator[Finding]:
-    """What the driver itself printed, which the RayJob's message ends with."""
+    """What the driver itself printed on a Ray cluster of either kind; a RayJob's message ends with it."""
     status = status_of(facts.job)
     text = f"{status.get('message') or ''}\n{facts.log}"
     told = re.findall(r"^tandem: (.*)$", text, re.MULTILINE)
@@ -405,17 +405,19 @@ def _driver(facts: Facts) -> Iterator[Finding]:
     if "GPUs" in ours and "but there are 0" in ours:
         yield Finding(
             "gpu-not-visible",
-            f"Ray sees no GPU in the pods: {ours}",
-            "set gpus of the group; if it is set, install the GPU operator and see that nvidia-smi works in the pod",
+            f"Ray sees no GPU there: {ours}",
+            "see that nvidia-smi works there; on Kubernetes set gpus of the group and install the GPU operator",
         )
     elif ours.startswith("storage ") or "AccessDenied" in text or "NoSuchBucket" in text:
         yield Finding(
             "storage",
-            f"the pods cannot use the storage: {ours or _line(text)}",
-            "name a Secret with its credentials in kubernetes.secrets, and check storage",
+            f"the cluster cannot use the storage: {ours or _line(text)}",
+            "check storage and its credentials there; on Kubernetes name a Secret with them in kubernetes.secrets",
         )
     elif ours.startswith("data"):
-        yield Finding("data", f"the pods cannot read the data: {ours}", "data.path is a path inside the pods")
+        yield Finding(
+            "data", f"the cluster cannot read the data: {ours}", "data.path is a path there, not here"
+        )
     elif "ModuleNotFoundError: No module named 'orchestrator'" in text:
         yield Finding(
             "image-without-tandem",
@@ -425,14 +427,14 @@ def _driver(facts: Facts) -> Iterator[Finding]:
     elif re.search(r"[Vv]ersion mismatch", text):
         yield Finding(
             "version-mismatch",
-            f"Ray's or Python's version differs between the pods: {_matching(text, '[Vv]ersion mismatch')}",
-            "set kubernetes.ray_version to the image's, and use one image for all pods",
+            f"Ray's or Python's version differs between the nodes: {_matching(text, '[Vv]ersion mismatch')}",
+            "use one version on all nodes; on Kubernetes one image, with kubernetes.ray_version set to its Ray",
         )
     elif re.search(r"exit code 137|exit code -9|\nKilled\n", text):
         yield Finding(
             "driver-out-of-memory",
             "the driver on the head was killed, most likely for its memory",
-            "raise kubernetes.head.memory_gib",
+            "give the head more memory; on Kubernetes kubernetes.head.memory_gib",
         )
     elif "another driver" in ours:
         yield Finding("held", ours, "wait for the other, or cancel it")
@@ -526,12 +528,16 @@ def _outcome(facts: Facts) -> Iterator[Finding]:
         cause, sentence, remedy = _REASONS[reason]
         yield Finding(cause, f"{sentence} ({_line(status.get('message'))})", remedy)
         return
-    code = re.search(r"exit code (-?\d+)", str(status.get("message") or ""))
-    yield Finding(
-        "driver-failed",
-        f"the driver failed{f' with exit code {code[1]}' if code else ''}: {_told_last(status.get('message'))}",
-        f"tandem logs {facts.job['metadata']['name'] if facts.job else 'JOB'} --on kuberay",
-    )
+    message = str(status.get("message") or "")
+    job = facts.job["metadata"]["name"] if facts.job else "JOB"
+    yield driver_failed(message, log=message, remedy=f"tandem logs {job} --on kuberay")
+
+
+def driver_failed(message: str, *, log: str, remedy: str) -> Finding:
+    """A driver that failed for no known cause, with its exit code and its last word."""
+    code = re.search(r"exit code (-?\d+)", message)
+    sentence = f"the driver failed{f' with exit code {code[1]}' if code else ''}: {_told_last(log)}"
+    return Finding("driver-failed", sentence, remedy)
 
 
 _RULES = (
@@ -655,6 +661,6 @@ def _matching(text: str, pattern: str) -> str:
     return next((_line(line) for line in text.splitlines() if re.search(pattern, line)), "")
 
 
-def _told_last(message: Any) -> str:
-    lines = [line for line in str(message or "").splitlines() if line.strip()]
+def _told_last(log: str) -> str:
+    lines = [line for line in log.splitlines() if line.strip()]
     return _line(lines[-1]) if lines else "it left no word"

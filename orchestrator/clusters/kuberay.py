@@ -10,14 +10,13 @@ import base64
 import contextlib
 import dataclasses
 import json
-import re
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 from orchestrator import lease
 from orchestrator.clusters import kubernetes_api as api
-from orchestrator.clusters.base import DriverLostError, Job, JobState, Level
+from orchestrator.clusters.base import DriverLostError, Job, JobState, Level, in_brief
 from orchestrator.clusters.capacity import shortfalls
 from orchestrator.clusters.diagnosis import Facts, Finding, diagnose, lost_driver
 from orchestrator.clusters.kubernetes_api import KubernetesApi
@@ -441,7 +440,7 @@ def _state(manifest: Manifest) -> JobState:
 
 def _job(manifest: Manifest, *, state: JobState | None = None) -> Job:
     status, metadata = status_of(manifest), manifest["metadata"]
-    words = [status.get("reason"), _first_line(status.get("message"))]
+    words = [status.get("reason"), in_brief(str(status.get("message") or ""))]
     return Job(
         id=metadata["name"],
         experiment=metadata["labels"][EXPERIMENT],
@@ -451,10 +450,6 @@ def _job(manifest: Manifest, *, state: JobState | None = None) -> Job:
         started_at=seconds_of(status.get("startTime") or metadata.get("creationTimestamp")),
         ended_at=seconds_of(status.get("endTime")),
     )
-
-
-def _first_line(message: Any) -> str:
-    return re.sub(r", last available logs.*", "", str(message or "").strip().partition("\n")[0])
 
 
 def _cluster_state(cluster: Manifest | None) -> str:

@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.clusters.base import Job, JobState, Level
-from orchestrator.clusters.diagnosis import Facts, Finding, diagnose
+from orchestrator.clusters.base import Job, JobState, Level, in_brief
+from orchestrator.clusters.diagnosis import Facts, Finding, diagnose, driver_failed
 from orchestrator.clusters.package import ENTRYPOINT, Package, attempt_id, attempt_of
 from trainers.errors import ClusterError, InputError, TandemError
 
@@ -155,11 +155,16 @@ class RayJobs:
 
     def findings(self, job_id: str | None) -> list[Finding]:
         """What ended a job, as far as its driver's last words tell."""
-        if job_id is None or self.job(job_id).state is not JobState.FAILED:
+        if job_id is None:
+            return []
+        job = self.job(job_id)
+        if job.state is not JobState.FAILED:
             return []
         with self._asking():
             log: str = self._client.get_job_logs(job_id)
-        return diagnose(Facts(namespace="", log=log[-_LOG_END:]))
+        known = diagnose(Facts(namespace="", log=log[-_LOG_END:]))
+        remedy = f"tandem logs {job_id} --on {self.address}"
+        return known or [driver_failed(job.message, log=log, remedy=remedy)]
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -189,7 +194,7 @@ def _job(details: Any) -> Job:
         experiment=details.metadata[_EXPERIMENT],
         results=details.metadata.get(_RESULTS, ""),
         state=JobState(str(details.status.value).lower()),
-        message=details.message or "",
+        message=in_brief(details.message or ""),
         started_at=details.start_time / 1000 if details.start_time else None,
         ended_at=details.end_time / 1000 if details.end_time else None,
     )

@@ -51,8 +51,13 @@ def test_an_experiment_goes_from_submission_to_report(tmp_path: Path, ray_cluste
     again = tandem("check", file, "--on", ray_cluster, "--set", "torch.epochs=9")
     assert "by 1 earlier runs" in again.stdout, again.stdout
     refused = tandem("run", file, "--on", ray_cluster, "--json", "--set", "scale.workers=64")
-    assert refused.returncode == 1 and "64" in refused.stderr
+    assert refused.returncode == 1
+    assert "failed with exit code 2: tandem: scale: 64 workers" in refused.stderr.splitlines()[-1]
     assert not refused.stdout, "the earlier results are not this job's"
+    job = json.loads(tandem("list", "--on", ray_cluster, "--json").stdout)[0]["id"]
+    diagnosis = json.loads(tandem("doctor", job, "--on", ray_cluster, "--json").stdout)
+    assert [finding["cause"] for finding in diagnosis] == ["driver-failed"]
+    assert "the driver failed with exit code 2: tandem: scale: 64 workers" in diagnosis[0]["sentence"]
 
 
 @pytest.mark.slow
