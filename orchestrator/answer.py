@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from orchestrator import attribution
@@ -131,15 +132,25 @@ def _credit(pair: PairComparison) -> str:
 
 
 def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
-    if pair.speed_ratio is None or not first.images_per_second or not second.images_per_second:
+    found = pair.log_speed
+    if found is None or not first.images_per_second or not second.images_per_second:
         return ""
-    faster, slower = (first, second) if pair.speed_ratio >= 1 else (second, first)
-    ratio = max(pair.speed_ratio, 1 / pair.speed_ratio)
+    if first.is_too_short_to_time or second.is_too_short_to_time:
+        return " Their speeds are not compared: less than a second of training is too little to time."
+    faster, slower = (first, second) if found.mean >= 0 else (second, first)
     assert faster.images_per_second and slower.images_per_second
-    if f"{ratio:.2f}" == "1.00":
+    rates = f"{faster.images_per_second.mean:,.0f} against {slower.images_per_second.mean:,.0f} images/s"
+    lead = f"{faster.name} trained {_times(abs(found.mean))} times as fast as {slower.name}"
+    if found.low is None or found.high is None:
+        return f" {lead} ({rates}), by one run on a side."
+    low, high = sorted(end if faster is first else -end for end in (found.low, found.high))
+    if {_times(low), _times(high)} == {"1.00"}:
         return f" Both trained equally fast, {faster.images_per_second.mean:,.0f} images/s."
-    return (
-        f" {faster.name} trained {ratio:.2f} times as fast as {slower.name} "
-        f"({faster.images_per_second.mean:,.0f} against "
-        f"{slower.images_per_second.mean:,.0f} images/s)."
-    )
+    bounds = f"95 % interval {_times(low)} to {_times(high)}"
+    if low > 0:
+        return f" {lead} ({bounds}; {rates})."
+    return f" They cannot be told apart in speed: {lead} ({bounds}; {rates})."
+
+
+def _times(log_ratio: float) -> str:
+    return f"{math.exp(log_ratio):.2f}"

@@ -37,6 +37,15 @@ def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison
                 f"Some runs of {arm.name} were computed in bfloat16 and some in float32, since they ran on "
                 "different processors; set precision to one of the two."
             )
+    if short := [arm.name for arm in arms if arm.is_too_short_to_time]:
+        notes.append(
+            f"Less than a second of training went into the speed of {', '.join(short)}, after the first epoch where "
+            "there are several: too little to compare by."
+        )
+    if warming := [arm.name for arm in arms if arm.done and all(len(run.epochs) == 1 for run in arm.done)]:
+        notes.append(
+            f"The speed of {', '.join(warming)} is that of the first epoch, which may include warming up."
+        )
     if any(math.isnan(epoch["train_loss"]) for run in runs for epoch in run.epochs):
         notes.append("A training loss became NaN: that run diverged.")
     return notes

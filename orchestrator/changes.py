@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from orchestrator import compare
 from orchestrator.compare import ArmSummary
-from orchestrator.evidence import Evidence
+from orchestrator.evidence import Evidence, Interval
 from orchestrator.records import ExperimentRecords
 from trainers.errors import InputError
 
@@ -17,8 +18,8 @@ class Change:
 
     arm: str
     accuracy: Evidence | None
-    speed_ratio: float | None
-    """Images per second of the second over the first."""
+    log_speed: Interval | None
+    """Of the natural logarithm of the ratio of images per second, the second over the first."""
     differences: list[str]
     """Of the recipe, with both values."""
     conclusive: bool
@@ -38,7 +39,15 @@ class Change:
         )
 
     def _speed(self) -> str:
-        return "" if self.speed_ratio is None else f"; speed times {self.speed_ratio:.2f}"
+        if self.log_speed is None:
+            return ""
+        ratio, low, high = (
+            None if end is None else f"{math.exp(end):.2f}"
+            for end in (self.log_speed.mean, self.log_speed.low, self.log_speed.high)
+        )
+        return f"; speed times {ratio}" + (
+            f" ({low} to {high})" if low is not None else ", by one run on a side"
+        )
 
     def _recipe(self) -> str:
         return f"; differs in {'; '.join(self.differences)}" if self.differences else ""
@@ -72,7 +81,7 @@ def _change(old: ArmSummary, new: ArmSummary, *, margin: float) -> Change:
     return Change(
         arm=new.name,
         accuracy=pair.evidence,
-        speed_ratio=pair.speed_ratio,
+        log_speed=pair.log_speed,
         differences=compare.differing_factors(old, new),
         conclusive=pair.conclusive,
     )

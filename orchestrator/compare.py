@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TELLING = 0.005
+_TIMED_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,9 @@ class RunSummary:
     startup_seconds: float | None
     """From asking for workers to the first step, of the first attempt."""
     images_per_second: float | None
-    """Median over the epochs after the first."""
+    """Median over the epochs after the first, or that of the only one."""
+    timed_seconds: float
+    """Data and step time of the epochs that the speed was taken from."""
     train_seconds: float
     """Data and step time over all epochs."""
 
@@ -106,6 +109,11 @@ class ArmSummary:
         return [run for run in self.runs if run.state == "done"]
 
     @property
+    def is_too_short_to_time(self) -> bool:
+        """Whether its runs trained for less than a second where their speed was taken."""
+        return any(run.timed_seconds < _TIMED_SECONDS for run in self.done)
+
+    @property
     def startup_seconds(self) -> float | None:
         """Of the run that started cold; the others found its workers warm."""
         return max((run.startup_seconds or 0 for run in self.runs), default=0) or None
@@ -132,8 +140,8 @@ class PairComparison:
     mcnemar: McNemar | None
     """On the test images; None where predictions are missing."""
     margin: float
-    speed_ratio: float | None
-    """Images per second of the first over the second."""
+    log_speed: Interval | None
+    """Of the natural logarithm of the ratio of images per second, the first over the second; Welch's over runs."""
     parity_failures: list[str]
     """For arms of two frameworks, what parts the frameworks on either arm's recipe."""
 
@@ -146,6 +154,11 @@ class PairComparison:
     def paired_seeds(self) -> list[int]:
         """Of the evidence."""
         return [] if self.evidence is None else self.evidence.paired_seeds
+
+    @property
+    def speed_ratio(self) -> float | None:
+        """Images per second of the first over the second, by geometric means."""
+        return None if self.log_speed is None else math.exp(self.log_speed.mean)
 
     @property
     def conclusive(self) -> bool:
@@ -261,7 +274,12 @@ class Comparison:
                 for arm in self.arms
             ],
             "pairs": [
-                dataclasses.asdict(pair) | {"conclusive": pair.conclusive, "equivalent": pair.equivalent}
+                dataclasses.asdict(pair)
+                | {
+                    "speed_ratio": pair.speed_ratio,
+                    "conclusive": pair.conclusive,
+                    "equivalent": pair.equivalent,
+                }
                 for pair in self.pairs
             ],
             "performance": self.performance.to_json(),
@@ -408,6 +426,10 @@ def _mcnemar(one: Predictions | None, two: Predictions | None, labels: np.ndarra
     return evidence.mcnemar(one.answers, two.answers, labels)
 
 
+def _speeds(runs: list[RunSummary]) -> list[float]:
+    return [run.images_per_second for run in runs if run.images_per_second]
+
+
 def _by_seed(arm: ArmSummary) -> dict[int, float]:
     return {run.seed: run.result["test_accuracy"] for run in arm.done if run.result}
 
@@ -436,9 +458,7 @@ def _summarise_run(records: RunRecords, entry: Record) -> RunSummary:
         state = "done"
     elif failures and failures[-1]["given_up"]:
         state, cause = "failed", failures[-1]["cause"]
-    steady = [epoch["images_per_second"] for epoch in epochs[1:]] or [
-        epoch["images_per_second"] for epoch in epochs
-    ]
+    timed = epochs[1:] or epochs
     return RunSummary(
         id=entry["id"],
         arm=entry["arm"],
@@ -452,15 +472,21 @@ def _summarise_run(records: RunRecords, entry: Record) -> RunSummary:
         workers=attempts[-1]["workers"] if attempts else None,
         precision=attempts[-1].get("precision") if attempts else None,
         startup_seconds=sum(attempts[0]["startup"].values()) if attempts else None,
-        images_per_second=float(np.median(steady)) if steady else None,
-        train_seconds=sum(epoch["data_seconds"] + epoch["step_seconds"] for epoch in epochs),
+        images_per_second=float(np.median([epoch["images_per_second"] for epoch in timed]))
+        if timed
+        else None,
+        timed_seconds=_training_seconds(timed),
+        train_seconds=_training_seconds(epochs),
     )
+
+
+def _training_seconds(epochs: list[Record]) -> float:
+    return float(sum(epoch["data_seconds"] + epoch["step_seconds"] for epoch in epochs))
 
 
 def _summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parity | None) -> ArmSummary:
     done = [run for run in runs if run.result is not None]
     accuracies = [run.result["test_accuracy"] for run in done if run.result]
-    speeds = [run.images_per_second for run in done if run.images_per_second is not None]
     confusions = [np.array(run.result["confusion"]) for run in done if run.result]
     recipe = {key: value for key, value in arm.items() if key not in ("framework", "seeds")}
     settled = sorted({run.precision for run in runs if run.precision is not None})
@@ -476,7 +502,7 @@ def _summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parit
         accuracy=mean_interval(accuracies),
         balanced_accuracy=mean_interval([balanced_accuracy(confusion) for confusion in confusions]),
         accuracy_deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
-        images_per_second=mean_interval(speeds),
+        images_per_second=mean_interval(_speeds(done)),
         parity=parity,
         train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
         confusion=np.sum(confusions, axis=0) if confusions else None,
@@ -501,8 +527,6 @@ def compare_pair(
 ) -> PairComparison:
     """The gap between two arms, paired by seed where they share at least two."""
     weighed = evidence.weigh(_by_seed(first), _by_seed(second), margin=margin)
-    speeds = [arm.images_per_second for arm in (first, second)]
-    ratio = speeds[0].mean / speeds[1].mean if speeds[0] and speeds[1] else None
     return PairComparison(
         first=first.name,
         second=second.name,
@@ -512,7 +536,7 @@ def compare_pair(
         adjusted_p=weighed.p_value if weighed else None,
         mcnemar=mcnemar,
         margin=margin,
-        speed_ratio=ratio,
+        log_speed=evidence.log_ratio(_speeds(first.done), _speeds(second.done)),
         parity_failures=[]
         if first.framework == second.framework
         else [

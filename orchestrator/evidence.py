@@ -121,6 +121,19 @@ def weigh(first: dict[int, float], second: dict[int, float], *, margin: float) -
     )
 
 
+def log_ratio(first: Sequence[float], second: Sequence[float]) -> Interval | None:
+    """Natural logarithm of the ratio of two quantities' geometric means, with Welch's interval.
+
+    Args:
+        first: one positive value for each run; none gives None, and one on either side no interval.
+        second: likewise.
+    """
+    if not first or not second:
+        return None
+    one, two = np.log(first).tolist(), np.log(second).tolist()
+    return _welch(one, two) if min(len(one), len(two)) > 1 else Interval(float(np.mean(one) - np.mean(two)))
+
+
 def _paired(differences: list[float], seeds: list[int], margin: float) -> Evidence:
     from scipy import stats
     from statsmodels.stats.power import TTestPower
@@ -145,21 +158,28 @@ def _paired(differences: list[float], seeds: list[int], margin: float) -> Eviden
     )
 
 
+def _welch(one: list[float], two: list[float]) -> Interval:
+    """The difference of two means; the mean alone thrice where nothing varies."""
+    from scipy import stats
+
+    mean = float(np.mean(one) - np.mean(two))
+    if max(np.ptp(one), np.ptp(two)) == 0:
+        return Interval(mean, mean, mean)
+    interval = stats.ttest_ind(one, two, equal_var=False).confidence_interval(CONFIDENCE)
+    return Interval(mean, float(interval.low), float(interval.high))
+
+
 def _unpaired(one: list[float], two: list[float], margin: float) -> Evidence:
     from scipy import stats
     from statsmodels.stats.power import TTestIndPower
     from statsmodels.stats.weightstats import ttost_ind
 
-    varies = max(np.ptp(one), np.ptp(two)) > 0
-    mean = float(np.mean(one) - np.mean(two))
-    if not varies:
-        gap, p_value, effect, equivalence = Interval(mean, mean, mean), None, None, float(abs(mean) >= margin)
+    gap = _welch(one, two)
+    if max(np.ptp(one), np.ptp(two)) == 0:
+        p_value, effect, equivalence = None, None, float(abs(gap.mean) >= margin)
     else:
-        test = stats.ttest_ind(one, two, equal_var=False)
-        interval = test.confidence_interval(CONFIDENCE)
-        gap = Interval(mean, float(interval.low), float(interval.high))
-        p_value = float(test.pvalue)
-        effect = mean / math.sqrt((np.var(one, ddof=1) + np.var(two, ddof=1)) / 2)
+        p_value = float(stats.ttest_ind(one, two, equal_var=False).pvalue)
+        effect = gap.mean / math.sqrt((np.var(one, ddof=1) + np.var(two, ddof=1)) / 2)
         equivalence = float(ttost_ind(one, two, -margin, margin, usevar="unequal")[0])
     return Evidence(
         gap=gap,

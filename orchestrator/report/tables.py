@@ -97,6 +97,7 @@ def evidences(comparison: Comparison) -> list[dict[str, str]]:
                 "gap": _points(found.gap),
                 "bootstrap": "–" if found.bootstrap is None else _points(found.bootstrap),
                 "p": _p(pair.adjusted_p),
+                "times the speed": "–" if pair.log_speed is None else _with_bounds(pair.log_speed, _times),
                 "effect": "–" if found.effect_size is None else f"{found.effect_size:+.2f}",
                 f"same within {round(pair.margin * 100, 6):g}": _p(found.equivalence_p),
                 "McNemar": "–"

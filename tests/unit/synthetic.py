@@ -28,9 +28,10 @@ def make_records(
     epochs: int = 3,
     arms: Mapping[str, Mapping[str, Any]] | None = None,
     validation: bool = True,
-    speed: Mapping[str, float] | None = None,
+    speed: Mapping[str, float | Sequence[float]] | None = None,
+    step_seconds: float = 1.0,
 ) -> ExperimentRecords:
-    """One arm for each key, one seed for each accuracy."""
+    """One arm for each key, one seed for each accuracy; an arm's speed is one for all seeds, or one for each."""
     specified = {
         name: Arm(
             **{
@@ -83,12 +84,16 @@ def make_records(
         }
     )
     for run in runs:
-        accuracy = accuracies[run.arm][specified[run.arm].seeds.index(run.seed)]
-        train(records.run(run.id), accuracy, epochs, validation, (speed or {}).get(run.arm, 1000.0))
+        place = specified[run.arm].seeds.index(run.seed)
+        speeds = (speed or {}).get(run.arm, 1000.0)
+        rate = speeds if isinstance(speeds, float | int) else speeds[place]
+        train(records.run(run.id), accuracies[run.arm][place], epochs, validation, rate, step_seconds)
     return records
 
 
-def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed: float) -> None:
+def train(
+    run: RunRecords, accuracy: float, epochs: int, validation: bool, speed: float, step_seconds: float = 1.0
+) -> None:
     run.add_attempt(attempt("s1"))
     measured = [
         EpochMetrics(
@@ -102,7 +107,7 @@ def train(run: RunRecords, accuracy: float, epochs: int, validation: bool, speed
             learning_rate=0.1,
             images_per_second=speed / (2 if epoch == 1 else 1),
             data_seconds=0.1,
-            step_seconds=1.0,
+            step_seconds=step_seconds,
             evaluation_seconds=0.2,
         )
         for epoch in range(1, epochs + 1)

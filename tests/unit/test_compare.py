@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from orchestrator import compare
 from orchestrator.records import ExperimentRecords
+from orchestrator.report import tables
 from tests.unit.synthetic import attempt, make_records
 
 
@@ -100,11 +102,44 @@ def test_identical_results(tmp_path: Path) -> None:
 
 
 def test_speed_is_the_median_after_the_first_epoch(tmp_path: Path) -> None:
-    comparison = analyse(
-        tmp_path, {"keras": [0.5, 0.6], "torch": [0.5, 0.6]}, speed={"keras": 1000, "torch": 1500}
-    )
+    comparison = analyse(tmp_path, {"keras": [0.5], "torch": [0.6]}, speed={"keras": 1000, "torch": 1500})
     assert comparison.pairs[0].speed_ratio == pytest.approx(1000 / 1500)
-    assert "torch trained 1.50 times as fast as keras (1,500 against 1,000 images/s)" in comparison.answer
+    assert (
+        "torch trained 1.50 times as fast as keras (1,500 against 1,000 images/s), by one run on a side."
+        in comparison.answer
+    )
+
+
+def test_a_difference_in_speed_is_told_with_its_interval_over_runs(tmp_path: Path) -> None:
+    speeds = {"keras": [1000, 1050, 980], "torch": [1500, 1480, 1550]}
+    comparison = analyse(tmp_path, {"keras": [0.5, 0.6, 0.55], "torch": [0.5, 0.6, 0.55]}, speed=speeds)
+    (pair,) = comparison.pairs
+    logs = [np.log(speeds[arm]) for arm in ("keras", "torch")]
+    low, high = stats.ttest_ind(*logs, equal_var=False).confidence_interval(0.95)
+    assert pair.log_speed is not None and (pair.log_speed.low, pair.log_speed.high) == pytest.approx(
+        (low, high)
+    )
+    assert (
+        f"95 % interval {np.exp(-high):.2f} to {np.exp(-low):.2f}; 1,510 against 1,010" in comparison.answer
+    )
+    (row,) = tables.evidences(comparison)
+    assert row["times the speed"] == f"{1010 / 1510:.2f} ({np.exp(low):.2f} to {np.exp(high):.2f})"
+
+
+def test_a_difference_in_speed_that_runs_do_not_prove_is_not_claimed(tmp_path: Path) -> None:
+    speeds = {"keras": [1000, 1400, 800], "torch": [1100, 1500, 900]}
+    comparison = analyse(tmp_path, {"keras": [0.5, 0.6, 0.55], "torch": [0.5, 0.6, 0.55]}, speed=speeds)
+    assert "They cannot be told apart in speed: torch trained 1.1" in comparison.answer
+
+
+def test_a_speed_from_too_little_training_is_not_compared(tmp_path: Path) -> None:
+    accuracies = {"keras": [0.5], "torch": [0.6]}
+    brief = analyse(tmp_path / "brief", accuracies, speed={"torch": 1500}, step_seconds=0.2)
+    assert "Their speeds are not compared" in brief.answer and "times as fast" not in brief.answer
+    assert any("Less than a second" in note and "keras, torch" in note for note in brief.notes)
+    single = analyse(tmp_path / "single", accuracies, speed={"torch": 1500}, epochs=1)
+    assert "times as fast" in single.answer
+    assert any("keras, torch is that of the first epoch" in note for note in single.notes)
 
 
 def test_three_arms_compare_the_first_two(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import urllib.error
 import urllib.request
@@ -98,11 +99,12 @@ def test_two_experiments_are_compared_arm_by_arm(tmp_path: Path) -> None:
     later = {"keras": [0.7005, 0.709, 0.7202], "torch": [0.65, 0.662, 0.669]}
     after = make_records(tmp_path / "b", later, arms={"torch": {"batch_size": 64}}, speed={"keras": 1500})
     keras, torch = changes.between(before, after)
-    assert not keras.conclusive and keras.speed_ratio == pytest.approx(1.5) and not keras.differences
+    assert keras.log_speed is not None and keras.log_speed.mean == pytest.approx(math.log(1.5))
+    assert not keras.conclusive and not keras.differences
     assert torch.conclusive and torch.differences == ["batch size (128 / 64)"]
     done = tandem("compare", tmp_path / "a", tmp_path / "b")
     assert "torch: accuracy +5.03 points" in done.stdout and "keras: accuracy" in done.stdout
-    assert "not told from chance; speed times 1.50" in done.stdout
+    assert "not told from chance; speed times 1.50 (1.50 to 1.50)" in done.stdout
 
 
 def test_recipes_of_two_versions_differ_only_in_what_is_stated(tmp_path: Path) -> None:
