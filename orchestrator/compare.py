@@ -157,7 +157,7 @@ class PairComparison:
 
     @property
     def speed_ratio(self) -> float | None:
-        """Images per second of the first over the second, by geometric means."""
+        """Images per second of the first over the second."""
         return None if self.log_speed is None else math.exp(self.log_speed.mean)
 
     @property

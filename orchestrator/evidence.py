@@ -122,7 +122,7 @@ def weigh(first: dict[int, float], second: dict[int, float], *, margin: float) -
 
 
 def log_ratio(first: Sequence[float], second: Sequence[float]) -> Interval | None:
-    """Natural logarithm of the ratio of two quantities' geometric means, with Welch's interval.
+    """Natural logarithm of the ratio of two quantities' means, with Welch's interval by the delta method.
 
     Args:
         first: one positive value for each run; none gives None, and one on either side no interval.
@@ -130,8 +130,13 @@ def log_ratio(first: Sequence[float], second: Sequence[float]) -> Interval | Non
     """
     if not first or not second:
         return None
-    one, two = np.log(first).tolist(), np.log(second).tolist()
-    return _welch(one, two) if min(len(one), len(two)) > 1 else Interval(float(np.mean(one) - np.mean(two)))
+    one, two = float(np.mean(first)), float(np.mean(second))
+    ratio = math.log(one / two)
+    if min(len(first), len(second)) == 1:
+        return Interval(ratio)
+    around = _welch([value / one for value in first], [value / two for value in second])
+    assert around.low is not None and around.high is not None
+    return Interval(ratio, ratio + around.low, ratio + around.high)
 
 
 def _paired(differences: list[float], seeds: list[int], margin: float) -> Evidence:
