@@ -136,7 +136,7 @@ def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
     if found is None or not first.images_per_second or not second.images_per_second:
         return ""
     if first.is_too_short_to_time or second.is_too_short_to_time:
-        return " Their speeds are not compared: less than a second of training is too little to time."
+        return " Their speeds are not compared: less than half a second of training is too little to time."
     faster, slower = (first, second) if found.mean >= 0 else (second, first)
     assert faster.images_per_second and slower.images_per_second
     rates = f"{faster.images_per_second.mean:,.0f} against {slower.images_per_second.mean:,.0f} images/s"

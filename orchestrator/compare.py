@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TELLING = 0.005
-_TIMED_SECONDS = 1.0
+_TIMED_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class ArmSummary:
 
     @property
     def is_too_short_to_time(self) -> bool:
-        """Whether its runs trained for less than a second where their speed was taken."""
+        """Whether its runs trained for less than half a second where their speed was taken."""
         return any(run.timed_seconds < _TIMED_SECONDS for run in self.done)
 
     @property

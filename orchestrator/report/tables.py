@@ -97,13 +97,13 @@ def evidences(comparison: Comparison) -> list[dict[str, str]]:
                 "gap": _points(found.gap),
                 "bootstrap": "–" if found.bootstrap is None else _points(found.bootstrap),
                 "p": _p(pair.adjusted_p),
-                "times the speed": "–" if pair.log_speed is None else _with_bounds(pair.log_speed, _times),
                 "effect": "–" if found.effect_size is None else f"{found.effect_size:+.2f}",
                 f"same within {round(pair.margin * 100, 6):g}": _p(found.equivalence_p),
                 "McNemar": "–"
                 if only is None
                 else f"{only.only_first} against {only.only_second}, p {_p(only.p_value)}",
                 "seeds to tell": "–" if found.seeds_needed is None else f"{found.seeds_needed:,}",
+                "times the speed": "–" if pair.log_speed is None else _with_bounds(pair.log_speed, _times),
             }
         )
     return rows

@@ -136,9 +136,9 @@ def test_a_difference_in_speed_that_runs_do_not_prove_is_not_claimed(tmp_path: P
 
 def test_a_speed_from_too_little_training_is_not_compared(tmp_path: Path) -> None:
     accuracies = {"keras": [0.5], "torch": [0.6]}
-    brief = analyse(tmp_path / "brief", accuracies, speed={"torch": 1500}, step_seconds=0.2)
+    brief = analyse(tmp_path / "brief", accuracies, speed={"torch": 1500}, step_seconds=0.1)
     assert "Their speeds are not compared" in brief.answer and "times as fast" not in brief.answer
-    assert any("Less than a second" in note and "keras, torch" in note for note in brief.notes)
+    assert any("Less than half a second" in note and "keras, torch" in note for note in brief.notes)
     single = analyse(tmp_path / "single", accuracies, speed={"torch": 1500}, epochs=1)
     assert "times as fast" in single.answer
     assert any("keras, torch is that of the first epoch" in note for note in single.notes)
