@@ -39,8 +39,8 @@ def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison
             )
     if short := [arm.name for arm in arms if arm.is_too_short_to_time]:
         notes.append(
-            f"Less than half a second of training went into the speed of {', '.join(short)}, after the first epoch where "
-            "there are several: too little to compare by."
+            f"Less than half a second of training went into the speed of {', '.join(short)}, after the first epoch "
+            "where there are several: too little to compare by."
         )
     if warming := [arm.name for arm in arms if arm.done and all(len(run.epochs) == 1 for run in arm.done)]:
         notes.append(
