@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from orchestrator import attribution
-
-if TYPE_CHECKING:
-    from orchestrator.attribution import Attribution
-    from orchestrator.compare import ArmSummary, PairComparison
+from orchestrator.arms import ArmSummary
+from orchestrator.attribution import Attribution
+from orchestrator.pairs import PairComparison
 
 
 def answer(arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution | None) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from orchestrator.arms import ArmSummary, Predictions
+from orchestrator.pairs import PairComparison
 from orchestrator.records import ExperimentRecords
 from orchestrator.storage import SCHEMA_VERSION, Record
-
-if TYPE_CHECKING:
-    from orchestrator.compare import ArmSummary, PairComparison, Predictions
 
 
 def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:

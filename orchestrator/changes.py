@@ -6,8 +6,9 @@ import dataclasses
 import math
 
 from orchestrator import compare
-from orchestrator.compare import ArmSummary
+from orchestrator.arms import ArmSummary
 from orchestrator.evidence import Evidence, Interval
+from orchestrator.pairs import compare_pair, differing_factors
 from orchestrator.records import ExperimentRecords
 from trainers.errors import InputError
 
@@ -77,11 +78,11 @@ def between(first: ExperimentRecords, second: ExperimentRecords) -> list[Change]
 
 
 def _change(old: ArmSummary, new: ArmSummary, *, margin: float) -> Change:
-    pair = compare.compare_pair(new, old, margin=margin)
+    pair = compare_pair(new, old, margin=margin)
     return Change(
         arm=new.name,
         accuracy=pair.evidence,
         log_speed=pair.log_speed,
-        differences=compare.differing_factors(old, new),
+        differences=differing_factors(old, new),
         conclusive=pair.conclusive,
     )

@@ -1,7 +1,7 @@
-"""From records to what can be said about the arms. Pure.
+"""From an experiment's records to all that can be said of its arms. Pure.
 
-The statistics are in `evidence`, the parts of a gap in `attribution`; `answer` puts them into words, and
-`caveats` what a reader must know with them.
+Each arm is summed up in `arms`, every two are compared in `pairs` by the statistics of `evidence`, and `attribution`
+takes a gap apart; `answer` puts that into words, and `caveats` what a reader must know with it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator import answer, attribution, caveats, evidence, parity, performance, spec
+from orchestrator.arms import (
+    ArmSummary,
+    Predictions,
+    RunSummary,
+    read_predictions,
+    summarise_arm,
+    summarise_run,
+)
 from orchestrator.attribution import Attribution
-from orchestrator.evidence import Evidence, Interval, McNemar, mean_interval
+from orchestrator.evidence import Interval, McNemar
+from orchestrator.pairs import PairComparison, compare_pair
 from orchestrator.parity import Parity
 from orchestrator.performance import Performance
-from orchestrator.plan import describe_value, stated
-from orchestrator.records import ExperimentRecords, RunRecords
+from orchestrator.records import ExperimentRecords
 from orchestrator.spec import Experiment
 from orchestrator.storage import Record
 from orchestrator.sweep.analysis import SweepSummary, summarise
-from trainers.accuracy import balanced_accuracy, class_accuracy
 from trainers.contract import FRAMEWORKS
 from trainers.errors import InputError
 
@@ -32,161 +39,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TELLING = 0.005
-_TIMED_SECONDS = 0.5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """One run as its records tell it."""
-
-    id: str
-    arm: str
-    seed: int
-    state: str
-    """done, failed or unfinished."""
-    cause: str | None
-    """Why it failed."""
-    epochs: list[Record]
-    result: Record | None
-    restarts: int
-    """Times that its workers were lost and started again."""
-    resumes: int
-    """Times that another start of the driver took it up."""
-    workers: int | None
-    precision: str | None
-    """What the last attempt computed in, where that was recorded."""
-    startup_seconds: float | None
-    """From asking for workers to the first step, of the first attempt."""
-    images_per_second: float | None
-    """Median over the epochs after the first, or that of the only one."""
-    timed_seconds: float
-    """Data and step time of the epochs that the speed was taken from."""
-    train_seconds: float
-    """Data and step time over all epochs."""
-
-    @property
-    def tested_epoch(self) -> int | None:
-        """The epoch that was tested: the last one, or with `early_stopping` the best."""
-        last = self.epochs[-1]["epoch"] if self.epochs else None
-        return None if self.result is None else self.result.get("tested_epoch", last)
-
-    @property
-    def balanced_accuracy(self) -> float | None:
-        """Of the final test, with every class counted alike."""
-        return None if self.result is None else balanced_accuracy(np.array(self.result["confusion"]))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ArmSummary:
-    """One arm over its seeds."""
-
-    name: str
-    framework: str
-    recipe: Record
-    """With `precision: auto` as its runs settled it."""
-    seeds: list[int]
-    runs: list[RunSummary]
-    parameters: int | None
-    accuracy: Interval | None
-    """Test accuracy over the seeds that are done."""
-    balanced_accuracy: Interval | None
-    """With every class counted alike, however many test images it has."""
-    accuracy_deviation: float | None
-    """Standard deviation over seeds."""
-    images_per_second: Interval | None
-    parity: Parity | None
-    """Whether both frameworks do the same work on this arm's recipe; None where it was not traced."""
-    train_seconds: float | None
-    """Mean over the seeds that are done."""
-    confusion: np.ndarray | None
-    """Int64 [classes, classes], summed over seeds."""
-    robustness: dict[str, list[Interval]]
-    """By kind of damage, accuracy on undamaged test images and by growing severity; empty where it was not tested."""
-
-    @property
-    def done(self) -> list[RunSummary]:
-        """The runs with a final test."""
-        return [run for run in self.runs if run.state == "done"]
-
-    @property
-    def is_too_short_to_time(self) -> bool:
-        """Whether its runs trained for less than half a second where their speed was taken."""
-        return any(run.timed_seconds < _TIMED_SECONDS for run in self.done)
-
-    @property
-    def startup_seconds(self) -> float | None:
-        """Of the run that started cold; the others found its workers warm."""
-        return max((run.startup_seconds or 0 for run in self.runs), default=0) or None
-
-    @property
-    def class_accuracy(self) -> np.ndarray | None:
-        """Float64 [classes], the share of each class' test images answered right."""
-        return None if self.confusion is None else class_accuracy(self.confusion)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PairComparison:
-    """Two arms against each other."""
-
-    first: str
-    second: str
-    differences: list[str]
-    """Every factor besides the framework in which the arms differ, with both values."""
-    same_framework: bool
-    evidence: Evidence | None
-    """Of the gap in test accuracy, the first minus the second; None where an arm has no result."""
-    adjusted_p: float | None
-    """The p-value, corrected for the number of pairs (Holm)."""
-    mcnemar: McNemar | None
-    """On the test images; None where predictions are missing."""
-    margin: float
-    log_speed: Interval | None
-    """Of the natural logarithm of the ratio of images per second, the first over the second; Welch's over runs."""
-    parity_failures: list[str]
-    """For arms of two frameworks, what parts the frameworks on either arm's recipe."""
-
-    @property
-    def gap(self) -> Interval | None:
-        """Of the evidence."""
-        return None if self.evidence is None else self.evidence.gap
-
-    @property
-    def paired_seeds(self) -> list[int]:
-        """Of the evidence."""
-        return [] if self.evidence is None else self.evidence.paired_seeds
-
-    @property
-    def speed_ratio(self) -> float | None:
-        """Images per second of the first over the second."""
-        return None if self.log_speed is None else math.exp(self.log_speed.mean)
-
-    @property
-    def conclusive(self) -> bool:
-        """Whether there is a gap, at 5 % over all pairs; without any spread, whether it is not zero."""
-        gap = self.gap
-        if gap is None or gap.low is None or gap.high is None:
-            return False
-        if self.adjusted_p is not None:
-            return self.adjusted_p < evidence.ALPHA
-        return gap.low > 0 or gap.high < 0
-
-    @property
-    def equivalent(self) -> bool:
-        """Whether the gap is proven to be smaller than the margin."""
-        return (
-            self.evidence is not None
-            and self.evidence.equivalence_p is not None
-            and self.evidence.equivalence_p < evidence.ALPHA
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """An arm's predictions for the test split, each [seeds, n]; `right` is empty where the labels are unknown."""
-
-    answers: np.ndarray
-    confidences: np.ndarray
-    right: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -314,16 +166,16 @@ def analyse(records: ExperimentRecords) -> Comparison:
     specification = document["experiment"]
     by_arm: dict[str, list[RunSummary]] = {name: [] for name in specification["arms"]}
     for run in document["runs"]:
-        by_arm[run["arm"]].append(_summarise_run(records.run(run["id"]), run))
+        by_arm[run["arm"]].append(summarise_run(records.run(run["id"]), run))
     experiment, sessions = _experiment(document), records.sessions()
     parities = _parities(records, document, experiment)
     arms = [
-        _summarise_arm(name, arm, by_arm[name], parities.get(name))
+        summarise_arm(name, arm, by_arm[name], parities.get(name))
         for name, arm in specification["arms"].items()
     ]
     found = _attribution(document, arms)
     labels = (records.disagreements() or {}).get("test_labels")
-    read = {arm.name: _predictions(records, arm, labels) for arm in arms}
+    read = {arm.name: read_predictions(records, arm, labels) for arm in arms}
     predictions = {arm: kept for arm, kept in read.items() if kept is not None}
     pairs = _pairs(arms, found, predictions, labels, margin=margin_of(document))
     sweep = summarise(records, document)
@@ -359,12 +211,11 @@ def _attribution(document: Record, arms: list[ArmSummary]) -> Attribution | None
     record = document.get("attribution")
     if record is None:
         return None
-    accuracies = {arm.name: _by_seed(arm) for arm in arms}
-    speeds = {
-        arm.name: {run.seed: run.images_per_second for run in arm.done if run.images_per_second}
-        for arm in arms
-    }
-    return attribution.attribute(attribution.Plan.from_json(record["plan"]), accuracies, speeds)
+    return attribution.attribute(
+        attribution.Plan.from_json(record["plan"]),
+        {arm.name: arm.accuracies for arm in arms},
+        {arm.name: arm.speeds for arm in arms},
+    )
 
 
 def _attribution_json(found: Attribution) -> Record:
@@ -406,32 +257,10 @@ def _pairs(
     ]
 
 
-def _predictions(
-    records: ExperimentRecords, arm: ArmSummary, labels: np.ndarray | None
-) -> Predictions | None:
-    """An arm's predictions; None where there are none, or not for the same images."""
-    kept = [records.run(run.id).predictions() for run in arm.done]
-    given = [prediction for prediction in kept if prediction is not None]
-    if len({len(prediction["answers"]) for prediction in given}) != 1:
-        return None
-    answers = np.stack([prediction["answers"] for prediction in given])
-    confidences = np.stack([prediction["confidences"] for prediction in given])
-    known = labels is not None and answers.shape[1] == len(labels)
-    return Predictions(answers, confidences, answers == labels if known else np.empty(0))
-
-
 def _mcnemar(one: Predictions | None, two: Predictions | None, labels: np.ndarray | None) -> McNemar | None:
     if labels is None or one is None or two is None or not (one.right.size and two.right.size):
         return None
     return evidence.mcnemar(one.answers, two.answers, labels)
-
-
-def _speeds(runs: list[RunSummary]) -> list[float]:
-    return [run.images_per_second for run in runs if run.images_per_second]
-
-
-def _by_seed(arm: ArmSummary) -> dict[int, float]:
-    return {run.seed: run.result["test_accuracy"] for run in arm.done if run.result}
 
 
 def _parities(
@@ -447,121 +276,6 @@ def _parities(
             if traces is not None:
                 parities[name] = parity.compare(traces[0], traces[1], FRAMEWORKS)
     return parities
-
-
-def _summarise_run(records: RunRecords, entry: Record) -> RunSummary:
-    attempts, epochs, result = records.attempts(), records.epochs(), records.result()
-    failures = records.failures()
-    sessions = [attempt["driver_session"] for attempt in attempts]
-    state, cause = "unfinished", None
-    if result is not None:
-        state = "done"
-    elif failures and failures[-1]["given_up"]:
-        state, cause = "failed", failures[-1]["cause"]
-    timed = epochs[1:] or epochs
-    return RunSummary(
-        id=entry["id"],
-        arm=entry["arm"],
-        seed=entry["seed"],
-        state=state,
-        cause=cause,
-        epochs=epochs,
-        result=result,
-        restarts=len(attempts) - len(set(sessions)),
-        resumes=max(len(set(sessions)) - 1, 0),
-        workers=attempts[-1]["workers"] if attempts else None,
-        precision=attempts[-1].get("precision") if attempts else None,
-        startup_seconds=sum(attempts[0]["startup"].values()) if attempts else None,
-        images_per_second=float(np.median([epoch["images_per_second"] for epoch in timed]))
-        if timed
-        else None,
-        timed_seconds=_training_seconds(timed),
-        train_seconds=_training_seconds(epochs),
-    )
-
-
-def _training_seconds(epochs: list[Record]) -> float:
-    return float(sum(epoch["data_seconds"] + epoch["step_seconds"] for epoch in epochs))
-
-
-def _summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parity | None) -> ArmSummary:
-    done = [run for run in runs if run.result is not None]
-    accuracies = [run.result["test_accuracy"] for run in done if run.result]
-    confusions = [np.array(run.result["confusion"]) for run in done if run.result]
-    recipe = {key: value for key, value in arm.items() if key not in ("framework", "seeds")}
-    settled = sorted({run.precision for run in runs if run.precision is not None})
-    if recipe.get("precision") == "auto" and settled:
-        recipe["precision"] = " and ".join(settled)
-    return ArmSummary(
-        name=name,
-        framework=arm["framework"],
-        recipe=recipe,
-        seeds=arm["seeds"],
-        runs=runs,
-        parameters=done[0].result["parameters"] if done and done[0].result else None,
-        accuracy=mean_interval(accuracies),
-        balanced_accuracy=mean_interval([balanced_accuracy(confusion) for confusion in confusions]),
-        accuracy_deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
-        images_per_second=mean_interval(_speeds(done)),
-        parity=parity,
-        train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
-        confusion=np.sum(confusions, axis=0) if confusions else None,
-        robustness=_robustness([run.result.get("robustness") for run in done if run.result]),
-    )
-
-
-def _robustness(tested: list[dict[str, list[float]] | None]) -> dict[str, list[Interval]]:
-    """Over seeds, where all of them were tested."""
-    given = [entry for entry in tested if entry is not None]
-    if not given or len(given) < len(tested):
-        return {}
-    found = {kind: np.array([entry[kind] for entry in given]) for kind in given[0]}
-    return {
-        kind: [interval for values in table.T if (interval := mean_interval(values.tolist())) is not None]
-        for kind, table in found.items()
-    }
-
-
-def compare_pair(
-    first: ArmSummary, second: ArmSummary, *, margin: float, mcnemar: McNemar | None = None
-) -> PairComparison:
-    """The gap between two arms, paired by seed where they share at least two."""
-    weighed = evidence.weigh(_by_seed(first), _by_seed(second), margin=margin)
-    return PairComparison(
-        first=first.name,
-        second=second.name,
-        differences=differing_factors(first, second),
-        same_framework=first.framework == second.framework,
-        evidence=weighed,
-        adjusted_p=weighed.p_value if weighed else None,
-        mcnemar=mcnemar,
-        margin=margin,
-        log_speed=evidence.log_ratio(_speeds(first.done), _speeds(second.done)),
-        parity_failures=[]
-        if first.framework == second.framework
-        else [
-            f"{arm.name}: {arm.parity.parts_at}"
-            for arm in (first, second)
-            if arm.parity is not None and not arm.parity.agrees
-        ],
-    )
-
-
-_FACTOR_NAMES = {"inputs": "preprocessing", "init": "initial distribution", "loss": "loss"}
-
-
-def differing_factors(first: ArmSummary, second: ArmSummary) -> list[str]:
-    """Each factor besides the framework in which two arms differ, as `name (a / b)`."""
-    one, two = stated(first.recipe), stated(second.recipe)
-    factors = [
-        f"{_FACTOR_NAMES.get(key, key.replace('_', ' '))} "
-        f"({describe_value(first.recipe.get(key))} / {describe_value(second.recipe.get(key))})"
-        for key in first.recipe | second.recipe
-        if one.get(key) != two.get(key)
-    ]
-    if first.seeds != second.seeds:
-        factors.append(f"seeds ({', '.join(map(str, first.seeds))} / {', '.join(map(str, second.seeds))})")
-    return factors
 
 
 def _experiment(document: Record) -> Experiment | None:

@@ -12,14 +12,11 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from orchestrator import evidence
+from orchestrator.arms import ArmSummary, RunSummary
 from orchestrator.evidence import Measure
 from orchestrator.storage import Record
-
-if TYPE_CHECKING:
-    from orchestrator.compare import ArmSummary, RunSummary
 
 _PASSES = 3
 PARTS = {

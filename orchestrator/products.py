@@ -25,7 +25,8 @@ from trainers.errors import InputError, TandemError, one_line
 from trainers.loop import evaluation_batch
 
 if TYPE_CHECKING:
-    from orchestrator.compare import ArmSummary, Comparison, RunSummary
+    from orchestrator.arms import ArmSummary, RunSummary
+    from orchestrator.compare import Comparison
     from orchestrator.records import ExperimentRecords
 
 DESCRIPTION = "tandem-model.json"

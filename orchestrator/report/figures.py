@@ -23,7 +23,8 @@ from orchestrator.performance import PARTS
 from trainers.data.corruptions import SEVERITIES
 
 if TYPE_CHECKING:
-    from orchestrator.compare import ArmSummary, Comparison
+    from orchestrator.arms import ArmSummary
+    from orchestrator.compare import Comparison
     from orchestrator.storage import Record
 
 # Okabe and Ito's palette, told apart under every common colour blindness.

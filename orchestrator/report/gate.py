@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection
 from typing import Any
 
-from orchestrator.compare import ArmSummary, Comparison
+from orchestrator.arms import ArmSummary
+from orchestrator.compare import Comparison
 from orchestrator.expressions import Expression
 from trainers.errors import InputError
 
