@@ -228,6 +228,17 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("start-deadline", {"job": failed("passed the preRunningDeadlineSeconds", "PreRunningDeadlineExceeded")}, "kubernetes.start_seconds"),
     ("head-silent", {"job": failed("no answer", "JobStatusCheckTimeoutExceeded")}, "five minutes"),
     ("submitter-ended", {"job": failed("x", "JobDeploymentStatusTransitionGracePeriodExceeded")}, "end of a log stream"),
+    (
+        "runs-failed",
+        {
+            "job": failed(
+                EXIT.format(1)
+                + "a seed 0 failed: ValueError: 1; tried again\na seed 0 failed: ValueError: 2; given up\n"
+                "b seed 1 failed: no; given up\nNo run has finished.\nreport: s3://b/report.html"
+            )
+        },
+        "a seed 0 failed: ValueError: 2 (and 1 more)",
+    ),
     ("driver-failed", {"job": failed(EXIT.format(3) + "ValueError: 1")}, "exit code 3: ValueError: 1"),
 ]  # fmt: skip
 
