@@ -67,7 +67,7 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
         Storage(experiment.storage),
         train_images=len(data.train_labels),
         image_shape=data.image_shape,
-        at_once=at_once,
+        fit=fit,
     )
     if expected is None:
         yield (
@@ -75,13 +75,22 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
             f"{experiment.storage} to go by; two epochs of it are enough: --set arms.*.epochs=2 --set name=calibration"
         )
         return
-    money = "" if expected.cost is None else f", cost {expected.cost:.2f}"
+    error = f"± {expected.relative_error:.0%}"
+    if expected.search_seconds is not None:
+        yield (
+            f"time of the search: at most {_duration(expected.search_seconds)} {error}{_money(expected.search_cost)}, "
+            "if no trial takes longer than its arm's own recipe"
+        )
     what = "time after the search" if experiment.sweep else "time"
     about = "at most" if any(arm.early_stopping for arm in experiment.arms.values()) else "about"
     yield (
-        f"{what}: {about} {_duration(expected.seconds)} ± {expected.relative_error:.0%}{money}, "
+        f"{what}: {about} {_duration(expected.seconds)} {error}{_money(expected.cost)}, "
         f"by {expected.runs_seen} earlier runs"
     )
+
+
+def _money(cost: float | None) -> str:
+    return "" if cost is None else f", cost {cost:.2f}"
 
 
 def _duration(seconds: float) -> str:

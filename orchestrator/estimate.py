@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import statistics
 from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.records import ExperimentRecords, RunRecords
-from orchestrator.spec import Experiment
+from orchestrator.spec import Arm, Experiment
 from orchestrator.storage import Record, Storage
+from orchestrator.sweep.spec import Sweep
 
 _LEAST_ERROR = 0.15
 """What the same work differs by from day to day, even where the earlier runs agree."""
@@ -21,10 +23,15 @@ class Estimate:
     """What is expected of an experiment."""
 
     seconds: float
+    """Of the runs; after the search, where there is one."""
+    search_seconds: float | None
+    """Of the arms' searches, at most: with every trial trained to its end and as long as its arm's own recipe."""
     relative_error: float
     """Half the spread of the earlier runs, relative to their middle."""
     cost: float | None
-    """In the currency of the price; None without a price."""
+    """Of the runs, in the currency of the price; None without a price."""
+    search_cost: float | None
+    """Likewise, at most."""
     runs_seen: int
 
 
@@ -36,7 +43,7 @@ class _Seen:
 
 
 def from_records(
-    experiment: Experiment, storage: Storage, *, train_images: int, image_shape: tuple[int, ...], at_once: int
+    experiment: Experiment, storage: Storage, *, train_images: int, image_shape: tuple[int, ...], fit: int
 ) -> Estimate | None:
     """An estimate from the experiments that a storage holds; None where an arm has no earlier run to go by.
 
@@ -49,30 +56,53 @@ def from_records(
         storage: where experiments are kept, each in a directory of its own.
         train_images: the data's training images.
         image_shape: the data's, as (height, width, channels).
-        at_once: runs that the cluster holds at once.
+        fit: runs that there is room for at once.
     """
     seen: dict[tuple[Any, ...], list[_Seen]] = {}
     for key, run in _earlier_runs(storage):
         seen.setdefault(key, []).append(run)
     scale = experiment.scale.model_dump(mode="json")
-    seconds, start_seconds, errors, counted = 0.0, 0.0, [_LEAST_ERROR], 0
-    for arm in experiment.arms.values():
+    seconds, start_seconds, search_seconds, errors, counted = 0.0, 0.0, 0.0, [_LEAST_ERROR], 0
+    lanes, runs, price = max(fit, 1), 0, experiment.scale.price_per_hour
+    for name, arm in experiment.arms.items():
         alike = seen.get(_key(arm.model_dump(mode="json"), arm.framework, scale, image_shape))
         if not alike:
             return None
         rates = [run.seconds_per_image for run in alike]
         middle = statistics.median(rates)
+        runs += len(arm.seeds)
         seconds += len(arm.seeds) * arm.epochs * train_images * middle
+        if experiment.sweep is not None:
+            search_seconds += _search_seconds(
+                experiment.sweep, name, arm, train_images * middle, lanes, price
+            )
         start_seconds += statistics.median(run.start_seconds for run in alike)
         errors.append((max(rates) - min(rates)) / 2 / middle)
         counted += len(alike)
-    price = experiment.scale.price_per_hour
+    is_searched = experiment.sweep is not None
     return Estimate(
-        seconds=seconds / max(at_once, 1) + start_seconds,
+        seconds=seconds / min(lanes, runs) + start_seconds,
+        search_seconds=search_seconds if is_searched else None,
         relative_error=max(errors),
         cost=None if price is None else (seconds + start_seconds) / 3600 * price,
+        search_cost=None if price is None or not is_searched else search_seconds * lanes / 3600 * price,
         runs_seen=counted,
     )
+
+
+def _search_seconds(
+    sweep: Sweep, name: str, arm: Arm, epoch_seconds: float, lanes: int, price: float | None
+) -> float:
+    """The longest that an arm's search may take, by its budget."""
+    budget, trained = sweep.budget_of(name), sweep.space_of(name).get("epochs")
+    longest = arm.epochs if trained is None else max(trained.choice or trained.bounds)
+    epochs = min(
+        math.inf if budget.trials is None else budget.trials * longest,
+        math.inf if budget.epochs is None else budget.epochs,
+    )
+    affordable = budget.cost / price * 3600 if budget.cost is not None and price else math.inf
+    wall = math.inf if budget.minutes is None else budget.minutes * 60
+    return min(epochs * epoch_seconds / lanes, affordable / lanes, wall)
 
 
 def _key(recipe: Record, framework: str, scale: Record, image_shape: tuple[int, ...]) -> tuple[Any, ...]:

@@ -36,13 +36,13 @@ def earlier(root: Path, name: str, *, epoch_seconds: float, start_seconds: float
     (run / "epochs.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def estimated(root: Path, *, images: int = 2000, at_once: int = 1) -> estimate.Estimate | None:
+def estimated(root: Path, *, images: int = 2000, fit: int = 1) -> estimate.Estimate | None:
     return estimate.from_records(
         spec_file.load_mapping(EXPERIMENT),
         Storage(str(root)),
         train_images=images,
         image_shape=(8, 8, 1),
-        at_once=at_once,
+        fit=fit,
     )
 
 
@@ -53,7 +53,7 @@ def test_time_and_cost_follow_from_what_earlier_runs_took(tmp_path: Path) -> Non
     # 2 seeds x 10 epochs x 2,000 images x 2 ms, and a start of 5 s and a first epoch's 1 s
     assert expected.seconds == pytest.approx(86.0)
     assert expected.cost == pytest.approx(86.0 / 3600 * 3.6)
-    halved = estimated(tmp_path, at_once=2)
+    halved = estimated(tmp_path, fit=2)
     assert halved is not None and halved.seconds == pytest.approx(46.0)
 
 
@@ -63,6 +63,34 @@ def test_early_stopping_makes_it_a_bound(tmp_path: Path, stopping: dict[str, int
     arms = {"torch": EXPERIMENT["arms"]["torch"] | {"early_stopping": stopping}}  # type: ignore[index]
     experiment = spec_file.load_mapping(EXPERIMENT | {"arms": arms, "storage": str(tmp_path)})
     assert any(line.startswith(words) for line in commands.check(experiment, fit=1))
+
+
+@pytest.mark.parametrize(
+    ("budget", "epochs", "seconds"),
+    [
+        ({"trials": 12}, None, 12 * 10 * 2.5 / 2),
+        ({"trials": 12}, [5, 20], 12 * 20 * 2.5 / 2),
+        ({"trials": 12, "epochs": 60}, None, 60 * 2.5 / 2),
+        ({"trials": 12, "minutes": 1}, None, 60.0),
+        ({"trials": 12, "cost": 0.1}, None, 0.1 / 3.6 * 3600 / 2),
+    ],
+)
+def test_a_search_is_bounded_by_its_budget(
+    tmp_path: Path, budget: dict[str, float], epochs: list[int] | None, seconds: float
+) -> None:
+    earlier(tmp_path, "before", epoch_seconds=2.5)  # over 1,000 images
+    space = {"optimizer.learning_rate": {"loguniform": [1e-4, 1e-1]}} | ({"epochs": epochs} if epochs else {})
+    sweep = {"space": space, "budget": budget, "search": "random"}
+    experiment = spec_file.load_mapping(EXPERIMENT | {"sweep": sweep})
+    expected = estimate.from_records(
+        experiment, Storage(str(tmp_path)), train_images=1_000, image_shape=(8, 8, 1), fit=2
+    )
+    assert expected is not None
+    assert expected.search_seconds == pytest.approx(seconds)
+    assert expected.search_cost == pytest.approx(seconds * 2 / 3600 * 3.6)
+    told = list(commands.check(experiment.model_copy(update={"storage": str(tmp_path)}), fit=2))
+    assert told[-2].startswith("time of the search: at most ") and ", cost " in told[-2]
+    assert told[-1].startswith("time after the search: about ")
 
 
 def test_the_error_is_what_earlier_runs_differ_by(tmp_path: Path) -> None:
@@ -90,6 +118,6 @@ def test_other_work_is_nothing_to_go_by(tmp_path: Path) -> None:
         EXPERIMENT | {"arms": {"torch": {"framework": "torch", "model": "lenet5"}}}
     )
     found = estimate.from_records(
-        other, Storage(str(tmp_path)), train_images=1000, image_shape=(8, 8, 1), at_once=1
+        other, Storage(str(tmp_path)), train_images=1000, image_shape=(8, 8, 1), fit=1
     )
     assert found is None
