@@ -98,10 +98,8 @@ def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int
         rate = None if per_image is None or speed is None else per_image * speed.mean
         most = fastest.get(arm.recipe.get("precision"))
         measured[arm.name] = ArmPerformance(
-            test_accuracy=evidence.measure([run.result["test_accuracy"] for run in arm.done if run.result]),
-            images_per_second=evidence.measure(
-                [run.images_per_second for run in arm.done if run.images_per_second is not None]
-            ),
+            test_accuracy=evidence.measure([*arm.accuracies.values()]),
+            images_per_second=evidence.measure([*arm.speeds.values()]),
             seconds=_parts(arm),
             reached=len(reached),
             target_seconds=evidence.measure(reached) if len(reached) == len(times) else None,

@@ -222,7 +222,7 @@ def accuracy_over_time(comparison: Comparison) -> Figure | None:
 
 
 def throughput(comparison: Comparison) -> Figure | None:
-    """Images per second of each run, and each arm's mean with its interval."""
+    """Images per second of each run, and each arm's mean."""
     arms = [arm for arm in comparison.arms if arm.images_per_second is not None]
     if not arms:
         return None
@@ -233,8 +233,9 @@ def throughput(comparison: Comparison) -> Figure | None:
             assert speed is not None
             colour = _colour(comparison, arm.name)
             axis.barh(row, speed.mean, color=colour, alpha=0.75, height=0.6)
-            seeds = [run.images_per_second for run in arm.done if run.images_per_second]
-            axis.plot(seeds, [row] * len(seeds), "o", color="black", markersize=3, alpha=0.6)
+            axis.plot(
+                [*arm.speeds.values()], [row] * len(arm.speeds), "o", color="black", markersize=3, alpha=0.6
+            )
         axis.set_yticks(range(len(arms)), [arm.name for arm in arms])
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
