@@ -212,9 +212,8 @@ def scaling(
         if as_json:
             typer.echo(json.dumps(scales, indent=1))
             return
-        for line in scaling.sentences(scales):
+        for line in scaling.sentences(scales, results=records.storage.url):
             typer.echo(line)
-        typer.echo(f"curves: {records.storage.url}/scaling/scaling.svg")
 
 
 def _worker_counts(text: str) -> tuple[int, ...]:

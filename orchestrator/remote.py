@@ -96,8 +96,7 @@ def _measure(
         workers=workers,
         connect=joined_ray,
     )
-    print(*scaling.sentences(scales), sep="\n", flush=True)
-    print(f"curves: {records.storage.url}/scaling/scaling.svg", flush=True)
+    print(*scaling.sentences(scales, results=records.storage.url), sep="\n", flush=True)
     return 0
 
 

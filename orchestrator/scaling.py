@@ -226,8 +226,13 @@ def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:
     return arms
 
 
-def sentences(scales: Record) -> Iterator[str]:
-    """What a summary says of each arm, line by line."""
+def sentences(scales: Record, *, results: str) -> Iterator[str]:
+    """What a summary says of each arm, line by line, and where the curves are.
+
+    Args:
+        scales: from `summary`.
+        results: where the experiment is kept.
+    """
     for arm, result in scales.items():
         for mode in MODES:
             measured, ahead = (
@@ -236,3 +241,4 @@ def sentences(scales: Record) -> Iterator[str]:
             )
             yield f"{arm}, {mode} scaling, efficiency by workers: {measured}; predicted {ahead}"
         yield f"{arm}: the model's error is {result['model']['error']:.0%}"
+    yield f"curves: {results}/scaling/scaling.svg"
