@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from orchestrator import attribution
 from orchestrator.arms import ArmSummary
 from orchestrator.attribution import Attribution
-from orchestrator.pairs import PairComparison
+from orchestrator.pairs import PairComparison, times
 
 
 def answer(arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution | None) -> str:
@@ -138,17 +136,13 @@ def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
     faster, slower = (first, second) if found.mean >= 0 else (second, first)
     assert faster.images_per_second and slower.images_per_second
     rates = f"{faster.images_per_second.mean:,.0f} against {slower.images_per_second.mean:,.0f} images/s"
-    lead = f"{faster.name} trained {_times(abs(found.mean))} times as fast as {slower.name}"
+    lead = f"{faster.name} trained {times(abs(found.mean))} times as fast as {slower.name}"
     if found.low is None or found.high is None:
         return f" {lead} ({rates}), by one run on a side."
     low, high = sorted(end if faster is first else -end for end in (found.low, found.high))
-    if {_times(low), _times(high)} == {"1.00"}:
+    if {times(low), times(high)} == {"1.00"}:
         return f" Both trained equally fast, {faster.images_per_second.mean:,.0f} images/s."
-    bounds = f"95 % interval {_times(low)} to {_times(high)}"
+    bounds = f"95 % interval {times(low)} to {times(high)}"
     if low > 0:
         return f" {lead} ({bounds}; {rates})."
     return f" They cannot be told apart in speed: {lead} ({bounds}; {rates})."
-
-
-def _times(log_ratio: float) -> str:
-    return f"{math.exp(log_ratio):.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -67,13 +68,8 @@ class ArmSummary:
     seeds: list[int]
     runs: list[RunSummary]
     parameters: int | None
-    accuracy: Interval | None
-    """Test accuracy over the seeds that are done."""
     balanced_accuracy: Interval | None
     """With every class counted alike, however many test images it has."""
-    accuracy_deviation: float | None
-    """Standard deviation over seeds."""
-    images_per_second: Interval | None
     parity: Parity | None
     """Whether both frameworks do the same work on this arm's recipe; None where it was not traced."""
     train_seconds: float | None
@@ -97,6 +93,22 @@ class ArmSummary:
     def speeds(self) -> dict[int, float]:
         """Images per second by seed."""
         return {run.seed: run.images_per_second for run in self.done if run.images_per_second}
+
+    @functools.cached_property
+    def accuracy(self) -> Interval | None:
+        """Test accuracy over the seeds that are done."""
+        return mean_interval([*self.accuracies.values()])
+
+    @property
+    def accuracy_deviation(self) -> float | None:
+        """Standard deviation over seeds."""
+        found = [*self.accuracies.values()]
+        return float(np.std(found, ddof=1)) if len(found) > 1 else None
+
+    @functools.cached_property
+    def images_per_second(self) -> Interval | None:
+        """Over the seeds that are done."""
+        return mean_interval([*self.speeds.values()])
 
     @property
     def is_too_short_to_time(self) -> bool:
@@ -174,7 +186,6 @@ def summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parity
         parity: of its recipe, where that was traced.
     """
     done = [run for run in runs if run.result is not None]
-    accuracies = [run.result["test_accuracy"] for run in done if run.result]
     confusions = [np.array(run.result["confusion"]) for run in done if run.result]
     recipe = {key: value for key, value in arm.items() if key not in ("framework", "seeds")}
     settled = sorted({run.precision for run in runs if run.precision is not None})
@@ -187,10 +198,7 @@ def summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parity
         seeds=arm["seeds"],
         runs=runs,
         parameters=done[0].result["parameters"] if done and done[0].result else None,
-        accuracy=mean_interval(accuracies),
         balanced_accuracy=mean_interval([balanced_accuracy(confusion) for confusion in confusions]),
-        accuracy_deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
-        images_per_second=mean_interval([run.images_per_second for run in done if run.images_per_second]),
         parity=parity,
         train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
         confusion=np.sum(confusions, axis=0) if confusions else None,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from orchestrator import compare
 from orchestrator.arms import ArmSummary
 from orchestrator.evidence import Evidence, Interval
-from orchestrator.pairs import compare_pair, differing_factors
+from orchestrator.pairs import compare_pair, differing_factors, times
 from orchestrator.records import ExperimentRecords
 from trainers.errors import InputError
 
@@ -40,15 +39,12 @@ class Change:
         )
 
     def _speed(self) -> str:
-        if self.log_speed is None:
+        found = self.log_speed
+        if found is None:
             return ""
-        ratio, low, high = (
-            None if end is None else f"{math.exp(end):.2f}"
-            for end in (self.log_speed.mean, self.log_speed.low, self.log_speed.high)
-        )
-        return f"; speed times {ratio}" + (
-            f" ({low} to {high})" if low is not None else ", by one run on a side"
-        )
+        if found.low is None or found.high is None:
+            return f"; speed times {times(found.mean)}, by one run on a side"
+        return f"; speed times {times(found.mean)} ({times(found.low)} to {times(found.high)})"
 
     def _recipe(self) -> str:
         return f"; differs in {'; '.join(self.differences)}" if self.differences else ""

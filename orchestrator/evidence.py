@@ -134,7 +134,7 @@ def log_ratio(first: Sequence[float], second: Sequence[float]) -> Interval | Non
     ratio = math.log(one / two)
     if min(len(first), len(second)) == 1:
         return Interval(ratio)
-    around = _welch([value / one for value in first], [value / two for value in second])
+    around, _ = _welch([value / one for value in first], [value / two for value in second])
     assert around.low is not None and around.high is not None
     return Interval(ratio, ratio + around.low, ratio + around.high)
 
@@ -163,27 +163,26 @@ def _paired(differences: list[float], seeds: list[int], margin: float) -> Eviden
     )
 
 
-def _welch(one: list[float], two: list[float]) -> Interval:
-    """The difference of two means; the mean alone thrice where nothing varies."""
+def _welch(one: list[float], two: list[float]) -> tuple[Interval, float | None]:
+    """The difference of two means with its p-value; the mean thrice and no p-value where nothing varies."""
     from scipy import stats
 
     mean = float(np.mean(one) - np.mean(two))
     if max(np.ptp(one), np.ptp(two)) == 0:
-        return Interval(mean, mean, mean)
-    interval = stats.ttest_ind(one, two, equal_var=False).confidence_interval(CONFIDENCE)
-    return Interval(mean, float(interval.low), float(interval.high))
+        return Interval(mean, mean, mean), None
+    test = stats.ttest_ind(one, two, equal_var=False)
+    interval = test.confidence_interval(CONFIDENCE)
+    return Interval(mean, float(interval.low), float(interval.high)), float(test.pvalue)
 
 
 def _unpaired(one: list[float], two: list[float], margin: float) -> Evidence:
-    from scipy import stats
     from statsmodels.stats.power import TTestIndPower
     from statsmodels.stats.weightstats import ttost_ind
 
-    gap = _welch(one, two)
-    if max(np.ptp(one), np.ptp(two)) == 0:
-        p_value, effect, equivalence = None, None, float(abs(gap.mean) >= margin)
+    gap, p_value = _welch(one, two)
+    if p_value is None:
+        effect, equivalence = None, float(abs(gap.mean) >= margin)
     else:
-        p_value = float(stats.ttest_ind(one, two, equal_var=False).pvalue)
         effect = gap.mean / math.sqrt((np.var(one, ddof=1) + np.var(two, ddof=1)) / 2)
         equivalence = float(ttost_ind(one, two, -margin, margin, usevar="unequal")[0])
     return Evidence(

@@ -69,6 +69,11 @@ class PairComparison:
         )
 
 
+def times(log_ratio: float) -> str:
+    """A ratio, as `1.20`, from its natural logarithm."""
+    return f"{math.exp(log_ratio):.2f}"
+
+
 def compare_pair(
     first: ArmSummary, second: ArmSummary, *, margin: float, mcnemar: McNemar | None = None
 ) -> PairComparison:

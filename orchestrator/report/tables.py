@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from orchestrator import attribution, evidence
 from orchestrator.compare import Comparison
 from orchestrator.evidence import Interval, Measure
+from orchestrator.pairs import times
 from orchestrator.performance import ArmPerformance
 from orchestrator.plan import describe_value
 from orchestrator.sweep.analysis import ArmSearch, SweepSummary
@@ -103,7 +103,7 @@ def evidences(comparison: Comparison) -> list[dict[str, str]]:
                 if only is None
                 else f"{only.only_first} against {only.only_second}, p {_p(only.p_value)}",
                 "seeds to tell": "–" if found.seeds_needed is None else f"{found.seeds_needed:,}",
-                "times the speed": "–" if pair.log_speed is None else _with_bounds(pair.log_speed, _times),
+                "times the speed": "–" if pair.log_speed is None else _with_bounds(pair.log_speed, times),
             }
         )
     return rows
@@ -119,13 +119,13 @@ def attributed(comparison: Comparison) -> list[dict[str, str | float]]:
             "factor": share.factor,
             "points": _points(share.accuracy),
             "points_value": share.accuracy.mean,
-            "speed": "–" if share.log_speed is None else _with_bounds(share.log_speed, _times),
+            "speed": "–" if share.log_speed is None else _with_bounds(share.log_speed, times),
             "speed_value": share.speed_ratio or "",
         }
         for share in found.shares
     ]
     speeds = [share.log_speed.mean for share in found.shares if share.log_speed is not None]
-    whole_speed = f"{math.exp(sum(speeds)):.2f}" if len(speeds) == len(found.shares) else "–"
+    whole_speed = times(sum(speeds)) if len(speeds) == len(found.shares) else "–"
     total: dict[str, str | float] = {
         "factor": "all together",
         "points": _points(found.gap),
@@ -134,10 +134,6 @@ def attributed(comparison: Comparison) -> list[dict[str, str | float]]:
         "speed_value": whole_speed,
     }
     return [*rows, total]
-
-
-def _times(log_ratio: float) -> str:
-    return f"{math.exp(log_ratio):.2f}"
 
 
 def took(comparison: Comparison) -> list[dict[str, str]]:
