@@ -18,10 +18,10 @@ help: ## Show this list
 demo: .venv/ready ## Compare Keras and PyTorch on handwritten digits: a report in about two minutes
 	$(BIN)/tandem run examples/quickstart.yaml
 
-# Ray gives up where it does not start within seconds, so that only tests without it run side by side.
+# Ray gives up where it does not start within seconds: what starts it is marked serial.
 test: lint tools ## Lint, types, import rules, and all tests but the slow ones
-	$(BIN)/pytest -m "not slow" --numprocesses=logical --dist=loadfile tests/unit
-	$(BIN)/pytest -m "not slow" tests/cluster tests/integration
+	$(BIN)/pytest -m "not slow and not serial" --numprocesses=logical --dist=loadfile
+	$(BIN)/pytest -m "not slow and serial"
 
 test-all: test ## Every test, the slow ones included
 	$(BIN)/pytest -m slow

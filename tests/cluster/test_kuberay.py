@@ -18,6 +18,8 @@ from tests.cluster.conftest import KubeRayHere
 from tests.cluster.models import SLOW_MODEL
 from tests.conftest import start_tandem, tandem
 
+pytestmark = pytest.mark.serial
+
 
 def written(tmp_path: Path, document: dict[str, Any], **kubernetes: Any) -> Path:
     """An experiment whose results are kept on a claim, which here is a directory."""

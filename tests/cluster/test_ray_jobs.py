@@ -16,6 +16,8 @@ from tests.cluster.kube.nodes import free_port
 from tests.cluster.models import REMEMBERING_MODEL, SLOW_MODEL
 from tests.conftest import start_tandem, tandem
 
+pytestmark = pytest.mark.serial
+
 EXPERIMENT = """\
 name: there
 data: {{source: digits}}

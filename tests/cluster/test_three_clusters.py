@@ -12,6 +12,8 @@ import yaml
 from tests.cluster.conftest import KubeRayHere
 from tests.conftest import ROOT, tandem
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)

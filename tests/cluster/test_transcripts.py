@@ -17,6 +17,8 @@ from tests.cluster.kube.api_server import ApiServer
 from tests.cluster.kube.control_plane import CRDS
 from tests.cluster.test_kuberay import until
 
+pytestmark = pytest.mark.serial
+
 TRANSCRIPTS = CRDS.parent / "transcripts"
 
 

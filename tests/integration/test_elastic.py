@@ -16,6 +16,8 @@ from orchestrator.records import RunRecords
 from tests.conftest import tandem
 from trainers.errors import InputError
 
+pytestmark = pytest.mark.serial
+
 ELASTIC = """\
 name: elastic
 data: {{source: digits, image_size: 24}}

@@ -17,6 +17,8 @@ from orchestrator.records import ExperimentRecords
 from orchestrator.storage import Storage
 from tests.conftest import start_tandem, tandem
 
+pytestmark = pytest.mark.serial
+
 LONG = """\
 name: long
 data: {{source: digits, image_size: 24}}

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 import time
 
+import pytest
+
 from tests.conftest import tandem
+
+pytestmark = pytest.mark.serial
 
 
 def test_help_answers_at_once() -> None:

@@ -17,6 +17,8 @@ from orchestrator import lease
 from orchestrator.storage import Storage
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.serial
+
 HOLDER = """
 import sys, time
 from orchestrator import lease

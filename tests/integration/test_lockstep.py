@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import tandem
 from trainers.recipes import BUILT_IN_MODELS
 
+pytestmark = pytest.mark.serial
+
 SMALL = """\
 name: same
 data: {{source: digits}}

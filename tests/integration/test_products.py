@@ -20,6 +20,8 @@ from tests.conftest import tandem
 from trainers.data import open_dataset
 from trainers.processor import has_bfloat16
 
+pytestmark = pytest.mark.serial
+
 FRAMEWORKS = ("keras", "torch")
 
 

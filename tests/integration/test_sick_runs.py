@@ -17,6 +17,8 @@ from orchestrator.storage import Storage
 from tests.conftest import start_tandem, tandem
 from tests.integration.test_faults import training_workers, wait_for
 
+pytestmark = pytest.mark.serial
+
 SICK = """\
 name: sick
 data: {{source: digits, image_size: 24}}

@@ -21,6 +21,8 @@ from orchestrator.sweep.records import SearchHistory, SearchRecords
 from tests.conftest import start_tandem, tandem
 from tests.integration.test_faults import training_workers, wait_for
 
+pytestmark = pytest.mark.serial
+
 SWEEP = """\
 name: swept
 data: {{source: digits}}

@@ -15,6 +15,8 @@ from orchestrator.sweep import search, sweep
 from orchestrator.sweep.records import TrialRecord
 from orchestrator.sweep.searcher import ArmSearcher
 
+pytestmark = pytest.mark.serial
+
 SWEEP = """\
 name: swept
 data: {{source: digits, image_size: 24}}

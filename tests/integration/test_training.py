@@ -11,6 +11,8 @@ import pytest
 from orchestrator.records import ExperimentRecords, RunRecords
 from tests.conftest import tandem
 
+pytestmark = pytest.mark.serial
+
 
 def runs(records: ExperimentRecords) -> dict[str, RunRecords]:
     return {run["arm"]: records.run(run["id"]) for run in records.document()["runs"]}

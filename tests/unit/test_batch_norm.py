@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,34 +14,39 @@ from tests.conftest import ROOT
 from tests.unit.normalize_shares import EPSILON, IMAGES, MOMENTUM, OFFSET, SCALE, WEIGHTS
 
 AXES = (0, 1, 2)
+Share = dict[str, np.ndarray]
 
 
-@pytest.mark.parametrize(("precision", "rounding"), [("float32", 1e-4), ("bfloat16", 2e-2)])
-@pytest.mark.parametrize("framework", ["keras", "torch"])
-def test_two_uneven_shares_are_normalised_as_one_batch(
-    framework: str, precision: str, rounding: float, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module", params=["keras", "torch"])
+def framework(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def measured(framework: str, tmp_path_factory: pytest.TempPathFactory) -> list[Share]:
+    """What each of a framework's two workers measured, by precision and name."""
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    files = [tmp_path / f"{rank}.npz" for rank in range(2)]
+    files = [tmp_path_factory.mktemp(framework) / f"{rank}.npz" for rank in range(2)]
+    command = [sys.executable, "-m", "tests.unit.normalize_shares", framework]
     workers = [
         subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.unit.normalize_shares",
-                framework,
-                precision,
-                str(rank),
-                *addresses,
-                str(file),
-            ],
+            [*command, str(rank), *addresses, str(file)],
             cwd=ROOT,
             env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
         )
         for rank, file in enumerate(files)
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    first, second = ({**np.load(file)} for file in files)
+    return [{**np.load(file)} for file in files]
+
+
+@pytest.mark.parametrize(("precision", "rounding"), [("float32", 1e-4), ("bfloat16", 2e-2)])
+def test_two_uneven_shares_are_normalised_as_one_batch(
+    framework: str, measured: list[Share], precision: str, rounding: float
+) -> None:
+    first, second = (
+        {name.removeprefix(f"{precision}/"): values for name, values in share.items()} for share in measured
+    )
 
     x, weights = IMAGES.astype(float), WEIGHTS.astype(float)
     mean, variance = x.mean(AXES), x.var(AXES)
