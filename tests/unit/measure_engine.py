@@ -84,7 +84,7 @@ class Side:
         engines = importlib.import_module(f"trainers.{framework}.engine")
         self.models = importlib.import_module(f"trainers.{framework}.models")
         self.framework = framework
-        self.runtime = engines.Runtime(threads=2, use_gpu=False)
+        self.runtime = engines.Runtime(threads=1, use_gpu=False)
         self.measured: dict[str, np.ndarray] = {}
 
     def engine(self, *, seed: int = 0, **recipe: Any) -> Engine:

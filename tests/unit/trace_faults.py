@@ -114,7 +114,7 @@ def traced(recipe: dict[str, Any], plant: Callable[[Any], None]) -> dict[str, np
         inputs=inputs(None),
         class_weights=None,
     )
-    engine: TorchEngine = Runtime(threads=2, use_gpu=False).engine(task)
+    engine: TorchEngine = Runtime(threads=1, use_gpu=False).engine(task)
     plant(engine)
     return parity.trace(task, Images(SMALL, LABELS), engine, steps=STEPS)  # type: ignore[arg-type]
 
