@@ -17,12 +17,16 @@ from typing import Any
 from orchestrator import environment
 from trainers.errors import ClusterError, one_line
 
-# Ray Train trains in a thread. There glibc gives large arrays back to the system at every step and
-# takes them anew, page by page, unless all threads share one heap that keeps what was freed.
-_MEMORY = {
+# What libraries of a training process read when it starts.
+_LIBRARIES = {
+    # Ray Train trains in a thread. There glibc gives large arrays back to the system at every step and
+    # takes them anew, page by page, unless all threads share one heap that keeps what was freed.
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    # PyTorch's threads wait for each other in a loop, by default for milliseconds: beside other work that is
+    # often on the very core that the awaited thread needs.
+    "GOMP_SPINCOUNT": "20000",
 }
 # Read by Ray when its processes start; a user's own setting wins.
 _ENVIRONMENT = {
@@ -42,7 +46,7 @@ _ENVIRONMENT = {
     "RAY_worker_maximum_startup_concurrency": "16",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TF_CPP_MIN_LOG_LEVEL": "2",
-    **_MEMORY,
+    **_LIBRARIES,
 }
 
 _UNUSED = {"start_api_server", "start_monitor", "start_log_monitor"}
@@ -93,7 +97,7 @@ def local_ray() -> Iterator[None]:
 def joined_ray() -> Iterator[None]:
     """Join the Ray cluster that this process runs on, as a submitted driver does."""
     # Ray refuses what the job's own runtime environment, and so this process's, sets already.
-    unset = {name: value for name, value in _MEMORY.items() if name not in os.environ}
+    unset = {name: value for name, value in _LIBRARIES.items() if name not in os.environ}
     with _own_termination():
         import ray
 
