@@ -44,6 +44,8 @@ class RunSummary:
     """Data and step time of the epochs that the speed was taken from."""
     train_seconds: float
     """Data and step time over all epochs."""
+    others_share: float
+    """Part of the machine's CPU time that other programs took from it, mean of the epochs behind the speed."""
 
     @property
     def tested_epoch(self) -> int | None:
@@ -116,6 +118,11 @@ class ArmSummary:
         return any(run.timed_seconds < _TIMED_SECONDS for run in self.done)
 
     @property
+    def others_share(self) -> float:
+        """Part of the machine's CPU time that other programs took from it, mean over the seeds that are done."""
+        return float(np.mean([run.others_share for run in self.done])) if self.done else 0.0
+
+    @property
     def startup_seconds(self) -> float | None:
         """Of the run that started cold; the others found its workers warm."""
         return max((run.startup_seconds or 0 for run in self.runs), default=0) or None
@@ -169,6 +176,7 @@ def summarise_run(records: RunRecords, entry: Record) -> RunSummary:
         else None,
         timed_seconds=_training_seconds(timed),
         train_seconds=_training_seconds(epochs),
+        others_share=float(np.mean([epoch.get("others_share") or 0.0 for epoch in timed])) if timed else 0.0,
     )
 
 

@@ -9,6 +9,8 @@ from orchestrator.pairs import PairComparison
 from orchestrator.records import ExperimentRecords
 from orchestrator.storage import SCHEMA_VERSION, Record
 
+_CROWDED = 0.1
+
 
 def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
     """What is particular about the data and about how the runs went."""
@@ -43,6 +45,12 @@ def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison
     if warming := [arm.name for arm in arms if arm.done and all(len(run.epochs) == 1 for run in arm.done)]:
         notes.append(
             f"The speed of {', '.join(warming)} is that of the first epoch, which may include warming up."
+        )
+    if crowded := [arm for arm in arms if arm.others_share >= _CROWDED]:
+        taken = ", ".join(f"{arm.name} {100 * arm.others_share:.0f} %" for arm in crowded)
+        notes.append(
+            f"Other programs took CPU time of the machine while these trained: {taken}. Their speeds are lower than "
+            "the machine allows, and not all suffer alike; train them again with nothing else running."
         )
     if any(math.isnan(epoch["train_loss"]) for run in runs for epoch in run.epochs):
         notes.append("A training loss became NaN: that run diverged.")

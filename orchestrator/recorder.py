@@ -62,11 +62,15 @@ class Recorder:
         )
 
     def _after_epoch(self, metrics: EpochMetrics) -> bool:
-        used = gather(self._task, self._engine, list(self._meter.read()))
+        peaks, joules, others = gather(self._task, self._engine, list(self._meter.read())).T
         best = self._patience.see(metrics.epoch, metrics.validation_accuracy, metrics.validation_loss)
         if self._writes:
             self._keep_epoch(
-                metrics, best, memory_peak_bytes=used[:, 0].max(), energy_joules=used[:, 1].sum()
+                metrics,
+                best,
+                memory_peak_bytes=peaks.max(),
+                energy_joules=joules.sum(),
+                others_share=others.max(),
             )
         return self._goes_on(metrics) and not self._patience.is_over
 

@@ -1,4 +1,4 @@
-"""Memory and energy that training takes, as the machine tells them."""
+"""Memory and energy that training takes, and what others take meanwhile, as the machine tells them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,23 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.neighbours import Neighbours
 
 _POWERCAP = Path("/sys/class/powercap")
 _PROCESS = Path("/proc/self")
+
+
+class Used(NamedTuple):
+    """What a meter read; NaN is what the machine does not tell."""
+
+    memory_peak_bytes: float
+    """Peak resident memory of this process."""
+    energy_joules: float
+    """Of its node's processors and GPUs, for everything on the node; that of memory, disks and fans is not in it."""
+    others_share: float
+    """Part of the node's CPU time that other programs took; 0 where there was some to spare."""
 
 
 class Meter:
@@ -19,29 +33,28 @@ class Meter:
         """Begin to measure.
 
         Args:
-            first_on_node: whether this worker answers for its node's energy; the others on the node use none.
+            first_on_node: whether this worker answers for its node; the others on the node read 0 for it.
             powercap: where Linux keeps the processors' counters of energy (RAPL).
         """
-        self._first_on_node = first_on_node
         self._zones = sorted(powercap.glob("intel-rapl:?")) if first_on_node else []
         self._gpus = _nvidia_gpus() if first_on_node else []
         self._before = self._counters()
+        self._neighbours = Neighbours() if first_on_node else None
         _forget_peak()
 
-    def read(self) -> tuple[float, float]:
-        """Peak resident memory of this process in bytes, and joules of its node's processors and GPUs.
-
-        Both are NaN where the machine does not tell. The energy is that of everything on the node; that of memory,
-        disks and fans is not in it.
-        """
+    def read(self) -> Used:
+        """What was used since the last reading."""
         peak = _peak_bytes()
         _forget_peak()
-        if not self._first_on_node:
-            return peak, 0.0
+        if self._neighbours is None:
+            return Used(peak, 0.0, 0.0)
+        return Used(peak, self._joules(), self._neighbours.share())
+
+    def _joules(self) -> float:
         before, self._before = self._before, self._counters()
         if not self._before or len(before) != len(self._before):
-            return peak, math.nan
-        return peak, sum(
+            return math.nan
+        return sum(
             after - start if after >= start else after - start + span
             for (start, _), (after, span) in zip(before, self._before, strict=True)
         )

@@ -30,6 +30,7 @@ def make_records(
     validation: bool = True,
     speed: Mapping[str, float | Sequence[float]] | None = None,
     step_seconds: float = 1.0,
+    others: Mapping[str, float] | None = None,
 ) -> ExperimentRecords:
     """One arm for each key, one seed for each accuracy; an arm's speed is one for all seeds, or one for each."""
     specified = {
@@ -86,13 +87,26 @@ def make_records(
     for run in runs:
         place = specified[run.arm].seeds.index(run.seed)
         speeds = (speed or {}).get(run.arm, 1000.0)
-        rate = speeds if isinstance(speeds, float | int) else speeds[place]
-        train(records.run(run.id), accuracies[run.arm][place], epochs, validation, rate, step_seconds)
+        train(
+            records.run(run.id),
+            accuracies[run.arm][place],
+            epochs,
+            validation,
+            speeds if isinstance(speeds, float | int) else speeds[place],
+            step_seconds,
+            (others or {}).get(run.arm, 0.01),
+        )
     return records
 
 
 def train(
-    run: RunRecords, accuracy: float, epochs: int, validation: bool, speed: float, step_seconds: float = 1.0
+    run: RunRecords,
+    accuracy: float,
+    epochs: int,
+    validation: bool,
+    speed: float,
+    step_seconds: float = 1.0,
+    others: float = 0.01,
 ) -> None:
     run.add_attempt(attempt("s1"))
     measured = [
@@ -115,9 +129,13 @@ def train(
     adopted, added = measured[:-3], measured[-3:]
     if adopted:
         state = checkpoints.pack({"w": np.full(3, len(adopted))})
-        run.adopt(*state, [dataclasses.asdict(metrics) | extra_of(metrics.epoch) for metrics in adopted])
+        run.adopt(
+            *state, [dataclasses.asdict(metrics) | extra_of(metrics.epoch, others) for metrics in adopted]
+        )
     for metrics in added:
-        run.add_epoch(metrics, {"w": np.full(3, metrics.epoch)}, extra_of(metrics.epoch), best=metrics.epoch)
+        run.add_epoch(
+            metrics, {"w": np.full(3, metrics.epoch)}, extra_of(metrics.epoch, others), best=metrics.epoch
+        )
     right = round(accuracy * 100)
     confusion = [[right, 100 - right, 0], [0, right, 100 - right], [100 - right, 0, right]]
     labels = np.repeat(np.arange(3), 100)
@@ -145,12 +163,13 @@ def train(
     )
 
 
-def extra_of(epoch: int) -> dict[str, float]:
+def extra_of(epoch: int, others: float) -> dict[str, float]:
     return {
         "seconds_since_start": epoch,
         "checkpoint_seconds": 0.05,
         "memory_peak_bytes": float(2**30),
         "energy_joules": 7200.0,
+        "others_share": others,
     }
 
 

@@ -144,6 +144,17 @@ def test_a_speed_from_too_little_training_is_not_compared(tmp_path: Path) -> Non
     assert any("keras, torch is that of the first epoch" in note for note in single.notes)
 
 
+def test_what_other_programs_took_of_the_machine_is_told(tmp_path: Path) -> None:
+    accuracies = {"keras": [0.5, 0.52], "torch": [0.6, 0.61]}
+    (note,) = (
+        note
+        for note in analyse(tmp_path / "shared", accuracies, others={"torch": 0.42}).notes
+        if "Other programs" in note
+    )
+    assert "torch 42 %. " in note and "keras" not in note
+    assert "Other programs" not in "".join(analyse(tmp_path / "alone", accuracies).notes)
+
+
 def test_three_arms_compare_the_first_two(tmp_path: Path) -> None:
     comparison = analyse(tmp_path, {"a": [0.5, 0.51], "b": [0.9, 0.91], "c": [0.8, 0.81]})
     assert len(comparison.pairs) == 3
