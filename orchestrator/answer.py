@@ -136,13 +136,16 @@ def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
     faster, slower = (first, second) if found.mean >= 0 else (second, first)
     assert faster.images_per_second and slower.images_per_second
     rates = f"{faster.images_per_second.mean:,.0f} against {slower.images_per_second.mean:,.0f} images/s"
-    lead = f"{faster.name} trained {times(abs(found.mean))} times as fast as {slower.name}"
+    told = f"{faster.name} trained {times(abs(found.mean))} times as fast as {slower.name}"
     if found.low is None or found.high is None:
-        return f" {lead} ({rates}), by one run on a side."
-    low, high = sorted(end if faster is first else -end for end in (found.low, found.high))
-    if {times(low), times(high)} == {"1.00"}:
-        return f" Both trained equally fast, {faster.images_per_second.mean:,.0f} images/s."
-    bounds = f"95 % interval {times(low)} to {times(high)}"
-    if low > 0:
-        return f" {lead} ({bounds}; {rates})."
-    return f" They cannot be told apart in speed: {lead} ({bounds}; {rates})."
+        told = f"{told} ({rates}), by one run on a side"
+    else:
+        low, high = sorted(end if faster is first else -end for end in (found.low, found.high))
+        told = f"{told} (95 % interval {times(low)} to {times(high)}; {rates})"
+        if {times(low), times(high)} == {"1.00"}:
+            told = f"Both trained equally fast, {faster.images_per_second.mean:,.0f} images/s"
+        elif low <= 0:
+            told = f"They cannot be told apart in speed: {told}"
+    if first.is_crowded or second.is_crowded:
+        told += "; but other programs took CPU time of the machine, which does not slow all alike"
+    return f" {told}."

@@ -14,6 +14,7 @@ from orchestrator.storage import Record
 from trainers.accuracy import balanced_accuracy, class_accuracy
 
 _TIMED_SECONDS = 0.5
+_CROWDED = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,11 @@ class ArmSummary:
     def others_share(self) -> float:
         """Part of the machine's CPU time that other programs took from it, mean over the seeds that are done."""
         return float(np.mean([run.others_share for run in self.done])) if self.done else 0.0
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether other programs took so much that its speed is not what the machine allows."""
+        return self.others_share >= _CROWDED
 
     @property
     def startup_seconds(self) -> float | None:

@@ -9,8 +9,6 @@ from orchestrator.pairs import PairComparison
 from orchestrator.records import ExperimentRecords
 from orchestrator.storage import SCHEMA_VERSION, Record
 
-_CROWDED = 0.1
-
 
 def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
     """What is particular about the data and about how the runs went."""
@@ -46,7 +44,7 @@ def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison
         notes.append(
             f"The speed of {', '.join(warming)} is that of the first epoch, which may include warming up."
         )
-    if crowded := [arm for arm in arms if arm.others_share >= _CROWDED]:
+    if crowded := [arm for arm in arms if arm.is_crowded]:
         taken = ", ".join(f"{arm.name} {100 * arm.others_share:.0f} %" for arm in crowded)
         notes.append(
             f"Other programs took CPU time of the machine while these trained: {taken}. Their speeds are lower than "

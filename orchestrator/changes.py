@@ -20,6 +20,8 @@ class Change:
     accuracy: Evidence | None
     log_speed: Interval | None
     """Of the natural logarithm of the ratio of images per second, the second over the first."""
+    speed_doubt: str | None
+    """What makes that say little, where something is known to."""
     differences: list[str]
     """Of the recipe, with both values."""
     conclusive: bool
@@ -42,9 +44,10 @@ class Change:
         found = self.log_speed
         if found is None:
             return ""
+        doubt = f", but {self.speed_doubt}" if self.speed_doubt else ""
         if found.low is None or found.high is None:
-            return f"; speed times {times(found.mean)}, by one run on a side"
-        return f"; speed times {times(found.mean)} ({times(found.low)} to {times(found.high)})"
+            return f"; speed times {times(found.mean)}, by one run on a side{doubt}"
+        return f"; speed times {times(found.mean)} ({times(found.low)} to {times(found.high)}){doubt}"
 
     def _recipe(self) -> str:
         return f"; differs in {'; '.join(self.differences)}" if self.differences else ""
@@ -79,6 +82,15 @@ def _change(old: ArmSummary, new: ArmSummary, *, margin: float) -> Change:
         arm=new.name,
         accuracy=pair.evidence,
         log_speed=pair.log_speed,
+        speed_doubt=_speed_doubt(old, new),
         differences=differing_factors(old, new),
         conclusive=pair.conclusive,
     )
+
+
+def _speed_doubt(*arms: ArmSummary) -> str | None:
+    if any(arm.is_too_short_to_time for arm in arms):
+        return "less than half a second of training is too little to time"
+    if any(arm.is_crowded for arm in arms):
+        return "other programs took CPU time of the machine"
+    return None

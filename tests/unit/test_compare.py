@@ -146,13 +146,14 @@ def test_a_speed_from_too_little_training_is_not_compared(tmp_path: Path) -> Non
 
 def test_what_other_programs_took_of_the_machine_is_told(tmp_path: Path) -> None:
     accuracies = {"keras": [0.5, 0.52], "torch": [0.6, 0.61]}
-    (note,) = (
-        note
-        for note in analyse(tmp_path / "shared", accuracies, others={"torch": 0.42}).notes
-        if "Other programs" in note
-    )
+    speed = {"keras": [1000, 1010], "torch": [500, 510]}
+    crowded = analyse(tmp_path / "crowded", accuracies, speed=speed, others={"torch": 0.42})
+    (note,) = (note for note in crowded.notes if "Other programs" in note)
     assert "torch 42 %. " in note and "keras" not in note
-    assert "Other programs" not in "".join(analyse(tmp_path / "alone", accuracies).notes)
+    told = "images/s); but other programs took CPU time of the machine, which does not slow all alike."
+    assert told in crowded.answer
+    alone = analyse(tmp_path / "alone", accuracies, speed=speed)
+    assert "images/s)." in alone.answer and not any("Other programs" in note for note in alone.notes)
 
 
 def test_three_arms_compare_the_first_two(tmp_path: Path) -> None:

@@ -104,7 +104,18 @@ def test_two_experiments_are_compared_arm_by_arm(tmp_path: Path) -> None:
     assert torch.conclusive and torch.differences == ["batch size (128 / 64)"]
     done = tandem("compare", tmp_path / "a", tmp_path / "b")
     assert "torch: accuracy +5.03 points" in done.stdout and "keras: accuracy" in done.stdout
-    assert "not told from chance; speed times 1.50 (1.50 to 1.50)" in done.stdout
+    assert "not told from chance; speed times 1.50 (1.50 to 1.50)\n" in done.stdout
+
+
+def test_a_speed_that_says_little_is_said_to(tmp_path: Path) -> None:
+    before = make_records(tmp_path / "a", ARMS, step_seconds=0.1)
+    after = make_records(tmp_path / "b", ARMS)
+    crowded = make_records(tmp_path / "c", ARMS, others={"torch": 0.3})
+    assert "too little to time" in str(changes.between(before, after)[0])
+    keras, torch = changes.between(after, crowded)
+    assert keras.speed_doubt is None and str(torch).endswith(
+        "but other programs took CPU time of the machine"
+    )
 
 
 def test_recipes_of_two_versions_differ_only_in_what_is_stated(tmp_path: Path) -> None:
