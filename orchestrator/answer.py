@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator import attribution
-from orchestrator.arms import ArmSummary
+from orchestrator.arms import TOO_SHORT, ArmSummary
 from orchestrator.attribution import Attribution
 from orchestrator.pairs import PairComparison, times
 
@@ -132,20 +132,20 @@ def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
     if found is None or not first.images_per_second or not second.images_per_second:
         return ""
     if first.is_too_short_to_time or second.is_too_short_to_time:
-        return " Their speeds are not compared: less than half a second of training is too little to time."
+        return f" Their speeds are not compared: {TOO_SHORT}."
     faster, slower = (first, second) if found.mean >= 0 else (second, first)
     assert faster.images_per_second and slower.images_per_second
     rates = f"{faster.images_per_second.mean:,.0f} against {slower.images_per_second.mean:,.0f} images/s"
-    told = f"{faster.name} trained {times(abs(found.mean))} times as fast as {slower.name}"
+    lead = f"{faster.name} trained {times(abs(found.mean))} times as fast as {slower.name}"
     if found.low is None or found.high is None:
-        told = f"{told} ({rates}), by one run on a side"
+        told = f"{lead} ({rates}), by one run on a side"
     else:
         low, high = sorted(end if faster is first else -end for end in (found.low, found.high))
-        told = f"{told} (95 % interval {times(low)} to {times(high)}; {rates})"
+        bounded = f"{lead} (95 % interval {times(low)} to {times(high)}; {rates})"
         if {times(low), times(high)} == {"1.00"}:
             told = f"Both trained equally fast, {faster.images_per_second.mean:,.0f} images/s"
-        elif low <= 0:
-            told = f"They cannot be told apart in speed: {told}"
+        else:
+            told = bounded if low > 0 else f"They cannot be told apart in speed: {bounded}"
     if first.is_crowded or second.is_crowded:
         told += "; but other programs took CPU time of the machine, which does not slow all alike"
     return f" {told}."

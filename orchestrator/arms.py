@@ -14,6 +14,7 @@ from orchestrator.storage import Record
 from trainers.accuracy import balanced_accuracy, class_accuracy
 
 _TIMED_SECONDS = 0.5
+TOO_SHORT = "less than half a second of training is too little to time"
 _CROWDED = 0.1
 
 

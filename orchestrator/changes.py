@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from orchestrator import compare
-from orchestrator.arms import ArmSummary
+from orchestrator.arms import TOO_SHORT, ArmSummary
 from orchestrator.evidence import Evidence, Interval
 from orchestrator.pairs import compare_pair, differing_factors, times
 from orchestrator.records import ExperimentRecords
@@ -90,7 +90,7 @@ def _change(old: ArmSummary, new: ArmSummary, *, margin: float) -> Change:
 
 def _speed_doubt(*arms: ArmSummary) -> str | None:
     if any(arm.is_too_short_to_time for arm in arms):
-        return "less than half a second of training is too little to time"
+        return TOO_SHORT
     if any(arm.is_crowded for arm in arms):
         return "other programs took CPU time of the machine"
     return None

@@ -105,8 +105,8 @@ def train(
     epochs: int,
     validation: bool,
     speed: float,
-    step_seconds: float = 1.0,
-    others: float = 0.01,
+    step_seconds: float,
+    others: float,
 ) -> None:
     run.add_attempt(attempt("s1"))
     measured = [

@@ -26,9 +26,11 @@ RAYLET = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv
 STARTER = f"""
 import subprocess, sys
 own = [subprocess.Popen([sys.executable, '-c', {BUSY!r}]) for _ in range(int(sys.argv[1]))]
-subprocess.run([sys.executable, '-c', {RAYLET!r}, sys.argv[2]], check=True)
-for process in own:
-    process.kill()
+try:
+    subprocess.run([sys.executable, '-c', {RAYLET!r}, sys.argv[2]], check=True)
+finally:
+    for process in own:
+        process.kill()
 """
 
 
