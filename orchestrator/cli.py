@@ -251,12 +251,20 @@ def report(
         comparison = _report(records, as_json)
         verdicts = gate.judge(comparison, conditions)
         if junit is not None:
-            junit.write_bytes(gate.junit(comparison, verdicts))
+            _write(junit, gate.junit(comparison, verdicts))
         for verdict in verdicts:
             if verdict.failed:
                 typer.echo(f"fails: {verdict}", err=True)
     if any(verdict.failed for verdict in verdicts):
         raise typer.Exit(1)
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    except OSError as error:
+        raise InputError(f"--junit {file}: cannot be written: {error.strerror}; give another file") from error
 
 
 @app.command("compare")
@@ -285,7 +293,7 @@ def serve(
     directory: Annotated[
         str, typer.Argument(metavar="DIR", help="Storage with experiments in it.")
     ] = "tandem-results",
-    port: Annotated[int, typer.Option(help="Of this machine.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of this machine; 0 for a free one.")] = 8080,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others can read what is served.")
     ] = "127.0.0.1",

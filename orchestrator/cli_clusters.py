@@ -81,12 +81,11 @@ def render(
         if dry_run not in ("client", "server"):
             raise InputError(f"--dry-run {dry_run!r}: give client or server")
         shipped = package(load(file, set_, searches=search), file.parent, searches=search)
-        if cron is not None:
-            dated = dataclasses.replace(shipped, is_dated=True)
-            nightly = render_nightly(dated, schedule=cron, namespace=namespace)
-            typer.echo(yaml.safe_dump_all(nightly, sort_keys=False), nl=False)
-            return
-        manifests = rendered(shipped, namespace=namespace)
+        if cron is None:
+            manifests = rendered(shipped, namespace=namespace)
+        else:
+            shipped = dataclasses.replace(shipped, is_dated=True)
+            manifests = render_nightly(shipped, schedule=cron, namespace=namespace)
         if dry_run == "server":
             from orchestrator.clusters.kuberay import KubeRay
 

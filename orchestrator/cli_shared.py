@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainers.errors import InputError, TandemError
+from trainers.errors import InputError, TandemError, one_line
 
 if TYPE_CHECKING:
     from orchestrator.clusters.package import Package
@@ -68,7 +68,7 @@ def package(
 
 @contextlib.contextmanager
 def errors(debug: bool) -> Iterator[None]:
-    """Print an error that tandem raised on purpose as its sentence, without a traceback."""
+    """Print an error as one sentence and exit with its code; the traceback is for debugging alone."""
     try:
         yield
     except TandemError as error:
@@ -76,3 +76,10 @@ def errors(debug: bool) -> Iterator[None]:
             raise
         typer.echo(f"tandem: {error}", err=True)
         sys.exit(error.exit_code)
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(f"tandem: unexpected {one_line(error)}; --debug shows where it came from", err=True)
+        sys.exit(TandemError.exit_code)

@@ -67,7 +67,8 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
     """Write the model of an experiment's best arm, or of one by name; returns the names of the files.
 
     Raises:
-        InputError: there is no such arm, it has no finished run, or its checkpoint is gone.
+        InputError: there is no such arm, it has no finished run, its checkpoint is gone, or the directory cannot be
+            made.
         TandemError: the framework cannot save it.
     """
     from orchestrator import compare
@@ -75,7 +76,12 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
     comparison = compare.analyse(records)
     chosen = _arm(comparison, arm)
     run = _run(chosen)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{directory} cannot be written: {error.strerror}; give another directory"
+        ) from error
     module_path = str(records.document()["module_path"])
     _in_process("save", records.storage.url, run.id, str(directory), module_path=module_path)
     files = sorted(file.name for file in directory.iterdir() if file.name.startswith("model."))

@@ -42,7 +42,7 @@ class Storage:
             url: a directory, or a URL that pyarrow has a filesystem for.
 
         Raises:
-            StorageError: the URL is of no known kind.
+            StorageError: the URL is of no known kind, or names no bucket.
         """
         try:
             if "://" in url:
@@ -53,6 +53,10 @@ class Storage:
                 self.url = self._base = str(Path(url).expanduser().resolve())
         except (pa.ArrowException, OSError, ValueError) as error:
             raise StorageError(f"storage {url!r} cannot be opened: {error}") from error
+        if not self._base:
+            raise StorageError(
+                f"storage {url!r} names no bucket; give one, such as {url.rstrip('/')}//bucket/results"
+            )
         self.is_local = isinstance(self._files, pafs.LocalFileSystem)
 
     def at(self, *parts: str) -> Storage:

@@ -11,6 +11,7 @@ import yaml
 from orchestrator.clusters.kubernetes_spec import Kubernetes, Pod, Redis, WorkerGroup, resources
 from orchestrator.clusters.objects import Manifest
 from orchestrator.clusters.package import ENTRYPOINT, FILES_VARIABLE, Package, attempt_id
+from orchestrator.clusters.schedule import check_schedule
 from trainers.errors import InputError
 
 RESULTS = "tandem/results"
@@ -64,8 +65,9 @@ def render_nightly(package: Package, *, schedule: str, namespace: str | None = N
 
     Raises:
         InputError: as `render`; or the experiment runs on a cluster that stands already, or waits in a queue,
-            whose label a RayCronJob cannot pass on.
+            whose label a RayCronJob cannot pass on; or KubeRay cannot read the schedule.
     """
+    check_schedule(schedule)
     settings = package.experiment.kubernetes
     if settings is not None and (settings.cluster is not None or settings.queue is not None):
         raise InputError("--cron: a RayCronJob takes neither kubernetes.cluster nor kubernetes.queue")

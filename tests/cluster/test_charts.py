@@ -115,6 +115,8 @@ def test_the_nightly_component_is_what_render_prints() -> None:
     check(cron)
     assert len(cron["metadata"]["name"]) <= 36
     assert "jobId" not in cron["spec"]["jobTemplate"], "each night is a job of its own"
+    refused = tandem("render", "examples/nightly.yaml", "--cron", "tonight", cwd=ROOT)
+    assert refused.returncode == 2 and "--cron 'tonight': give minute, hour" in refused.stderr
 
 
 def test_roles_give_no_more_than_the_commands_use() -> None:

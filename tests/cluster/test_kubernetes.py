@@ -84,8 +84,11 @@ def test_kubectl_sees_what_was_submitted(plane: ControlPlane, file: Path) -> Non
 
 
 def test_what_render_prints_the_server_takes(plane: ControlPlane, file: Path) -> None:
-    checked = tandem("render", file, "--dry-run=server")
-    assert checked.returncode == 0, checked.stderr
+    for cron in ([], ["--cron", "@daily"]):
+        checked = tandem("render", file, "--dry-run=server", *cron)
+        assert checked.returncode == 0, checked.stderr
+        elsewhere = tandem("render", file, "--dry-run=server", "--namespace", "nowhere", *cron)
+        assert elsewhere.returncode == 3 and "has no namespace 'nowhere'" in elsewhere.stderr
     assert plane.ray_jobs() == [], "a dry run keeps nothing"
     applied = plane.kubectl("create", "--validate=false", "-f", "-", stdin=tandem("render", file).stdout)
     assert applied.returncode == 0, applied.stderr

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import tandem
+from tests.unit.synthetic import make_records
 
 Write = Callable[[str], Path]
 
@@ -92,6 +93,20 @@ def test_storage_that_cannot_be_written(tmp_path: Path, experiment_file: Write) 
     (tmp_path / "file").write_text("")
     file = experiment_file(experiment(tmp_path / "file"))
     assert "cannot be written" in refusal(file)
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    make_records(tmp_path / "x", {"torch": [0.6, 0.7]})
+    (tmp_path / "file").write_text("")
+    told = refusal(tmp_path / "x", "--junit", tmp_path / "file" / "junit.xml", command="report")
+    assert f"--junit {tmp_path}/file/junit.xml: cannot be written" in told
+    assert "file cannot be written: File exists" in refusal(
+        tmp_path / "x", tmp_path / "file", command="model"
+    )
+
+
+def test_storage_without_a_bucket() -> None:
+    assert "names no bucket; give one, such as s3://bucket/results" in refusal("s3://", command="report")
 
 
 def test_not_an_experiment(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.cli_shared import errors
 from trainers.errors import ForeignError, InputError, one_line
 
 GRAPH = """Graph execution error:
@@ -34,3 +35,22 @@ LAYER = (
 )
 def test_the_line_says_what_is_wrong(error: Exception, told: str) -> None:
     assert one_line(error) == told
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (InputError("data.path: there is no such file"), 2, "tandem: data.path: there is no such file\n"),
+        (KeyError("odd"), 1, "tandem: unexpected KeyError: 'odd'; --debug shows where it came from\n"),
+    ],
+    ids=["foreseen", "unforeseen"],
+)
+def test_a_command_tells_an_error_in_one_sentence(
+    error: Exception, code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended, errors(debug=False):
+        raise error
+    assert (ended.value.code, capsys.readouterr().err) == (code, told)
+    with pytest.raises(type(error)) as raised, errors(debug=True):
+        raise error
+    assert raised.value is error
