@@ -15,12 +15,17 @@ from trainers.data.spec import DataSpec
 from trainers.errors import InputError
 from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, RECIPE_TAGS, Block, Recipe
 
+_MOST_SEEDS = 1000
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 def _seed_list(value: Any) -> Any:
     """Accept `seeds: 3` for `seeds: [0, 1, 2]`."""
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value > _MOST_SEEDS:
+        raise ValueError(f"{value} seeds are too many; at most {_MOST_SEEDS} are possible")
+    return list(range(value))
 
 
 _SEEDS = BeforeValidator(_seed_list, json_schema_input_type=int | list[int])

@@ -74,6 +74,8 @@ def load_mapping(document: Mapping[str, Any], overrides: Iterable[str] = ()) -> 
 
 
 def _read(root: _Node, path: str, base: Path, overrides: Iterable[str]) -> Experiment:
+    if root.value is None:
+        raise InputError(f"{path}: the file is empty; an experiment needs name: and arms:")
     if not isinstance(root.value, dict):
         raise InputError(f"{path}: an experiment is a mapping with name: and arms:")
     _absolute_paths(root.value, base)
@@ -98,18 +100,21 @@ def _parse(text: str, file: str) -> _Node:
             return _Node(entries, place)
         if isinstance(node, yaml.SequenceNode):
             return _Node([convert(item) for item in node.value], place)
-        return _Node(_scalar(node), place)
+        try:
+            return _Node(_scalar(node), place)
+        except (yaml.YAMLError, ValueError, AttributeError) as error:  # of a tag or a date
+            raise InputError(f"{place}: {node.value!r} is no value; put text in quotes") from error
 
     try:
         document = yaml.compose(text, Loader=yaml.SafeLoader)
+        return _Node(None, file) if document is None else convert(document)
+    except RecursionError as error:
+        raise InputError(f"{file}: an alias refers to itself, or too much is nested") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise InputError(f"{file}{line}: not valid YAML: {problem}") from error
-    if document is None:
-        raise InputError(f"{file}: the file is empty; an experiment needs name: and arms:")
-    return convert(document)
 
 
 def _scalar(node: yaml.Node) -> Any:
@@ -142,7 +147,8 @@ def _override(root: _Node, override: str) -> _Node:
         raise InputError(f"--set {override!r}: write it as field.path=value, such as scale.workers=2")
     value = _parse(text, "--set") if text.strip() else _Node("", "--set")
     place = f"--set {target.strip()}"
-    arms = root.value["arms"].value if "arms" in root.value else {}
+    named = root.value.get("arms")
+    arms = named.value if named is not None and isinstance(named.value, dict) else {}
     if path[0] not in {*Experiment.model_fields, "defaults"}:
         if path[0] not in arms:
             hint = nearest(path[0], [*arms, *Experiment.model_fields])
@@ -192,10 +198,10 @@ def _merge_arms(root: _Node) -> _Node:
         extends = own.pop("extends", None)
         if extends is None:
             base = _merged(_named_recipe(defaults, arm), defaults)
-        elif extends.value not in arms.value:
-            hint = nearest(extends.value, arms.value)
+        elif not isinstance(extends.value, str) or extends.value not in arms.value:
+            hint = nearest(extends.plain(), arms.value)
             raise InputError(
-                f"{extends.place}: arms.{name}.extends: no arm is called {extends.value!r}{hint}"
+                f"{extends.place}: arms.{name}.extends: no arm is called {extends.plain()!r}{hint}"
             )
         elif extends.value in (*below, name):
             raise InputError(f"{extends.place}: arms.{name}.extends: goes round in a circle")
@@ -213,10 +219,10 @@ def _named_recipe(block: _Node, arm: _Node) -> _Node:
     named = block.value.get("recipe")
     if named is None:
         return _Node({}, block.place)
-    if named.value not in NAMED_RECIPES:
-        hint = nearest(named.value, NAMED_RECIPES)
+    if not isinstance(named.value, str) or named.value not in NAMED_RECIPES:
+        hint = nearest(named.plain(), NAMED_RECIPES)
         raise InputError(
-            f"{named.place}: recipe: {named.value!r} is not one of {', '.join(NAMED_RECIPES)}{hint}"
+            f"{named.place}: recipe: {named.plain()!r} is not one of {', '.join(NAMED_RECIPES)}{hint}"
         )
     framework = arm.value["framework"].value if "framework" in arm.value else None
     return _nodes(NAMED_RECIPES[named.value].get(str(framework), {}), named.place)

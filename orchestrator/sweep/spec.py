@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from orchestrator.expressions import Expression
 from trainers.recipes import Block
@@ -30,13 +30,12 @@ TRIAL_SEED = 1_000_000
 _KINDS = ("uniform", "loguniform", "integer", "choice")
 
 
-def _expression(text: str | None) -> str | None:
-    if text is not None:
-        Expression(text)
+def _expression(text: str) -> str:
+    Expression(text)
     return text
 
 
-Condition = Annotated[str, BeforeValidator(_expression)]
+Condition = Annotated[str, AfterValidator(_expression)]
 
 
 class Parameter(Block):

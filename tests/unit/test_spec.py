@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import jsonschema
 import pytest
 import yaml
@@ -20,6 +26,13 @@ arms:
   keras: {framework: keras}
   torch: {extends: keras, framework: torch}
 """
+
+_PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates()
+ODD = (
+    _PLAIN
+    | st.lists(_PLAIN, max_size=2)
+    | st.dictionaries(st.sampled_from(["name", "min", "a"]), _PLAIN, max_size=2)
+)
 
 
 def problem(write: Write, text: str, *overrides: str) -> str:
@@ -214,12 +227,45 @@ def test_batch_that_does_not_divide_names_sizes_that_do(experiment_file: Write) 
             "must not hold credentials",
         ),
         ("- 1", "an experiment is a mapping"),
+        ("name: x\narms: &a {b: *a}", "an alias refers to itself"),
+        ("name: 2026-13-01\n", ":1: '2026-13-01' is no value; put text in quotes"),
+        ("name: !!timestamp now\n", "'now' is no value"),
+        ("name: !!python/name:os.system x\n", "'x' is no value"),
+        ("name: x\narms: {a: {extends: [b]}}", "no arm is called ['b']"),
+        ("name: x\narms: {a: {framework: keras, recipe: {fast: 1}}}", "{'fast': 1} is not one of"),
+        (
+            "name: x\narms: {a: {framework: keras, seeds: 10000000000000000000000}}",
+            "seeds are too many; at most 1000",
+        ),
+        (
+            "name: x\narms: {a: {framework: keras}}\nsweep: {space: {epochs: [1]}, constraints: [.nan]}",
+            "sweep.constraints.0: nan is wrong",
+        ),
     ],
 )
 def test_bad_files_get_one_clear_sentence(experiment_file: Write, text: str, expected: str) -> None:
     message = problem(experiment_file, text)
     assert expected in message
     assert len(message.splitlines()) == 1
+
+
+def fields(block: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    entries = (
+        block.items() if isinstance(block, dict) else enumerate(block) if isinstance(block, list) else ()
+    )
+    for key, value in entries:
+        yield (*path, key)
+        yield from fields(value, (*path, key))
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(example=st.sampled_from(EXAMPLES), value=ODD, data=st.data())
+def test_whatever_a_field_says_it_is_read_or_refused(example: Path, value: Any, data: st.DataObject) -> None:
+    document = yaml.safe_load(example.read_text())
+    *above, field = data.draw(st.sampled_from(list(fields(document))))
+    functools.reduce(operator.getitem, above, document)[field] = value
+    with contextlib.suppress(InputError):
+        spec_file.load_mapping(document)
 
 
 def test_bad_overrides(experiment_file: Write) -> None:
@@ -230,6 +276,7 @@ def test_bad_overrides(experiment_file: Write) -> None:
     assert "--set keras.epochs: arms.keras.epochs: 'two' is wrong" in problem(
         experiment_file, MINIMAL, "keras.epochs=two"
     )
+    assert "arms" in problem(experiment_file, MINIMAL, "arms=1", "arms.*.epochs=2")
 
 
 def test_missing_file(tmp_path: Path) -> None:
