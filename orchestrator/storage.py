@@ -165,9 +165,10 @@ class Storage:
         """A JSON file's contents, or None where there is none or it is damaged."""
         content = self.read(name)
         try:
-            return None if content is None else json.loads(content)
+            document = None if content is None else json.loads(content)
         except ValueError:
             return None
+        return document if isinstance(document, dict) else None
 
     def write_json(self, name: str, document: Record) -> None:
         """Write a JSON document with the schema's version in it."""
@@ -178,11 +179,9 @@ class Storage:
         """The records of a .jsonl file; damaged lines are left out."""
         records = []
         for line in (self.read(name) or b"").splitlines():
-            try:
+            with contextlib.suppress(ValueError):
                 records.append(from_json(line))
-            except ValueError:
-                continue
-        return records
+        return [record for record in records if isinstance(record, dict)]
 
     def append_line(self, name: str, record: Record) -> None:
         """Add one record to a .jsonl file."""

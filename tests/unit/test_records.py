@@ -32,6 +32,15 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert storage.names("nowhere") == []
 
 
+@pytest.mark.parametrize("damaged", [b"", b"null", b"[1]", b'{"a": 1', b"\xff"])
+def test_what_is_no_record_is_left_out(tmp_path: Path, damaged: bytes) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("x.json", damaged)
+    assert storage.read_json("x.json") is None
+    storage.write("x.jsonl", b'{"a": 1}\n' + damaged + b'\n{"a": 2}\n')
+    assert storage.read_lines("x.jsonl") == [{"a": 1}, {"a": 2}]
+
+
 def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     records, run_id, directory = run_directory(tmp_path)
     assert sorted(path.name for path in (directory / "checkpoints").iterdir()) == [
