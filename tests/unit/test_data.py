@@ -117,6 +117,26 @@ def test_cifar10_batches_py(tmp_path: Path) -> None:
     assert dataset.class_names[9] == "name9"
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"I9x\n.", "data_batch_2 cannot be read as a CIFAR-10 batch: ValueError"),
+        (
+            pickle.dumps({b"data": np.zeros((1, 3072), np.uint8)}),
+            "data_batch_2 is not a CIFAR-10 batch: it needs data and",
+        ),
+        (
+            pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}),
+            "data_batch_2 is not a CIFAR-10 batch: data are uint8 [2, 3072]; uint8 [1, 3072] is needed",
+        ),
+    ],
+)
+def test_a_damaged_batch_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
+    root, _ = batches_py(tmp_path / "cifar-10-batches-py")
+    (root / "data_batch_2").write_bytes(content)
+    assert expected in refused(path=root)
+
+
 def test_a_batch_that_would_run_code_is_refused_unrun(tmp_path: Path) -> None:
     root, _ = batches_py(tmp_path / "cifar-10-batches-py")
     witness = tmp_path / "witness"
@@ -429,6 +449,8 @@ def test_folders_of_a_tables_pictures_tell_their_splits(tmp_path: Path) -> None:
         (["file_name,label", "pictures/0.png,a"], "at least 2 are needed"),
         (["file_name,label", 'pictures/0.png,"a'], "cannot be read as comma-separated values"),
         ([""], "the columns ; one with the pictures' files is needed"),
+        (["file_name,label"], "names no pictures"),
+        (["file_name,label", "x" * 300 + ".png,a"], "1 of the 1 pictures that"),
     ],
 )
 def test_tables_that_do_not_do(tmp_path: Path, rows: list[str], expected: str) -> None:
@@ -498,6 +520,27 @@ def test_empty_folders_and_missing_paths(tmp_path: Path) -> None:
     assert "cannot be read as Parquet" in refused(path=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"img": ["a.png", "b.png"], "label": [0, 1]}, "row 0: img holds no picture; structs with bytes"),
+        ({"img": [{"path": "a.png"}] * 2, "label": [0, 1]}, "row 0: img holds no picture"),
+        ({"img": [picture()] * 2, "label": [0, None]}, "has no label in 1 of its 2 rows"),
+        ({"img": [picture()] * 2, "label": [[0], [1]]}, "whole numbers, or names, are needed"),
+    ],
+)
+def test_parquet_that_does_not_do(tmp_path: Path, columns: dict[str, list[object]], expected: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert expected in refused(path=tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("said", ["no JSON", '{"info": null}', '{"info": {"features": [1]}}'])
+def test_what_parquet_says_of_classes_may_be_anything(tmp_path: Path, said: str) -> None:
+    table = pa.table({"img": [picture(value=row) for row in range(10)], "label": [0, 1] * 5})
+    pq.write_table(table.replace_schema_metadata({"huggingface": said}), tmp_path / "a.parquet")
+    assert opened(path=tmp_path / "a.parquet").class_names == ["0", "1"]
+
+
 def npz(path: Path, **arrays: np.ndarray) -> Path:
     np.savez(path, **arrays)
     return path
@@ -505,6 +548,24 @@ def npz(path: Path, **arrays: np.ndarray) -> Path:
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
 LABELS = np.arange(40) % 4
+
+
+NAMES = np.array(["dog", "cat", "eel", "bee"])[LABELS]
+
+
+def test_labels_may_be_the_names_of_classes(tmp_path: Path) -> None:
+    dataset = opened(path=npz(tmp_path / "n.npz", images=IMAGES, labels=NAMES), validation=0)
+    assert dataset.class_names == ["bee", "cat", "dog", "eel"]
+    named = dict(zip(map(bytes, IMAGES), NAMES.tolist(), strict=True))
+    found = [dataset.class_names[label] for label in dataset.train_labels]
+    assert found == [named[bytes(image)] for image in dataset.train_images]
+
+    table = pa.table(
+        {"img": [encoded(Image.fromarray(image)) for image in IMAGES], "label": LABELS.astype(str) + "0"}
+    )
+    pq.write_table(table, tmp_path / "n.parquet")
+    dataset = opened(path=tmp_path / "n.parquet", validation=0)
+    assert dataset.class_names == ["00", "10", "20", "30"]
 
 
 def test_npz_by_either_convention(tmp_path: Path) -> None:
@@ -551,7 +612,26 @@ def test_npz_by_either_convention(tmp_path: Path) -> None:
             },
             "1 test labels are out of range: row 1 has 9",
         ),
-        ({"images": IMAGES, "labels": LABELS / 2}, "whole numbers are needed"),
+        ({"images": IMAGES, "labels": LABELS / 2}, "whole numbers, or names, are needed"),
+        ({"images": IMAGES, "labels": np.where(LABELS, LABELS, np.nan)}, "labels are float64"),
+        (
+            {"images": IMAGES, "labels": LABELS * 10**12},
+            "label is 3000000000000, but there are 40 training images",
+        ),
+        ({"images": IMAGES[:, :0], "labels": LABELS}, "images are uint8 [40, 0, 8, 3]; numbers for pixels"),
+        ({"images": IMAGES * 1j, "labels": LABELS}, "images are complex128"),
+        (
+            {"images": IMAGES, "labels": LABELS, "class_names": np.array(["a", "b", "a", "c"])},
+            "several classes called a; give each a name of its own",
+        ),
+        (
+            {"x_train": IMAGES, "y_train": NAMES, "x_test": IMAGES[:1], "y_test": np.array(["owl"])},
+            "no training picture is of the classes owl",
+        ),
+        (
+            {"x_train": IMAGES, "y_train": NAMES, "x_test": IMAGES, "y_test": LABELS},
+            "training labels are <U3",
+        ),
         ({"images": IMAGES[:5], "labels": LABELS}, "5 training images but 40 labels"),
         (
             {"images": IMAGES, "labels": np.eye(4)[LABELS]},
@@ -574,6 +654,8 @@ def test_damaged_and_pickled_npz(tmp_path: Path) -> None:
     assert "cannot be read" in refused(path=tmp_path / "torn.npz")
     objects = npz(tmp_path / "o.npz", images=np.array([{}], object), labels=LABELS[:1])
     assert "plain arrays" in refused(path=objects)
+    np.save(tmp_path / "single.npy", IMAGES)
+    assert "plain arrays" in refused(path=(tmp_path / "single.npy").rename(tmp_path / "single.npz"))
 
 
 def test_imbalance_is_noted(tmp_path: Path) -> None:

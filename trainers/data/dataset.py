@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,7 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
     labelled = sources.read(kind, path, spec.group_by)
     class_names = labelled.class_names
     if class_names is None:
-        labels = labelled.train.labels
-        class_names = [str(label) for label in range(int(labels.max()) + 1 if len(labels) else 0)]
+        class_names = validation.numbered_classes(labelled.train.labels)
     given = {"train": labelled.train, "validation": labelled.validation, "test": labelled.test}
     for name, split in given.items():
         where = IN_WORDS[name]
@@ -84,6 +84,10 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
         if not len(split.labels):
             raise InputError(f"{path} holds no {where} images")
         validation.check_labels(split.labels, num_classes=len(class_names), where=where)
+    if repeated := [name for name, times in Counter(class_names).items() if times > 1]:
+        raise InputError(
+            f"{path} has several classes called {', '.join(repeated)}; give each a name of its own"
+        )
     if len(class_names) < 2:
         raise InputError(f"{path} has {len(class_names)} class; at least 2 are needed to tell apart")
 

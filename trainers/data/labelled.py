@@ -78,6 +78,31 @@ def split_named(name: str) -> str | None:
     return next((kind for kind, names in _SPLIT_NAMES.items() if names & words), None)
 
 
+def numbered(splits: dict[str, Split], source: Path) -> tuple[list[str], dict[str, Split]]:
+    """Class names in their order, those that are numbers by value, and the splits with each label's place among them.
+
+    Args:
+        splits: whose labels are names, str [n].
+        source: to blame.
+
+    Raises:
+        InputError: a class has no training image.
+    """
+    class_names = sorted({*splits["train"].labels.tolist()})
+    if all(name.isdecimal() for name in class_names):
+        class_names.sort(key=int)
+    places = {name: place for place, name in enumerate(class_names)}
+    named = {name for split in splits.values() for name in split.labels.tolist()}
+    if unknown := named - {*class_names}:
+        raise InputError(f"{source}: no training picture is of the classes {', '.join(sorted(unknown))}")
+    return class_names, {
+        kind: dataclasses.replace(
+            split, labels=np.array([places[name] for name in split.labels.tolist()], np.int64)
+        )
+        for kind, split in splits.items()
+    }
+
+
 def column_of(file: Path, names: list[str], known: tuple[str, ...], what: str) -> str:
     """The column of a file that holds something, by the first name that is known for it."""
     found = next((name for name in known if name in names), None)

@@ -9,6 +9,7 @@ import os
 import pickle
 import tarfile
 import zipfile
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from trainers.data.labelled import (
     Split,
     check_group_column,
     column_of,
+    numbered,
     split_named,
 )
 from trainers.data.spec import DataSpec
@@ -93,6 +95,19 @@ def read(kind: str, path: Path | None, group_by: str | None) -> Labelled:
     return _digits() if path is None else _cifar10_batches(path)
 
 
+def _labelled(splits: dict[str, Split], class_names: list[str] | None, source: Path) -> Labelled:
+    """Splits whose labels are numbers, or the classes' names."""
+    if all(_are_names(split.labels) for split in splits.values()):
+        class_names, splits = numbered(splits, source)
+    return Labelled(class_names=class_names, **splits)
+
+
+def _are_names(labels: np.ndarray) -> bool:
+    return labels.dtype.kind == "U" or (
+        labels.dtype == object and all(isinstance(label, str) for label in labels)
+    )
+
+
 def _digits() -> Labelled:
     from sklearn.datasets import load_digits
 
@@ -136,23 +151,34 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _cifar10_batches(path: Path) -> Labelled:
-    def load(name: str) -> dict[bytes, Any]:
+    def load(name: str, *keys: bytes) -> dict[bytes, Any]:
         try:
             with open(path / name, "rb") as handle:
                 content = _ArrayUnpickler(handle, encoding="bytes").load()
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
-            raise InputError(f"{path / name} cannot be read as a CIFAR-10 batch: {error}") from error
-        if not isinstance(content, dict):
-            raise InputError(f"{path / name} is not a CIFAR-10 batch: it holds no dictionary")
+        except Exception as error:  # unpickling what is damaged raises anything
+            raise InputError(
+                f"{path / name} cannot be read as a CIFAR-10 batch: {one_line(error)}"
+            ) from error
+        if not isinstance(content, dict) or any(key not in content for key in keys):
+            needed = " and ".join(key.decode() for key in keys)
+            raise InputError(f"{path / name} is not a CIFAR-10 batch: it needs {needed}")
         return content
 
-    def split(names: list[str]) -> Split:
-        batches = [load(name) for name in names]
-        pixels = np.concatenate([batch[b"data"] for batch in batches])
-        labels = np.concatenate([np.asarray(batch[b"labels"]) for batch in batches])
-        return Split(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int64))
+    def batch(name: str) -> tuple[np.ndarray, np.ndarray]:
+        content = load(name, b"data", b"labels")
+        pixels, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"])
+        if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
+            raise InputError(
+                f"{path / name} is not a CIFAR-10 batch: data are {pixels.dtype} {list(pixels.shape)}; uint8 "
+                f"{[len(labels), 3072]} is needed"
+            )
+        return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
-    names = [name.decode() for name in load("batches.meta")[b"label_names"]]
+    def split(names: list[str]) -> Split:
+        pixels, labels = zip(*map(batch, names), strict=True)
+        return Split(np.concatenate(pixels), np.concatenate(labels))
+
+    names = [name.decode() for name in load("batches.meta", b"label_names")[b"label_names"]]
     train = split([f"data_batch_{number}" for number in range(1, 6)])
     return Labelled(train, names, test=split(["test_batch"]))
 
@@ -179,7 +205,7 @@ def _parquet(path: Path, group_by: str | None) -> Labelled:
         splits = {kind: _rows(found, image, label, group_by) for kind, found in of_kinds.items()}
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
-    return Labelled(class_names=_parquet_class_names(schema.metadata or {}, label), **splits)
+    return _labelled(splits, _parquet_class_names(schema.metadata or {}, label), path)
 
 
 def _rows(files: list[Path], image: str, label: str, group_by: str | None) -> Split:
@@ -192,26 +218,37 @@ def _rows(files: list[Path], image: str, label: str, group_by: str | None) -> Sp
         check_group_column(file, pq.read_schema(file).names, group_by)
         table = pq.read_table(file, columns=[image, label] + ([group_by] if group_by else []))
         groups += map(str, table[group_by].to_pylist() if group_by else [])
+        if missing := table[label].null_count:
+            raise InputError(f"{file} has no {label} in {missing} of its {len(table)} rows")
         for row, value in enumerate(table[image].to_pylist()):
-            content = value["bytes"] if isinstance(value, dict) else value
+            content = value.get("bytes") if isinstance(value, dict) else value
+            if not isinstance(content, bytes):
+                raise InputError(
+                    f"{file} row {row}: {image} holds no picture; structs with bytes, or bytes, are needed"
+                )
             images.append(Encoded(f"{file.name} row {row}", partial(io.BytesIO, content)))
         labels.append(table[label].to_numpy())
     return Split(images, np.concatenate(labels), np.array(groups) if groups else None)
 
 
 def _parquet_class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
-    if b"classes" in metadata:
-        return metadata[b"classes"].decode().split(",")
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    names = features.get(label, {}).get("names")
+    """Those that pyarrow's user or Hugging Face has put there; None where nothing is said that can be read."""
+    try:
+        if b"classes" in metadata:
+            return metadata[b"classes"].decode().split(",")
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
     return [str(name) for name in names] if names else None
 
 
 def _npz(path: Path, group_by: str | None) -> Labelled:
     try:
+        with zipfile.ZipFile(path):  # np.load takes single arrays too
+            pass
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}") from error
 
     for convention in _NPZ_NAMES:
@@ -228,7 +265,7 @@ def _npz(path: Path, group_by: str | None) -> Labelled:
                     splits["train"], groups=_array_of_groups(arrays, group_by, len(splits["train"].labels))
                 )
             names = arrays.get("class_names")
-            return Labelled(class_names=None if names is None else [str(name) for name in names], **splits)
+            return _labelled(splits, None if names is None else names.reshape(-1).astype(str).tolist(), path)
     raise InputError(
         f"{path} holds the arrays {', '.join(arrays) or 'none'}; x_train and y_train (x_val, y_val, x_test, "
         "y_test), train_images and train_labels, or images and labels are needed"
@@ -251,6 +288,10 @@ def _as_pixels(images: np.ndarray, where: str) -> np.ndarray:
         raise InputError(
             f"the {where} images have the shape {list(images.shape)}; "
             "[n, height, width] or [n, height, width, 1 or 3] is needed"
+        )
+    if 0 in images.shape[1:] or images.dtype.kind not in "biuf":
+        raise InputError(
+            f"the {where} images are {images.dtype} {list(images.shape)}; numbers for pixels are needed"
         )
     if images.dtype == np.uint8 or not len(images):
         return images.astype(np.uint8, copy=False)
@@ -283,5 +324,5 @@ def stamp(kind: str, path: Path | None) -> str:
         files = sorted(path.rglob("*"))
     else:
         files = [path]
-    stats = {str(file): file.stat() for file in files if file.exists()}  # not so a link to nowhere
+    stats = {str(file): file.stat() for file in files if os.path.exists(file)}  # not so a link to nowhere
     return json.dumps([(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()])

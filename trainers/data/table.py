@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from trainers.data.labelled import (
     check_group_column,
     column_of,
     is_hidden,
+    numbered,
     split_named,
 )
 from trainers.errors import InputError, one_line
@@ -86,28 +88,27 @@ def read_table(path: Path, group_by: str | None) -> Labelled:
     table = _open(path)
     check_group_column(table.file, table.columns, group_by)
     pictures, directory = table.pictures(), table.file.parent
-    missing = [name for name in pictures if not (directory / name).is_file()]
+    if not pictures:
+        raise InputError(f"{table.file} names no pictures")
+    missing = [
+        name for name in pictures if not os.path.isfile(directory / name)
+    ]  # False for what no file is called
     if missing:
         raise InputError(
             f"{len(missing)} of the {len(pictures)} pictures that {table.file} names are not in {directory}, such as "
             f"{missing[0]!r}"
         )
-    labels, splits = table.labels(pictures), np.array(table.splits(pictures))
-    class_names = sorted({label for label, split in zip(labels, splits, strict=True) if split == "train"})
-    if all(name.isdecimal() for name in class_names):
-        class_names.sort(key=int)
-    if unknown := {*labels} - {*class_names}:
-        raise InputError(f"{table.file}: no training picture is of the classes {', '.join(sorted(unknown))}")
-    numbers = {name: number for number, name in enumerate(class_names)}
     whole = Split(
         [Encoded.of_file(directory / name, name) for name in pictures],
-        np.array([numbers[label] for label in labels], np.int64),
+        np.array(table.labels(pictures)),
         None if group_by is None else np.array(table.values(group_by)),
     )
+    told = np.array(table.splits(pictures))
+    class_names, splits = numbered(
+        {str(split): whole.take(np.flatnonzero(told == split)) for split in np.unique(told)}, table.file
+    )
     return Labelled(
-        class_names=class_names,
-        notes=_unnamed(path, pictures) if path.is_dir() else [],
-        **{str(split): whole.take(np.flatnonzero(splits == split)) for split in np.unique(splits)},
+        class_names=class_names, notes=_unnamed(path, pictures) if path.is_dir() else [], **splits
     )
 
 

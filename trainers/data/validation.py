@@ -15,14 +15,28 @@ DARK = 64
 """Training pixels that all stay below use a quarter of their range at most."""
 
 
+def numbered_classes(labels: np.ndarray) -> list[str]:
+    """Names for the classes of training labels that are mere numbers, from 0 to the largest.
+
+    Raises:
+        InputError: they are no whole numbers, or too large to count classes.
+    """
+    _check_whole(labels, where="training")
+    largest = int(labels.max()) if len(labels) else -1
+    if largest >= max(len(labels), 1):
+        raise InputError(
+            f"a training label is {largest}, but there are {len(labels)} training images; number the classes from 0"
+        )
+    return [str(label) for label in range(largest + 1)]
+
+
 def check_labels(labels: np.ndarray, *, num_classes: int, where: str) -> None:
     """Refuse labels that are not whole numbers from 0 to num_classes - 1.
 
     Raises:
         InputError: names the first offending row and its value.
     """
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"the {where} labels are {labels.dtype}; whole numbers are needed")
+    _check_whole(labels, where=where)
     outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(outside):
         row = int(outside[0])
@@ -30,6 +44,11 @@ def check_labels(labels: np.ndarray, *, num_classes: int, where: str) -> None:
             f"{len(outside)} {where} labels are out of range: row {row} has {int(labels[row])}; "
             f"labels must be 0 to {num_classes - 1}"
         )
+
+
+def _check_whole(labels: np.ndarray, *, where: str) -> None:
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"the {where} labels are {labels.dtype}; whole numbers, or names, are needed")
 
 
 def warnings(arrays: dict[str, np.ndarray], class_names: list[str], *, brightest: int) -> list[str]:
