@@ -80,7 +80,7 @@ class Expression:
         """The expression's value; a name without a value, or values that do not mix, make it False."""
         try:
             return self._value(self._tree, values)
-        except (TypeError, KeyError, ZeroDivisionError):
+        except (TypeError, KeyError, ArithmeticError):
             return False
 
     def _value(self, node: ast.expr, values: Mapping[str, Any]) -> Any:

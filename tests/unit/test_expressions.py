@@ -21,6 +21,7 @@ VALUES = {"batch_size": 128, "optimizer.name": "sgd", "optimizer.learning_rate":
         ("optimizer.momentum > 0.5", False),
         ("optimizer.name < 3", False),
         ("batch_size / 0 > 1", False),
+        (f"{10**400} / 2.0 > batch_size", False),
     ],
 )
 def test_it_means_what_it_says(text: str, value: object) -> None:
