@@ -71,15 +71,15 @@ def errors(debug: bool) -> Iterator[None]:
     """Print an error as one sentence and exit with its code; the traceback is for debugging alone."""
     try:
         yield
-    except TandemError as error:
-        if debug:
-            raise
-        typer.echo(f"tandem: {error}", err=True)
-        sys.exit(error.exit_code)
-    except (typer.Exit, BrokenPipeError):
-        raise
     except Exception as error:
-        if debug:
+        if debug or isinstance(error, typer.Exit | BrokenPipeError):
             raise
-        typer.echo(f"tandem: unexpected {one_line(error)}; --debug shows where it came from", err=True)
-        sys.exit(TandemError.exit_code)
+        if isinstance(error, TandemError):
+            told, code = str(error), error.exit_code
+        else:
+            told, code = (
+                f"unexpected {one_line(error)}; --debug shows where it came from",
+                TandemError.exit_code,
+            )
+        typer.echo(f"tandem: {told}", err=True)
+        sys.exit(code)
