@@ -12,20 +12,26 @@ _SPARE = 0.1
 
 
 class Neighbours:
-    """Programs on this node that do not belong to this process's Ray.
+    """Programs on this node that do not belong to this process's Ray, and other virtual machines on its host.
 
-    Those that cannot be seen from here, such as other containers', do not count.
+    Those that cannot be seen from here do not count: other containers', and machines of which the hypervisor is silent.
     """
 
-    def __init__(self) -> None:
-        self._before = _count()
+    def __init__(self, proc: Path = _PROC) -> None:
+        """Begin to watch.
+
+        Args:
+            proc: where Linux tells of itself.
+        """
+        self._proc = proc
+        self._before = _count(proc)
 
     def share(self) -> float:
         """Their part of all CPUs' time since the last call, from 0 to 1; NaN where the system does not tell.
 
         0 where a tenth of that time or more was idle: then nothing was taken from the training.
         """
-        before, self._before = self._before, _count()
+        before, self._before = self._before, _count(self._proc)
         if before is None or self._before is None:
             return math.nan
         total = self._before.total - before.total
@@ -40,7 +46,7 @@ class _Ticks(NamedTuple):
     total: int
     idle: int
     others: int
-    """Of the neighbours, and of their children that have ended."""
+    """Of the neighbours, of their children that have ended, and what was stolen from this virtual machine."""
 
 
 class _Process(NamedTuple):
@@ -48,22 +54,23 @@ class _Process(NamedTuple):
     ticks: int
 
 
-def _count() -> _Ticks | None:
+def _count(proc: Path) -> _Ticks | None:
     """What proc(5) tells in `stat`, of the system and of each process."""
     try:
-        first_line, _, _ = (_PROC / "stat").read_text().partition("\n")
+        first_line, _, _ = (proc / "stat").read_text().partition("\n")
     except OSError:
         return None
     cpus = [int(value) for value in first_line.split()[1:9]]
-    processes = _processes()
+    *_, idle, waiting, _, _, stolen = cpus
+    processes = _processes(proc)
     own = _own(processes)
     others = sum(process.ticks for pid, process in processes.items() if pid not in own)
-    return _Ticks(total=sum(cpus), idle=cpus[3] + cpus[4], others=others)
+    return _Ticks(total=sum(cpus), idle=idle + waiting, others=others + stolen)
 
 
-def _processes() -> dict[int, _Process]:
+def _processes(proc: Path) -> dict[int, _Process]:
     found = {}
-    for entry in os.scandir(_PROC):
+    for entry in os.scandir(proc):
         if entry.name.isdigit():
             try:
                 with open(f"{entry.path}/stat", "rb") as file:

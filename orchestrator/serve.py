@@ -29,8 +29,10 @@ def listen(storage: Storage, host: str, port: int) -> ThreadingHTTPServer:
         port: 0 for a free one.
 
     Raises:
-        InputError: the port is taken or not allowed.
+        InputError: the port is taken or not allowed, or the storage is that of a single experiment.
     """
+    if storage.read("experiment.json") is not None:
+        raise InputError(f"{storage.url} is one experiment; give the directory above, which may hold several")
 
     class Handler(_Handler):
         experiments = storage

@@ -145,6 +145,8 @@ def test_many_experiments_are_browsed_and_nothing_else_is(tmp_path: Path) -> Non
     for name in ("one", "two"):
         report.write(make_records(tmp_path / name, ARMS))
     (tmp_path / "secret.txt").write_text("secret")
+    with pytest.raises(InputError, match="one experiment; give the directory above"):
+        listen(Storage(str(tmp_path / "one")), "127.0.0.1", 0)
     server = listen(Storage(str(tmp_path)), "127.0.0.1", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_address[1]}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from orchestrator.neighbours import Neighbours
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.serial
@@ -45,6 +47,18 @@ def share_of_others(*, own: int, others: int) -> float:
         for neighbour in neighbours:
             neighbour.kill()
             neighbour.wait()
+
+
+def test_what_the_hypervisor_gave_to_others_counts_as_theirs(tmp_path: Path) -> None:
+    def told(*, user: int, idle: int, stolen: int) -> None:
+        (tmp_path / "stat").write_text(f"cpu  {user} 0 0 {idle} 0 0 0 {stolen} 0 0\ncpu0 0\n")
+
+    told(user=1000, idle=1000, stolen=500)
+    neighbours = Neighbours(tmp_path)
+    told(user=1060, idle=1000, stolen=540)
+    assert neighbours.share() == pytest.approx(0.4)
+    told(user=1120, idle=1020, stolen=560)
+    assert neighbours.share() == 0, "a fifth was idle"
 
 
 def test_others_are_counted_where_they_take_what_training_could_use() -> None:
