@@ -6,6 +6,8 @@ rounding error in the initial weights does to one framework alone, measured in t
 training amplifies rounding. In lockstep every step starts from the same weights, so nothing is
 amplified, and three steps in four must stay within `TOLERANCE`; now and then rounding switches a
 ReLU or the winner of a pooling, which moves one step's gradient by up to some thousandths.
+
+An update is known no better than float32 holds the weights before and after it: that much is never a difference.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ _BATCH_SIZE = 16
 _STATISTICS = (".mean", ".variance")
 _CONTROL_FACTOR = 10
 _RARE_TOLERANCE = 3e-2
+_SMALL_LOSS = 0.01
+_RESOLUTION = 2.0**-22
+"""Of a weight in two updates by float32: half a unit in the last place at each of up to three roundings, times two."""
 
 Trace = Mapping[str, np.ndarray]
 
@@ -117,22 +122,32 @@ def compare(first: Trace, second: Trace, frameworks: tuple[str, str]) -> Parity:
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Difference over the larger, element by element; NaN in one alone counts as 1."""
-    scale = np.maximum(np.maximum(np.abs(a), np.abs(b)), 1e-12)
+    """Difference over the larger, or over a hundredth, element by element; NaN in one alone counts as 1.
+
+    A smaller loss than that is known no better, since float32 rounds the logits that it comes from.
+    """
+    scale = np.maximum(np.maximum(np.abs(a), np.abs(b)), _SMALL_LOSS)
     difference = np.abs(a - b) / scale
     return np.asarray(np.where(np.isnan(a) & np.isnan(b), 0.0, np.nan_to_num(difference, nan=1.0)), float)
 
 
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Relative differences [steps, layers] of sketches [steps, layers, 64], layer by layer."""
+def _distances(a: np.ndarray, b: np.ndarray, blur: np.ndarray) -> np.ndarray:
+    """Relative differences [steps, layers] of sketches [steps, layers, 64], layer by layer.
+
+    Args:
+        a: sketches.
+        b: the other side's.
+        blur: norm of the difference that each layer's may have without counting, [layers].
+    """
     norm = np.maximum(np.linalg.norm(a, axis=2), np.linalg.norm(b, axis=2))
-    return np.asarray(np.nan_to_num(np.linalg.norm(a - b, axis=2) / np.maximum(norm, 1e-12), nan=1.0))
+    beyond = np.maximum(np.linalg.norm(a - b, axis=2) - blur, 0)
+    return np.asarray(np.nan_to_num(beyond / np.maximum(norm, 1e-12), nan=1.0))
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _distance(a: np.ndarray, b: np.ndarray, blur: np.ndarray) -> np.ndarray:
     """Relative difference [steps] over all layers together, which no single small one decides."""
     flat = [side.reshape(len(side), 1, -1) for side in (a, b)]
-    return _distances(flat[0], flat[1])[:, 0]
+    return _distances(flat[0], flat[1], np.array([np.linalg.norm(blur)]))[:, 0]
 
 
 def _parts(distance: np.ndarray, control: np.ndarray | None) -> np.ndarray:
@@ -152,7 +167,8 @@ def _first_parting(
         return "the models have different layers", []
     if len(first["losses"]) != len(second["losses"]):
         return "the traces have different numbers of steps", []
-    starts = _distances(first["initial"][None], second["initial"][None])[0]
+    exact = np.zeros(len(names))
+    starts = _distances(first["initial"][None], second["initial"][None], exact)[0]
     if starts.max() > TOLERANCE:
         layer = names[int(starts.argmax())]
         causes = ["bias initialisation"] if layer.endswith(".bias") else ["initial weights"]
@@ -161,16 +177,18 @@ def _first_parting(
     trained = [place for place, name in enumerate(names) if not name.endswith(_STATISTICS)]
     statistics = [place for place, name in enumerate(names) if name.endswith(_STATISTICS)]
     everything = list(range(len(gradient_names)))
+    rounded = _RESOLUTION * np.linalg.norm(first["initial"], axis=1)
     checks = []
     for quantity, members in (("gradients", everything), ("updates", trained), ("updates", statistics)):
         if members:
+            blur = (exact if quantity == "gradients" else rounded)[members]
             sides = [side[quantity][:, members] for side in (first, second)]
             control = None
             if control_losses is not None:
                 nudged = [side[f"control_{quantity}"][:, members] for side in (first, second)]
-                control = np.maximum(*(_distance(a, b) for a, b in zip(sides, nudged, strict=True)))
-            parts = _parts(_distance(sides[0], sides[1]), control)
-            checks.append((quantity, members, parts, _distances(sides[0], sides[1])))
+                control = np.maximum(*(_distance(a, b, blur) for a, b in zip(sides, nudged, strict=True)))
+            parts = _parts(_distance(sides[0], sides[1], blur), control)
+            checks.append((quantity, members, parts, _distances(sides[0], sides[1], blur)))
     loss_parts = losses > TOLERANCE if control_losses is None else _parts(losses, control_losses)
     for step in range(len(losses)):
         if loss_parts[step]:

@@ -177,7 +177,7 @@ def check_logits(name: str, outputs: Any, num_classes: int) -> None:
         )
 
 
-SMALLEST_IMAGE = {"resnet9": 8}
+SMALLEST_IMAGE = {"tutorial_cnn": 4, "lenet5": 4, "resnet9": 8}
 """Pixels that a network needs at least, where that is more than 1."""
 
 SMALLEST_UNPADDED = {"tutorial_cnn": 18, "lenet5": 16}

@@ -143,6 +143,8 @@ def test_an_image_too_small_for_the_network(tmp_path: Path, experiment_file: Wri
     whitened = ("--set", "keras.model=resnet9", "--set", "keras.whitening.patch=3")
     message = refusal(file, *whitened)
     assert "arms.keras.model resnet9 needs at least 8x8 pixels but sees 3x3" in message
+    message = refusal(file, *whitened, "--set", "keras.model=lenet5")
+    assert "arms.keras.model lenet5 needs at least 4x4 pixels but sees 3x3" in message
     message = refusal(file, "--set", "keras.whitening.patch=9")
     assert "arms.keras.whitening.patch 9 is larger than images of 8x8 pixels" in message
     message = refusal(file, "--set", "keras.shift_averaging=8")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trainers import checkpoints
-from trainers.contract import Engine, State, Steps, Task
+from trainers.contract import SMALLEST_IMAGE, Engine, State, Steps, Task
 from trainers.data import Dataset
 from trainers.initial import initial_weights
 from trainers.inputs import InputTransform, whitening_kernel
@@ -117,13 +117,29 @@ class Side:
                 listed = {weight: list(value) for weight, value in sorted(shapes.items())}
                 self.measured[f"shapes/{key}"] = np.array(json.dumps(listed))
 
-    def _forward(self, model: Any, x: np.ndarray) -> np.ndarray:
+    def smallest_images(self) -> None:
+        for name, side in SMALLEST_IMAGE.items():
+            model = self.models.build_model(name, (side, side, 3), 7)
+            self.measured[f"smallest/{name}"] = self._forward(model, np.zeros((1, side, side, 3), np.float32))
+
+    def single_value_to_normalise(self) -> None:
+        """Of one small image a deep network sees but one value a channel."""
+        model = self.models.build_model("resnet18", (8, 8, 1), 7)
+        shapes = {key: weight.shape for key, weight in self.models.get_weights(model).items()}
+        self.models.set_weights(model, initial_weights(shapes, init="glorot_uniform", seed=1))
+        x = np.random.default_rng(2).normal(size=(1, 8, 8, 1)).astype(np.float32)
+        self.measured["single/outputs"] = self._forward(model, x, training=True)
+        weights = self.models.get_weights(model)
+        statistics = [name for name in sorted(weights) if name.endswith((".mean", ".variance"))]
+        self.measured["single/statistics"] = np.concatenate([weights[name] for name in statistics])
+
+    def _forward(self, model: Any, x: np.ndarray, *, training: bool = False) -> np.ndarray:
         if self.framework == "keras":
-            return np.asarray(model(x))
+            return np.asarray(model(x, training=training))
         import torch
 
-        with torch.inference_mode():
-            return np.asarray(model.eval()(torch.from_numpy(x).permute(0, 3, 1, 2)))
+        with torch.no_grad():
+            return np.asarray(model.train(training)(torch.from_numpy(x).permute(0, 3, 1, 2)))
 
     def updates_step_by_step(self) -> None:
         for place, optimizer in enumerate(OPTIMIZERS):
@@ -217,6 +233,8 @@ class Side:
 def main(framework: str, output: str) -> None:
     side = Side(framework)
     side.models_on_shared_weights()
+    side.smallest_images()
+    side.single_value_to_normalise()
     side.updates_step_by_step()
     side.weighted_classes()
     side.batch_normalisation()

@@ -75,6 +75,20 @@ def test_lockstep_has_fixed_tolerances(traces: dict[str, Arrays]) -> None:
     assert "in lockstep" in result.sentence()
 
 
+@pytest.mark.parametrize(("share", "agrees"), [(2.0**-24, True), (2.0**-20, False)])
+def test_what_float32_does_not_hold_is_no_difference(
+    traces: dict[str, Arrays], share: float, agrees: bool
+) -> None:
+    """Steps so small that rounding the weights after them is much of what they change."""
+    alone = {key: value for key, value in traces["adam"].items() if not key.startswith("control")}
+    small = alone | {"updates": alone["updates"] * 1e-4}
+    noise = np.random.default_rng(0).normal(size=small["updates"].shape) / 8
+    off = noise * np.linalg.norm(small["initial"], axis=1)[:, None] * share
+    assert np.linalg.norm(off) > 1e-3 * np.linalg.norm(small["updates"])
+    result = parity.compare(small, small | {"updates": small["updates"] + off}, ("keras", "torch"))
+    assert result.agrees == agrees, result.sentence()
+
+
 def test_sketches_keep_differences() -> None:
     rng = np.random.default_rng(0)
     ratios = []

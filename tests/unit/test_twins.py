@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.unit.measure_engine import LABELS, OPTIMIZERS, SHAPES
+from trainers.contract import SMALLEST_IMAGE
 from trainers.recipes import BUILT_IN_MODELS
 
 PARAMETERS = {
@@ -54,6 +55,20 @@ def test_same_layers_and_same_outputs(measured: Measured, model: str, shape: tup
     assert str(keras[f"shapes/{key}"]) == str(torch[f"shapes/{key}"])
     assert keras[f"outputs/{key}"] == pytest.approx(torch[f"outputs/{key}"], rel=1e-3, abs=1e-4)
     assert np.ptp(keras[f"outputs/{key}"]) > 0.01
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_smallest_images_are_enough(measured: Measured, framework: str) -> None:
+    for model in SMALLEST_IMAGE:
+        assert measured[framework][f"smallest/{model}"].shape == (1, 7)
+
+
+def test_a_single_value_is_normalised_alike(measured: Measured) -> None:
+    keras, torch = (measured[framework] for framework in FRAMEWORKS)
+    for name in ("outputs", "statistics"):
+        assert np.isfinite(torch[f"single/{name}"]).all()
+        # PyTorch's kernel has rounding divided by the root of epsilon, Keras' has zeros.
+        assert torch[f"single/{name}"] == pytest.approx(keras[f"single/{name}"], rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("model", BUILT_IN_MODELS)

@@ -14,15 +14,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`BatchNorm2d` that keeps the biased variance."""
+    """`BatchNorm2d` that keeps the biased variance, and takes a single value of a channel, as Keras does."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
         before = self.running_var * (1 - self.momentum)
-        y = super().forward(x)
+        y = torch.batch_norm(
+            x, self.weight, self.bias, self.running_mean, self.running_var, True, self.momentum, self.eps,
+            torch.backends.cudnn.enabled,
+        )  # fmt: skip
+        self.num_batches_tracked += 1
         count = x.numel() // x.shape[1]
-        self.running_var.data.lerp_(before, 1 / count)  # the backward pass keeps it but does not read it
+        kept = self.running_var.data  # the backward pass keeps it but does not read it
+        if count > 1:
+            kept.lerp_(before, 1 / count)
+        else:
+            kept.copy_(before)  # of a single value the unbiased variance is no number
         return y
 
 
@@ -42,7 +50,7 @@ class GlobalBatchNorm(_BatchNorm):
         offset = torch.zeros_like(self.running_mean) if self.bias is None else self.bias
         y, mean, variance, count = _Normalize.apply(x, scale, offset, self.eps)
         if self.unbiased:
-            variance = variance * count / (count - 1)
+            variance = variance * count / (count - 1).clamp(min=1)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance, self.momentum)
