@@ -79,7 +79,8 @@ def whitening_kernel(
     apart = patch * max(1, round(math.sqrt(height * width) / _PATCH_SIDE))
     patches = windows[:, ::apart, ::apart].transpose(0, 1, 2, 4, 5, 3) * scale + offset
     patches = patches.reshape(-1, patch**2 * channels)
-    variances, directions = np.linalg.eigh(np.cov(patches, rowvar=False, dtype=np.float64))
+    covariance = np.atleast_2d(np.cov(patches, rowvar=False, dtype=np.float64))
+    variances, directions = np.linalg.eigh(covariance)
     largest = np.abs(directions).argmax(axis=0)
     directions = directions * np.sign(directions[largest, np.arange(len(largest))])
     kernel = directions / np.sqrt(np.maximum(variances, 0) + _EPSILON)

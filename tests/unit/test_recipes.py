@@ -125,6 +125,13 @@ def test_whitened_patches_are_uncorrelated_with_unit_variance_and_come_with_thei
     assert np.diag(covariance)[-5:] == pytest.approx(np.ones(5), abs=0.05)
 
 
+def test_a_patch_may_be_a_single_value() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1)).astype(np.uint8)
+    kernel = whitening_kernel(grey, np.float32([1]), np.float32([0]), Whitening(patch=1, stride=1))
+    assert kernel.shape == (1, 1, 1, 2)
+    assert np.std(grey) * kernel.ravel() == pytest.approx([1, -1], abs=0.01)
+
+
 def test_whitening_large_images_takes_no_more_memory_than_small_ones() -> None:
     small = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3)).astype(np.uint8)
     large = small.repeat(7, axis=1).repeat(7, axis=2)
