@@ -251,7 +251,7 @@ def report(
         comparison = _report(records, as_json)
         verdicts = gate.judge(comparison, conditions)
         if junit is not None:
-            _write(junit, gate.junit(comparison, verdicts))
+            _write_junit(junit, gate.junit(comparison, verdicts))
         for verdict in verdicts:
             if verdict.failed:
                 typer.echo(f"fails: {verdict}", err=True)
@@ -259,7 +259,7 @@ def report(
         raise typer.Exit(1)
 
 
-def _write(file: Path, content: bytes) -> None:
+def _write_junit(file: Path, content: bytes) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)

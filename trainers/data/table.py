@@ -90,9 +90,8 @@ def read_table(path: Path, group_by: str | None) -> Labelled:
     pictures, directory = table.pictures(), table.file.parent
     if not pictures:
         raise InputError(f"{table.file} names no pictures")
-    missing = [
-        name for name in pictures if not os.path.isfile(directory / name)
-    ]  # False for what no file is called
+    # Unlike Path.is_file this is False, and no error, for a name that no file can have.
+    missing = [name for name in pictures if not os.path.isfile(directory / name)]
     if missing:
         raise InputError(
             f"{len(missing)} of the {len(pictures)} pictures that {table.file} names are not in {directory}, such as "
