@@ -16,7 +16,7 @@ import numpy as np
 from trainers import checkpoints
 from trainers.contract import SMALLEST_IMAGE, Engine, State, Steps, Task
 from trainers.data import Dataset
-from trainers.initial import initial_weights
+from trainers.initial import Weights, initial_weights
 from trainers.inputs import InputTransform, whitening_kernel
 from trainers.loop import Hooks, train
 from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, Recipe, Whitening, class_weights
@@ -105,16 +105,13 @@ class Side:
         for name in BUILT_IN_MODELS:
             self.measured[f"parameters/{name}"] = np.array(self.engine(model=name).parameter_count())
             for shape in SHAPES:
-                model = self.models.build_model(name, shape, 7)
-                shapes = {key: weight.shape for key, weight in self.models.get_weights(model).items()}
-                weights = initial_weights(shapes, init="glorot_uniform", seed=1)
-                self.models.set_weights(model, weights)
+                model, weights = self._shared(name, shape)
                 kept = self.models.get_weights(model)
                 assert all(np.array_equal(kept[key], weights[key]) for key in weights)
                 x = np.random.default_rng(2).normal(size=(3, *shape)).astype(np.float32)
                 key = f"{name}/{'x'.join(map(str, shape))}"
                 self.measured[f"outputs/{key}"] = self._forward(model, x)
-                listed = {weight: list(value) for weight, value in sorted(shapes.items())}
+                listed = {weight: list(value.shape) for weight, value in sorted(weights.items())}
                 self.measured[f"shapes/{key}"] = np.array(json.dumps(listed))
 
     def smallest_images(self) -> None:
@@ -124,14 +121,20 @@ class Side:
 
     def single_value_to_normalise(self) -> None:
         """Of one small image a deep network sees but one value a channel."""
-        model = self.models.build_model("resnet18", (8, 8, 1), 7)
-        shapes = {key: weight.shape for key, weight in self.models.get_weights(model).items()}
-        self.models.set_weights(model, initial_weights(shapes, init="glorot_uniform", seed=1))
+        model, _ = self._shared("resnet18", (8, 8, 1))
         x = np.random.default_rng(2).normal(size=(1, 8, 8, 1)).astype(np.float32)
         self.measured["single/outputs"] = self._forward(model, x, training=True)
         weights = self.models.get_weights(model)
         statistics = [name for name in sorted(weights) if name.endswith((".mean", ".variance"))]
         self.measured["single/statistics"] = np.concatenate([weights[name] for name in statistics])
+
+    def _shared(self, name: str, shape: tuple[int, int, int]) -> tuple[Any, Weights]:
+        """A network with the weights that the other framework gives it too."""
+        model = self.models.build_model(name, shape, 7)
+        shapes = {key: weight.shape for key, weight in self.models.get_weights(model).items()}
+        weights = initial_weights(shapes, init="glorot_uniform", seed=1)
+        self.models.set_weights(model, weights)
+        return model, weights
 
     def _forward(self, model: Any, x: np.ndarray, *, training: bool = False) -> np.ndarray:
         if self.framework == "keras":
