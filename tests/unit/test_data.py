@@ -380,6 +380,22 @@ def test_groups_that_a_source_does_not_tell(tmp_path: Path) -> None:
     assert "a.parquet: img, label" in refused(path=tmp_path / "a.parquet", group_by="p")
 
 
+def test_an_image_without_a_group_is_refused(tmp_path: Path) -> None:
+    rows = [
+        f"pictures/{number}.png,{number % 2},{'' if number in (3, 4) else number}" for number in range(10)
+    ]
+    csv = table(tmp_path / "labels.csv", "file_name,label,patient", *rows)
+    patients_of_rows = [None, *range(39)]
+    pq.write_table(
+        pa.table({"img": [picture()] * 40, "label": LABELS, "patient": patients_of_rows}),
+        tmp_path / "a.parquet",
+    )
+    array = npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS, patient=np.r_[np.nan, np.nan, range(38)])
+    for path, missing in ((csv, "2 of 10"), (tmp_path / "a.parquet", "1 of 40"), (array, "2 of 40")):
+        message = refused(path=path, group_by="patient")
+        assert f"{missing} images have no patient in {path}" in message
+
+
 def table(file: Path, *rows: str, separator: str = ",") -> Path:
     """A table beside ten pictures whose shades are their numbers."""
     for number in range(10):

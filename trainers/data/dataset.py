@@ -73,7 +73,7 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
     labelled = sources.read(kind, path, spec.group_by)
     class_names = labelled.class_names
     if class_names is None:
-        class_names = validation.numbered_classes(labelled.train.labels)
+        class_names = validation.classes_of_numbers(labelled.train.labels)
     given = {"train": labelled.train, "validation": labelled.validation, "test": labelled.test}
     for name, split in given.items():
         where = IN_WORDS[name]

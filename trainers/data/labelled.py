@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -78,7 +78,7 @@ def split_named(name: str) -> str | None:
     return next((kind for kind, names in _SPLIT_NAMES.items() if names & words), None)
 
 
-def numbered(splits: dict[str, Split], source: Path) -> tuple[list[str], dict[str, Split]]:
+def classes_of_names(splits: dict[str, Split], source: Path) -> tuple[list[str], dict[str, Split]]:
     """Class names in their order, those that are numbers by value, and the splits with each label's place among them.
 
     Args:
@@ -117,6 +117,21 @@ def check_group_column(file: Path, names: list[str], group_by: str | None) -> No
     """Refuse a column of groups that a file does not have."""
     if group_by is not None and group_by not in names:
         raise InputError(f"data.group_by {group_by!r} is not a column of {file}: {', '.join(names)}")
+
+
+def told_groups(file: Path, group_by: str, values: Sequence[object]) -> np.ndarray:
+    """What each image belongs to, str [n].
+
+    Raises:
+        InputError: an image has no value.
+    """
+    missing = sum(value is None or value != value or value == "" for value in values)
+    if missing:
+        raise InputError(
+            f"data.group_by: {missing} of {len(values)} images have no {group_by} in {file}; each needs one, "
+            "an own one if it stands alone"
+        )
+    return np.array([str(value) for value in values])
 
 
 def is_hidden(path: Path) -> bool:

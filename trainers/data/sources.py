@@ -24,9 +24,10 @@ from trainers.data.labelled import (
     Labelled,
     Split,
     check_group_column,
+    classes_of_names,
     column_of,
-    numbered,
     split_named,
+    told_groups,
 )
 from trainers.data.spec import DataSpec
 from trainers.data.table import TABLE, files_of_table, read_table
@@ -98,7 +99,7 @@ def read(kind: str, path: Path | None, group_by: str | None) -> Labelled:
 def _labelled(splits: dict[str, Split], class_names: list[str] | None, source: Path) -> Labelled:
     """Splits whose labels are numbers, or the classes' names."""
     if all(_are_names(split.labels) for split in splits.values()):
-        class_names, splits = numbered(splits, source)
+        class_names, splits = classes_of_names(splits, source)
     return Labelled(class_names=class_names, **splits)
 
 
@@ -213,11 +214,12 @@ def _rows(files: list[Path], image: str, label: str, group_by: str | None) -> Sp
 
     images: list[Encoded] = []
     labels: list[np.ndarray] = []
-    groups: list[str] = []
+    groups: list[np.ndarray] = []
     for file in files:
         check_group_column(file, pq.read_schema(file).names, group_by)
         table = pq.read_table(file, columns=[image, label] + ([group_by] if group_by else []))
-        groups += map(str, table[group_by].to_pylist() if group_by else [])
+        if group_by:
+            groups.append(told_groups(file, group_by, table[group_by].to_pylist()))
         if missing := table[label].null_count:
             raise InputError(f"{file} has no {label} in {missing} of its {len(table)} rows")
         for row, value in enumerate(table[image].to_pylist()):
@@ -228,7 +230,7 @@ def _rows(files: list[Path], image: str, label: str, group_by: str | None) -> Sp
                 )
             images.append(Encoded(f"{file.name} row {row}", partial(io.BytesIO, content)))
         labels.append(table[label].to_numpy())
-    return Split(images, np.concatenate(labels), np.array(groups) if groups else None)
+    return Split(images, np.concatenate(labels), np.concatenate(groups) if groups else None)
 
 
 def _parquet_class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
@@ -262,7 +264,8 @@ def _npz(path: Path, group_by: str | None) -> Labelled:
         if "train" in splits:
             if group_by is not None:
                 splits["train"] = dataclasses.replace(
-                    splits["train"], groups=_array_of_groups(arrays, group_by, len(splits["train"].labels))
+                    splits["train"],
+                    groups=_array_of_groups(path, arrays, group_by, len(splits["train"].labels)),
                 )
             names = arrays.get("class_names")
             return _labelled(splits, None if names is None else names.reshape(-1).astype(str).tolist(), path)
@@ -272,10 +275,10 @@ def _npz(path: Path, group_by: str | None) -> Labelled:
     )
 
 
-def _array_of_groups(arrays: dict[str, np.ndarray], group_by: str, images: int) -> np.ndarray:
+def _array_of_groups(path: Path, arrays: dict[str, np.ndarray], group_by: str, images: int) -> np.ndarray:
     if group_by not in arrays:
         raise InputError(f"data.group_by {group_by!r} is not one of the arrays {', '.join(arrays)}")
-    groups = arrays[group_by].reshape(-1).astype(str)
+    groups = told_groups(path, group_by, arrays[group_by].reshape(-1).tolist())
     if len(groups) != images:
         raise InputError(f"data.group_by {group_by!r} has {len(groups)} values for {images} training images")
     return groups

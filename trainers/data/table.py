@@ -16,10 +16,11 @@ from trainers.data.labelled import (
     Labelled,
     Split,
     check_group_column,
+    classes_of_names,
     column_of,
     is_hidden,
-    numbered,
     split_named,
+    told_groups,
 )
 from trainers.errors import InputError, one_line
 
@@ -100,10 +101,10 @@ def read_table(path: Path, group_by: str | None) -> Labelled:
     whole = Split(
         [Encoded.of_file(directory / name, name) for name in pictures],
         np.array(table.labels(pictures)),
-        None if group_by is None else np.array(table.values(group_by)),
+        None if group_by is None else told_groups(table.file, group_by, table.values(group_by)),
     )
     told = np.array(table.splits(pictures))
-    class_names, splits = numbered(
+    class_names, splits = classes_of_names(
         {str(split): whole.take(np.flatnonzero(told == split)) for split in np.unique(told)}, table.file
     )
     return Labelled(

@@ -15,7 +15,7 @@ DARK = 64
 """Training pixels that all stay below use a quarter of their range at most."""
 
 
-def numbered_classes(labels: np.ndarray) -> list[str]:
+def classes_of_numbers(labels: np.ndarray) -> list[str]:
     """Names for the classes of training labels that are mere numbers, from 0 to the largest.
 
     Raises:
