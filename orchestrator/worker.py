@@ -296,20 +296,7 @@ class _Worker:
                 if (best := records.state(patience.best)) is not None:
                     engine.load_state(best)
                     tested_epoch = patience.best
-            final = final_test(task, self.dataset, engine, watchdog.heartbeat)
-            held = (
-                robustness(task, self.dataset, engine, final.answers, watchdog.heartbeat)
-                if self.assignment.robustness
-                else None
-            )
-            answering: AnswerSpeed | None = None
-            if self.rank == 0:
-                answering = self.measured(
-                    ("answers", run.arm), lambda: answer_speed(task, engine, self.dataset.test_images)
-                )
-            device_memory = engine.device_memory_peak()
-            reached = self.measured(("matrix product", task.recipe.precision), engine.matmul_flops)
-            rates, peaks = gather(task, engine, [math.nan if reached is None else reached, device_memory]).T
+            result, predictions = self.test(run, task, engine, watchdog.heartbeat)
         except DivergedError as error:
             recorder.settle()
             healthy = records.position().epoch
@@ -322,27 +309,49 @@ class _Worker:
         finally:
             watchdog.stop()
         if self.rank == 0:
-            records.finish(
-                {
-                    "test_loss": final.evaluation.loss,
-                    "test_accuracy": final.evaluation.accuracy,
-                    "confusion": final.evaluation.confusion.tolist(),
-                    "test_images": len(self.dataset.test_labels),
-                    "tested_epoch": tested_epoch,
-                    "test_seconds": final.seconds,
-                    "robustness": held,
-                    "parameters": engine.parameter_count(),
-                    "forward_flops": self.measured(("forward pass", run.arm), engine.forward_flops),
-                    "answer_seconds": answering.seconds if answering else None,
-                    "answers_per_second": answering.images_per_second if answering else None,
-                    "matmul_flops": float(rates.sum()) if np.isfinite(rates).all() else None,
-                    "device_memory_peak_bytes": int(peaks.max()) or None,
-                    "finished_at": time.time(),
-                },
-                {"answers": final.answers, "confidences": final.confidences.astype("float32")},
-                task.inputs,
+            ending = {"tested_epoch": tested_epoch, "finished_at": time.time()}
+            records.finish(result | ending, predictions, task.inputs)
+        ray.train.report({"run": run.id, "test_accuracy": result["test_accuracy"]})
+
+    def test(
+        self, run: Run, task: Task, engine: Any, heartbeat: Callable[[], None]
+    ) -> tuple[Record, dict[str, np.ndarray]]:
+        """What the test images say of a trained model, and what it costs to run, each worker doing its part.
+
+        Returns:
+            Of rank 0, the result as it is kept, and each test image's answer, int64 [n], with its confidence,
+            float32 [n].
+        """
+        final = final_test(task, self.dataset, engine, heartbeat)
+        held = (
+            robustness(task, self.dataset, engine, final.answers, heartbeat)
+            if self.assignment.robustness
+            else None
+        )
+        answering: AnswerSpeed | None = None
+        forward_flops: float | None = None
+        if self.rank == 0:
+            answering = self.measured(
+                ("answers", run.arm), lambda: answer_speed(task, engine, self.dataset.test_images)
             )
-        ray.train.report({"run": run.id, "test_accuracy": final.evaluation.accuracy})
+            forward_flops = self.measured(("forward pass", run.arm), engine.forward_flops)
+        device_memory = engine.device_memory_peak()
+        reached = self.measured(("matrix product", task.recipe.precision), engine.matmul_flops)
+        rates, peaks = gather(task, engine, [math.nan if reached is None else reached, device_memory]).T
+        return {
+            "test_loss": final.evaluation.loss,
+            "test_accuracy": final.evaluation.accuracy,
+            "confusion": final.evaluation.confusion.tolist(),
+            "test_images": len(self.dataset.test_labels),
+            "test_seconds": final.seconds,
+            "robustness": held,
+            "parameters": engine.parameter_count(),
+            "forward_flops": forward_flops,
+            "answer_seconds": answering.seconds if answering else None,
+            "answers_per_second": answering.images_per_second if answering else None,
+            "matmul_flops": float(rates.sum()) if np.isfinite(rates).all() else None,
+            "device_memory_peak_bytes": int(peaks.max()) or None,
+        }, {"answers": final.answers, "confidences": final.confidences.astype("float32")}
 
     def measured(self, key: tuple[str, str], measure: Callable[[], Measured]) -> Measured | None:
         """What is the same for all runs with a key, measured once.
