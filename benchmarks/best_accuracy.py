@@ -76,9 +76,9 @@ def _summary(rows: list[list[str]]) -> str:
         for framework, mean in means.items()
     ]
     if len(means) == 2:
-        spread = max(max(accuracies) - min(accuracies) for accuracies in seeds.values())
         gap = abs(means["torch"] - means["keras"])
-        sentences.append(
-            f"The frameworks are {gap * 100:.2f} points apart, the seeds of one up to {spread * 100:.2f}."
-        )
+        sentences.append(f"The frameworks are {gap * 100:.2f} points apart.")
+        if any(len(accuracies) > 1 for accuracies in seeds.values()):
+            spread = max(max(accuracies) - min(accuracies) for accuracies in seeds.values())
+            sentences.append(f"The seeds of one are up to {spread * 100:.2f} apart.")
     return " ".join(sentences)
