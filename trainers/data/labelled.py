@@ -129,7 +129,7 @@ def told_groups(file: Path, group_by: str, values: Sequence[object]) -> np.ndarr
     if missing:
         raise InputError(
             f"data.group_by: {missing} of {len(values)} images have no {group_by} in {file}; each needs one, "
-            "an own one if it stands alone"
+            "its own if it stands alone"
         )
     return np.array([str(value) for value in values])
 
