@@ -373,6 +373,8 @@ def test_groups_that_cannot_be_told(tmp_path: Path, group_by: str, expected: str
 
 def test_groups_that_a_source_does_not_tell(tmp_path: Path) -> None:
     assert "digits does not tell what its images belong to" in refused(group_by="p")
+    one = npz(tmp_path / "one.npz", images=IMAGES, labels=LABELS, who=np.array([b"p"] * 40))
+    assert "all belong to 'p'" in refused(path=one, group_by="who")
     array = npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS, who=LABELS[:3])
     assert "'p' is not one of the arrays images, labels, who" in refused(path=array, group_by="p")
     assert "'who' has 3 values for 40 training images" in refused(path=array, group_by="who")
@@ -391,7 +393,13 @@ def test_an_image_without_a_group_is_refused(tmp_path: Path) -> None:
         tmp_path / "a.parquet",
     )
     array = npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS, patient=np.r_[np.nan, np.nan, range(38)])
-    for path, missing in ((csv, "2 of 10"), (tmp_path / "a.parquet", "1 of 40"), (array, "2 of 40")):
+    of_bytes = npz(tmp_path / "b.npz", images=IMAGES, labels=LABELS, patient=np.array([b"", *[b"p"] * 39]))
+    for path, missing in (
+        (csv, "2 of 10"),
+        (tmp_path / "a.parquet", "1 of 40"),
+        (array, "2 of 40"),
+        (of_bytes, "1 of 40"),
+    ):
         message = refused(path=path, group_by="patient")
         assert f"{missing} images have no patient in {path}" in message
 

@@ -278,7 +278,8 @@ def _npz(path: Path, group_by: str | None) -> Labelled:
 def _array_of_groups(path: Path, arrays: dict[str, np.ndarray], group_by: str, images: int) -> np.ndarray:
     if group_by not in arrays:
         raise InputError(f"data.group_by {group_by!r} is not one of the arrays {', '.join(arrays)}")
-    groups = told_groups(path, group_by, arrays[group_by].reshape(-1).tolist())
+    values = arrays[group_by].reshape(-1)
+    groups = told_groups(path, group_by, list(values.astype(str) if values.dtype.kind == "S" else values))
     if len(groups) != images:
         raise InputError(f"data.group_by {group_by!r} has {len(groups)} values for {images} training images")
     return groups
