@@ -6,6 +6,7 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Callable
+from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -226,26 +227,30 @@ def execute(
         InputError: the cluster is too small.
         StorageError: the storage failed while runs were training.
     """
-    import ray
+    from trainers import launch
 
     lanes = cluster_capacity(prepared.experiment.scale)
     traced = parity.traced_recipes(prepared.experiment) if checks_parity else []
     waiting = plan.sessions(open_runs(prepared, driver_session), lanes=lanes)
-    training_now: dict[ray.ObjectRef[None], tuple[Session, Launched]] = {}
-    while waiting or training_now:
-        while waiting and len(training_now) < lanes:
-            session = waiting.pop(0)
-            launched = training.launch(_assignment(prepared, session, driver_session, module_path, traced))
-            training_now[launched.ended] = session, launched
-        ended, _ = ray.wait(list(training_now), timeout=_WATCH_SECONDS)
-        for reference in ended:
-            session, launched = training_now.pop(reference)
-            failure = training.outcome(launched)
-            if failure is not None:
-                _note_failure(prepared, session, failure, driver_session)
-                if _first_open(prepared, session, driver_session) is not None:
-                    waiting.insert(0, session)
-        watch()
+    training_now: dict[futures.Future[Exception | None], tuple[Session, Launched]] = {}
+    try:
+        while waiting or training_now:
+            while waiting and len(training_now) < lanes:
+                session = waiting.pop(0)
+                assignment = _assignment(prepared, session, driver_session, module_path, traced)
+                launched = training.launch(assignment)
+                training_now[launched.ended] = session, launched
+            ended, _ = futures.wait(training_now, timeout=_WATCH_SECONDS, return_when=futures.FIRST_COMPLETED)
+            for future in ended:
+                session, _ = training_now.pop(future)
+                error = future.result()
+                if error is not None:
+                    _note_failure(prepared, session, training.diagnose(error), driver_session)
+                    if _first_open(prepared, session, driver_session) is not None:
+                        waiting.insert(0, session)
+            watch()
+    finally:
+        launch.end(launched for _, launched in training_now.values())
     _keep_disagreements(prepared)
 
 

@@ -22,11 +22,7 @@ _PREEMPTION_CHECK_SECONDS = 2
 
 
 class Recorder:
-    """Hooks of one run. The first worker writes, in a thread, while all go on with the next epoch.
-
-    Ray Train hears of a run only at its end: a report waits for the controller's next look at the
-    workers, and looking often takes time from the training threads.
-    """
+    """Hooks of one run. The first worker writes, in a thread, while all go on with the next epoch."""
 
     def __init__(
         self,

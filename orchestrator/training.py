@@ -92,18 +92,7 @@ def launch(assignment: Assignment) -> Launched:
             logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
         ),
     )
-    return trainer.launch(RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S=str(scale.hang_seconds))
-
-
-def outcome(launched: Launched) -> Failure | None:
-    """Wait until the workers of a session have ended; why they stopped early, if they did."""
-    from ray.exceptions import RayActorError
-
-    try:
-        error = launched.error()
-    except RayActorError as lost:
-        return Failure("lost", "the process leading the workers died", str(lost))
-    return diagnose(error) if error else None
+    return trainer.launch(hang_seconds=scale.hang_seconds)
 
 
 def _num_workers(scale: Scale) -> int | tuple[int, int]:
@@ -117,7 +106,7 @@ def diagnose(error: Exception) -> Failure:
     one dead worker outweighs any number of errors.
 
     Args:
-        error: a `ray.train.TrainingFailedError`.
+        error: that the workers ended with, mostly a `ray.train.TrainingFailedError`.
     """
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     for failure in failures.values():

@@ -241,8 +241,6 @@ class _Worker:
             DivergedError: names the last healthy checkpoint.
             OutOfMemoryError: names a batch size that fits.
         """
-        import ray.train
-
         started = time.time()
         scale = self.assignment.scale
         records = self.records.run(run.id)
@@ -311,7 +309,6 @@ class _Worker:
         if self.rank == 0:
             ending = {"tested_epoch": tested_epoch, "finished_at": time.time()}
             records.finish(result | ending, predictions, task.inputs)
-        ray.train.report({"run": run.id, "test_accuracy": result["test_accuracy"]})
 
     def test(
         self, run: Run, task: Task, engine: Any, heartbeat: Callable[[], None]

@@ -2,84 +2,168 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-import os
+import logging
 import socket
-import uuid
-from abc import abstractmethod
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
+from concurrent import futures
 from typing import Any
 
 import ray
-from ray._raylet import PlacementGroupID
-from ray.experimental import internal_kv
-from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.constants import get_env_vars_to_propagate
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray._private.log import PlainRayHandler
+from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
+from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import create_failure_policy
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy, create_scaling_policy
 from ray.train.v2._internal.execution.worker_group import state, worker_group
+from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker, WorkerStatus
 from ray.train.v2._internal.util import ObjectRefWrapper
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 _UNUSED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
-_NAMESPACE = b"tandem-reservations"
+_ANSWER_SECONDS = 2
+_END_SECONDS = 10
 
 
-@dataclasses.dataclass(frozen=True)
 class Launched:
-    """A group of workers that is starting or at work."""
+    """A group of workers that is starting or at work, led by a thread of this process."""
 
-    controller: Any
-    """Ray Train's actor that leads them; they end with it."""
-    ended: ray.ObjectRef[None]
-    """Ready when they are done or have failed."""
-    reservation: _Reservation
+    def __init__(self, lead: Callable[[], Exception | None], groups: _Groups) -> None:
+        """Begin.
 
-    def error(self) -> Exception | None:
-        """Wait until they have ended; why they failed, if they did.
-
-        Raises:
-            ray.exceptions.RayActorError: the process that leads them died.
+        Args:
+            lead: returns when the workers have ended, with why they failed, if they did.
+            groups: those that `lead` makes.
         """
+        self.ended: futures.Future[Exception | None] = futures.Future()
+        """Done when the workers have ended; why they failed, if they did."""
+        self._lead = lead
+        self._groups = groups
+        threading.Thread(target=self._run, name="tandem-lead", daemon=True).start()
+
+    def _run(self) -> None:
         try:
-            ray.get(self.ended)
-            error: Exception | None = ray.get(self.controller.get_result.remote()).error
-        except ray.exceptions.RayActorError:
-            self.reservation.give_back()
-            raise
-        self.kill()  # left to itself the controller may hang for good as it exits
-        return error
+            error = self._lead()
+        except Exception as failure:
+            error = failure
+        try:
+            self._groups.close()
+        except Exception as failure:  # Ray is gone
+            error = error or failure
+        self.ended.set_result(error)
 
-    def kill(self) -> None:
-        """End the workers at once, and the controller, which outlives them."""
-        ray.kill(self.controller)
-        self.reservation.give_back()
+    def close(self) -> None:
+        """End the workers at once, and do not wait for them."""
+        self._groups.close()
 
 
-class _Reservation(WorkerGroupCallback):
-    """The resources that Ray has set aside for a group of workers, known to the driver too.
+def end(launched: Iterable[Launched]) -> None:
+    """End all workers at once, and wait until nobody leads them: what leads them must not outlive Ray."""
+    launched = list(launched)
+    for each in launched:
+        each.close()
+    futures.wait([each.ended for each in launched], timeout=_END_SECONDS)
 
-    Ray would keep them until the driver ends when the controller, who asked for them, dies.
+
+class LeanWorker(RayTrainWorker):
+    """Ray Train's worker, which takes its time to answer as long as it trains.
+
+    A process that waits for the next question instead is woken by Ray a hundred times a second.
     """
 
-    def __init__(self) -> None:
-        self._name = uuid.uuid4().bytes
+    def poll_status(self) -> WorkerStatus:
+        """Called by Ray Train: whether the training goes on; at once when it ends."""
+        training = get_train_context().execution_context.training_thread_runner._thread
+        if training is not None:
+            training.join(_ANSWER_SECONDS)
+        return super().poll_status()
 
-    def after_worker_group_start(self, worker_group: Any) -> None:
-        """Called by Ray Train, in the controller, when the workers are there."""
-        handle = worker_group.get_worker_group_state().placement_group_handle
-        internal_kv._internal_kv_put(
-            self._name, handle.placement_group.id.binary(), overwrite=True, namespace=_NAMESPACE
+
+class LeanWorkerGroup(worker_group.WorkerGroup):
+    """Ray Train's group of workers, whose resources can be taken from it at any moment."""
+
+    _worker_cls = LeanWorker
+    _reserved: Any = None
+    _closed = False
+
+    def close(self) -> None:
+        """Let others have the resources; whatever runs on them ends."""
+        self._closed = True
+        if self._reserved is not None:
+            self._reserved.shutdown()
+
+    def _create_placement_group(self, *given: Any) -> Any:
+        self._reserved = super()._create_placement_group(*given)
+        if self._closed:
+            self._reserved.shutdown()
+        return self._reserved
+
+    def _start(self) -> None:
+        _meeting.alone = self._worker_group_context.num_workers == 1
+        try:
+            super()._start()
+        except Exception:
+            self.close()  # Ray would keep the resources of workers that cannot meet until the driver ends
+            raise
+
+    def _init_train_context_on_workers(
+        self, workers: list[Any], sync_actor: Any, train_context_args: dict[str, list[Any]]
+    ) -> None:
+        """As Ray's own, for a controller that is no actor."""
+        ray.get(
+            [
+                worker.actor.init_train_context.remote(
+                    train_run_context=self._train_run_context,
+                    distributed_context=worker.distributed_context,
+                    synchronization_actor=sync_actor,
+                    storage_context=self._storage_context,
+                    worker_callbacks=self._worker_callbacks_to_propagate,
+                    controller_actor=None,
+                    **{name: values[rank] for name, values in train_context_args.items()},
+                )
+                for rank, worker in enumerate(workers)
+            ]
         )
+        self._decorate_worker_log_file_paths(workers)
 
-    def give_back(self) -> None:
-        """Let others have the resources; whatever still runs on them ends."""
-        group = internal_kv._internal_kv_get(self._name, namespace=_NAMESPACE)
-        if group is not None:
-            remove_placement_group(PlacementGroup(PlacementGroupID(group)))
+    @staticmethod
+    def _get_worker_runtime_env(custom_runtime_env: Any) -> Any:
+        """None of their own where workers have the driver's from their node: Ray has processes for those in stock."""
+        node = ray._private.worker._global_node
+        if node is not None and node.is_head():  # this process has started Ray, on this machine alone
+            return custom_runtime_env
+        return worker_group.WorkerGroup._get_worker_runtime_env(custom_runtime_env)
+
+
+@dataclasses.dataclass
+class _Groups:
+    """What a controller makes groups of workers with: one, or one after another where their number changes."""
+
+    hang_seconds: float
+    _current: LeanWorkerGroup | None = None
+    _closed: bool = False
+
+    def create(self, **given: Any) -> LeanWorkerGroup:
+        """Called by Ray Train, to start a group.
+
+        Raises:
+            RuntimeError: there are to be none any more.
+        """
+        group = self._current = LeanWorkerGroup(**given)
+        group._worker_health_check_timeout_s = self.hang_seconds
+        if self._closed:
+            raise RuntimeError("the workers were told to end")
+        group._start()
+        return group
+
+    def close(self) -> None:
+        """End the present group at once, and have no other."""
+        self._closed = True
+        if self._current is not None:
+            self._current.close()
 
 
 class _FixedSize(FixedScalingPolicy):
@@ -104,99 +188,85 @@ class _Alone:
     """What one worker has instead of the actor at which several wait for each other: a process less."""
 
     @classmethod
-    def options(cls, **_: Any) -> type[_Alone]:
-        return cls
-
-    @classmethod
     def remote(cls, **_: Any) -> _Alone:
         return cls()
 
     broadcast_from_rank_zero = _Told()
 
 
-class LeanTrainController(TrainController):
-    """Ray Train's controller, for workers that are as it needs them."""
+class _Meeting(threading.local):
+    """What Ray Train makes such an actor with, for the group of workers that the present thread starts."""
 
-    def __init__(self, *, variables: dict[str, str], inherits: bool, **given: Any) -> None:
+    alone = False
+
+    def options(self, **given: Any) -> Any:
+        return _Alone if self.alone else SynchronizationActor.options(**given)
+
+
+def _end_meeting(actor: Any) -> None:
+    if not isinstance(actor, _Alone):
+        ray.kill(actor)
+
+
+_meeting = _Meeting()
+worker_group.SynchronizationActor = _meeting
+state._shutdown_sync_actor = _end_meeting
+
+
+class LeanTrainController(TrainController):
+    """Ray Train's controller, which is no process of its own and writes its log to Ray's files alone."""
+
+    def __init__(self, groups: _Groups, **given: Any) -> None:
         """Begin to lead workers.
 
         Args:
-            variables: of this process's environment, besides those that it was started with.
-            inherits: whether workers have the driver's environment from their node, so that they need none of their
-                own, and Ray can have processes in stock for them.
+            groups: to start them with.
             given: to Ray Train's own.
         """
-        os.environ |= variables
-        if inherits:
-            worker_group.get_env_vars_to_propagate = dict
-        scaling = given["scaling_policy"].scaling_config
-        if not scaling.elasticity_enabled and scaling.num_workers == 1:
-            worker_group.SynchronizationActor = _Alone
-            state._shutdown_sync_actor = lambda actor: None
         super().__init__(**given)
+        self.worker_group_cls = groups
+        logger = logging.getLogger("ray.train")
+        for handler in [*logger.handlers]:
+            if isinstance(handler, PlainRayHandler):
+                logger.removeHandler(handler)
 
 
 class LeanTrainer(DataParallelTrainer):
     """Ray Train without the processes that tandem does not need.
 
-    These hand out shards of Ray Data, share a cluster out between Ray Data and Ray Train, watch whether
-    the controller lives, wait for the workers, and let one worker wait for itself.
+    These lead the workers, hand out shards of Ray Data, share a cluster out between Ray Data and Ray Train,
+    watch whether the controller lives, wait for the workers, and let one worker wait for itself.
     """
 
-    def launch(self, **variables: str) -> Launched:
+    def launch(self, *, hang_seconds: float) -> Launched:
         """Start the workers and do not wait for them, where `fit` would.
 
         Args:
-            variables: of the environment that the controller and the workers get.
+            hang_seconds: for which a worker may not answer before it counts as lost.
         """
-        reservation = _Reservation()
-        scaling = self.scaling_config
-        node = ray._private.worker._global_node
-        inherits = node is not None and node.is_head()  # this process has started Ray, on this machine alone
-        controller = (
-            ray.remote(LeanTrainController)
-            .options(
-                num_cpus=0,
-                label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
-                runtime_env=None if inherits else {"env_vars": get_env_vars_to_propagate()},
-            )
-            .remote(
-                variables=variables,
-                inherits=inherits,
-                train_fn_ref=ObjectRefWrapper(self._get_train_func()),
+        groups = _Groups(hang_seconds)
+        train = ObjectRefWrapper(self._get_train_func())
+
+        def lead() -> Exception | None:
+            scaling = self.scaling_config
+            controller = LeanTrainController(
+                groups,
+                train_fn_ref=train,
                 train_run_context=self.train_run_context,
                 scaling_policy=create_scaling_policy(scaling)
                 if scaling.elasticity_enabled
                 else _FixedSize(scaling),
                 failure_policy=create_failure_policy(self.run_config.failure_config),
-                callbacks=[reservation, *self._create_default_callbacks()],
+                callbacks=self._create_default_callbacks(),
             )
-        )
-        return Launched(controller, controller.run.remote(), reservation)
+            asyncio.run(controller.run())
+            return controller.get_training_failed_error()
+
+        return Launched(lead, groups)
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()
         return [callback for callback in callbacks if type(callback).__name__ not in _UNUSED]
-
-
-class MeetingBackend(Backend):
-    """Lets workers meet each other, and gives their resources back when they cannot.
-
-    Ray would keep the placement group of workers that fail here until the driver ends, and the next workers
-    would wait for its CPUs for ever.
-    """
-
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        """Called by Ray Train when the workers are there."""
-        try:
-            self.meet(worker_group)
-        except Exception:
-            worker_group.shutdown()
-            raise
-
-    @abstractmethod
-    def meet(self, worker_group: Any) -> None:
-        """Let the workers know of each other."""
 
 
 def call_each(worker_group: Any, function: Callable[..., None], **arguments: Any) -> None:

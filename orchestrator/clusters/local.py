@@ -56,8 +56,6 @@ _AGENTS_PORTS = (
     "METRICS_EXPORT_PORT_NAME",
     "DASHBOARD_AGENT_LISTEN_PORT_NAME",
 )
-_STOCK = 2
-"""Processes that start while the driver waits for Ray: for a controller and its first worker."""
 
 
 @contextmanager
@@ -148,7 +146,7 @@ def _with_idle_agent(start: Callable[..., Any]) -> Callable[..., Any]:
     )
     changed = {
         "--dashboard_agent_command": idle,
-        "--num_prestart_python_workers": str(_STOCK),
+        "--num_prestart_python_workers": "1",  # the first worker's starts while the driver waits for Ray
     }
 
     def start_process(command: list[str], process_type: str, **options: Any) -> Any:

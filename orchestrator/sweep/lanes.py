@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
+from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import driver, training
@@ -14,8 +15,6 @@ from orchestrator.storage import StorageError
 from trainers.errors import TandemError
 
 if TYPE_CHECKING:
-    import ray
-
     from orchestrator.sweep.trial import Search
     from trainers.launch import Launched
 
@@ -48,7 +47,7 @@ class Lanes:
         self._driver_session = driver_session
         self._module_path = module_path
         self._at_most = at_most
-        self._lanes: dict[ray.ObjectRef[None], tuple[str, Launched]] = {}
+        self._lanes: dict[futures.Future[Exception | None], tuple[str, Launched]] = {}
         self._tended_at = self._grown_at = -math.inf
         self._idle_losses = 0
         self.failure: TandemError | None = None
@@ -87,19 +86,17 @@ class Lanes:
 
     def tend(self) -> None:
         """Start again what was lost, a run of theirs being tried again or given up."""
-        import ray
-
         if time.monotonic() - self._tended_at < _WATCH_SECONDS or self.failure is not None:
             return
         self._tended_at = time.monotonic()
         if self._tended_at - self._grown_at > _GROW_SECONDS:
             self._grown_at = self._tended_at
             self._grow()
-        ended, _ = ray.wait(list(self._lanes), num_returns=len(self._lanes), timeout=0)
-        for reference in ended:
-            name, launched = self._lanes.pop(reference)
+        for ended in [each for each in self._lanes if each.done()]:
+            name, _ = self._lanes.pop(ended)
+            error = ended.result()
             unasked = training.Failure("lost", "the workers ended without being told to")
-            self._replace(name, training.outcome(launched) or unasked)
+            self._replace(name, training.diagnose(error) if error else unasked)
 
     def _replace(self, name: str, failure: training.Failure) -> None:
         import ray
@@ -117,13 +114,14 @@ class Lanes:
         self._launch(name.partition("-")[0])
 
     def close(self) -> None:
-        """Send the workers home, and end those that do not go and what led the others."""
+        """Send the workers home, and end those that do not go."""
         import ray
+
+        from trainers import launch
 
         driver.ask_for_room(self._prepared.experiment.scale, runs=0)
         self._desk.close.remote()
-        ray.wait(list(self._lanes), num_returns=len(self._lanes), timeout=_CLOSE_SECONDS)
-        for _, launched in self._lanes.values():
-            launched.kill()
+        futures.wait(self._lanes, timeout=_CLOSE_SECONDS)
+        launch.end(launched for _, launched in self._lanes.values())
         self._lanes.clear()
         ray.kill(self._desk)

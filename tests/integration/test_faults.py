@@ -53,7 +53,7 @@ def training_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [
         child
         for child in descendants(process)
-        if "RayTrainWorker" in child.name() or "RayTrainWorker" in command_of(child)
+        if "LeanWorker" in child.name() or "LeanWorker" in command_of(child)
     ]
 
 

@@ -11,18 +11,19 @@ import json
 import os
 from typing import Any
 
-from ray.train.backend import BackendConfig
+from ray.train.backend import Backend, BackendConfig
 
-from trainers.launch import LeanTrainer, MeetingBackend, call_each, free_address
+from trainers.launch import LeanTrainer, call_each, free_address
 
 
-class _TensorflowBackend(MeetingBackend):
-    def meet(self, worker_group: Any) -> None:
-        call_each(worker_group, _introduce, addresses=worker_group.execute(free_address))
+class _TensorflowBackend(Backend):
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        if len(worker_group) > 1:
+            call_each(worker_group, _introduce, addresses=worker_group.execute(free_address))
 
 
 class TensorflowWorkers(BackendConfig):
-    """Workers that each have a `TF_CONFIG`, as `MultiWorkerMirroredStrategy` needs."""
+    """Several workers that each have a `TF_CONFIG`, as `MultiWorkerMirroredStrategy` needs."""
 
     backend_cls = _TensorflowBackend
 

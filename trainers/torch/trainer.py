@@ -12,28 +12,34 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
-from ray.train.backend import BackendConfig
+from ray.train.backend import Backend, BackendConfig
 
-from trainers.launch import LeanTrainer, MeetingBackend, call_each, free_address
+from trainers.launch import LeanTrainer, call_each, free_address
 
 _LEAVE_SECONDS = 30
 
 
-class _TorchBackend(MeetingBackend):
+class _TorchBackend(Backend):
     share_cuda_visible_devices = True  # NCCL copies directly between GPUs that both workers see
 
-    def meet(self, worker_group: Any) -> None:
-        address = worker_group.execute_single(0, free_address)
-        backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) >= 1 else "gloo"
-        call_each(worker_group, _join, address=address, world_size=len(worker_group), backend=backend)
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        if len(worker_group) > 1:
+            address = worker_group.execute_single(0, free_address)
+            backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) >= 1 else "gloo"
+            call_each(worker_group, _join, address=address, world_size=len(worker_group), backend=backend)
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        if len(worker_group) == 1:
+            return
         with contextlib.suppress(ray.exceptions.GetTimeoutError):
             ray.get(worker_group.execute_async(_leave), timeout=_LEAVE_SECONDS)
 
 
 class TorchWorkers(BackendConfig):
-    """Workers that are one process group: NCCL where each has a GPU of its own, which it demands, else Gloo."""
+    """Workers that are one process group: NCCL where each has a GPU of its own, which it demands, else Gloo.
+
+    One worker has none, nor the thread of Gloo's that wakes a hundred times a second.
+    """
 
     backend_cls = _TorchBackend
 
