@@ -69,12 +69,11 @@ def _leave() -> None:
 
 @contextlib.contextmanager
 def _own_gpu() -> Iterator[None]:
-    import torch
+    if ray.get_runtime_context().get_accelerator_ids().get("GPU"):
+        import torch
+        from ray.train.torch import get_device
 
-    if torch.cuda.is_available():
-        import ray.train.torch
-
-        device = ray.train.torch.get_device()
+        device = get_device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
     yield
