@@ -29,10 +29,9 @@ class _TorchBackend(Backend):
             call_each(worker_group, _join, address=address, world_size=len(worker_group), backend=backend)
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        if len(worker_group) == 1:
-            return
-        with contextlib.suppress(ray.exceptions.GetTimeoutError):
-            ray.get(worker_group.execute_async(_leave), timeout=_LEAVE_SECONDS)
+        if len(worker_group) > 1:
+            with contextlib.suppress(ray.exceptions.GetTimeoutError):
+                ray.get(worker_group.execute_async(_leave), timeout=_LEAVE_SECONDS)
 
 
 class TorchWorkers(BackendConfig):
