@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator import attribution
-from orchestrator.arms import TOO_SHORT, ArmSummary
+from orchestrator.arms import ArmSummary
 from orchestrator.attribution import Attribution
 from orchestrator.pairs import PairComparison, times
 
@@ -130,9 +130,7 @@ def _credit(pair: PairComparison) -> str:
 def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
     found = pair.log_speed
     if found is None or not first.images_per_second or not second.images_per_second:
-        return ""
-    if first.is_too_short_to_time or second.is_too_short_to_time:
-        return f" Their speeds are not compared: {TOO_SHORT}."
+        return f" Their speeds are not compared: {pair.speed_doubt}." if pair.speed_doubt else ""
     faster, slower = (first, second) if found.mean >= 0 else (second, first)
     assert faster.images_per_second and slower.images_per_second
     rates = f"{faster.images_per_second.mean:,.0f} against {slower.images_per_second.mean:,.0f} images/s"
@@ -146,6 +144,6 @@ def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
             told = f"Both trained equally fast, {faster.images_per_second.mean:,.0f} images/s"
         else:
             told = bounded if low > 0 else f"They cannot be told apart in speed: {bounded}"
-    if first.is_crowded or second.is_crowded:
-        told += "; but other programs took CPU time of the machine, which does not slow all alike"
+    if pair.speed_doubt:
+        told += f"; but {pair.speed_doubt}"
     return f" {told}."

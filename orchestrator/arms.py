@@ -14,7 +14,6 @@ from orchestrator.storage import Record
 from trainers.accuracy import balanced_accuracy, class_accuracy
 
 _TIMED_SECONDS = 0.5
-TOO_SHORT = "less than half a second of training is too little to time"
 _CROWDED = 0.1
 
 
@@ -97,6 +96,11 @@ class ArmSummary:
     def speeds(self) -> dict[int, float]:
         """Images per second by seed."""
         return {run.seed: run.images_per_second for run in self.done if run.images_per_second}
+
+    @property
+    def comparable_speeds(self) -> dict[int, float]:
+        """Likewise, empty where the arm trained too shortly to be timed."""
+        return {} if self.is_too_short_to_time else self.speeds
 
     @functools.cached_property
     def accuracy(self) -> Interval | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from orchestrator import compare
-from orchestrator.arms import TOO_SHORT, ArmSummary
+from orchestrator.arms import ArmSummary
 from orchestrator.evidence import Evidence, Interval
 from orchestrator.pairs import compare_pair, differing_factors, times
 from orchestrator.records import ExperimentRecords
@@ -19,9 +19,10 @@ class Change:
     arm: str
     accuracy: Evidence | None
     log_speed: Interval | None
-    """Of the natural logarithm of the ratio of images per second, the second over the first."""
+    """Of the natural logarithm of the ratio of images per second, the second over the first; None where they are not
+    compared."""
     speed_doubt: str | None
-    """What makes that say little, where something is known to."""
+    """Why they are not, or why that says little, where either is known."""
     differences: list[str]
     """Of the recipe, with both values."""
     conclusive: bool
@@ -43,7 +44,7 @@ class Change:
     def _speed(self) -> str:
         found = self.log_speed
         if found is None:
-            return ""
+            return f"; speeds not compared: {self.speed_doubt}" if self.speed_doubt else ""
         doubt = f", but {self.speed_doubt}" if self.speed_doubt else ""
         if found.low is None or found.high is None:
             return f"; speed times {times(found.mean)}, by one run on a side{doubt}"
@@ -82,15 +83,7 @@ def _change(old: ArmSummary, new: ArmSummary, *, margin: float) -> Change:
         arm=new.name,
         accuracy=pair.evidence,
         log_speed=pair.log_speed,
-        speed_doubt=_speed_doubt(old, new),
+        speed_doubt=pair.speed_doubt,
         differences=differing_factors(old, new),
         conclusive=pair.conclusive,
     )
-
-
-def _speed_doubt(*arms: ArmSummary) -> str | None:
-    if any(arm.is_too_short_to_time for arm in arms):
-        return TOO_SHORT
-    if any(arm.is_crowded for arm in arms):
-        return "other programs took CPU time of the machine"
-    return None

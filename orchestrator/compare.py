@@ -214,7 +214,7 @@ def _attribution(document: Record, arms: list[ArmSummary]) -> Attribution | None
     return attribution.attribute(
         attribution.Plan.from_json(record["plan"]),
         {arm.name: arm.accuracies for arm in arms},
-        {arm.name: arm.speeds for arm in arms},
+        {arm.name: arm.comparable_speeds for arm in arms},
     )
 
 

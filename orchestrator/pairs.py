@@ -30,7 +30,10 @@ class PairComparison:
     """On the test images; None where predictions are missing."""
     margin: float
     log_speed: Interval | None
-    """Of the natural logarithm of the ratio of images per second, the first over the second; Welch's over runs."""
+    """Of the natural logarithm of the ratio of images per second, the first over the second; Welch's over runs.
+    None where an arm has no speed, or trained too shortly to be timed."""
+    speed_doubt: str | None
+    """Why the speeds are not compared, or why that says little, where either is known."""
     parity_failures: list[str]
     """For arms of two frameworks, what parts the frameworks on either arm's recipe."""
 
@@ -88,7 +91,10 @@ def compare_pair(
         adjusted_p=weighed.p_value if weighed else None,
         mcnemar=mcnemar,
         margin=margin,
-        log_speed=evidence.log_ratio([*first.speeds.values()], [*second.speeds.values()]),
+        log_speed=evidence.log_ratio(
+            [*first.comparable_speeds.values()], [*second.comparable_speeds.values()]
+        ),
+        speed_doubt=_speed_doubt(first, second),
         parity_failures=[]
         if first.framework == second.framework
         else [
@@ -97,6 +103,14 @@ def compare_pair(
             if arm.parity is not None and not arm.parity.agrees
         ],
     )
+
+
+def _speed_doubt(*arms: ArmSummary) -> str | None:
+    if any(arm.is_too_short_to_time for arm in arms):
+        return "less than half a second of training is too little to time"
+    if any(arm.is_crowded for arm in arms):
+        return "other programs took CPU time of the machine, which does not slow all alike"
+    return None
 
 
 def differing_factors(first: ArmSummary, second: ArmSummary) -> list[str]:

@@ -131,12 +131,12 @@ def test_what_cannot_be_taken_apart_gets_one_sentence() -> None:
         expanded(arms=arms | {"third": arms["torch"]})
 
 
-def recorded(tmp_path: Path) -> ExperimentRecords:
+def recorded(tmp_path: Path, *, step_seconds: float = 1.0) -> ExperimentRecords:
     """Records of a whole attribution."""
     experiment, plan = expanded()
     accuracies = {arm: [effects(plan, s, noise=0.001)[arm] for s in range(3)] for arm in plan.choices}
     arms = {name: arm.model_dump(exclude={"seeds"}) for name, arm in experiment.arms.items()}
-    records = make_records(tmp_path / "blog", accuracies, arms=arms)
+    records = make_records(tmp_path / "blog", accuracies, arms=arms, step_seconds=step_seconds)
     document = records.document()
     document["attribution"] = {"plan": plan.to_json(), "experiment": experiment.model_dump(mode="json")}
     records.storage.write_json("experiment.json", document)
@@ -164,3 +164,13 @@ def test_a_recipe_without_a_result_is_said(tmp_path: Path) -> None:
     comparison = compare.analyse(records)
     assert "1 of 16 recipes have no result" in comparison.answer
     assert comparison.attribution is not None and not comparison.attribution.shares
+
+
+def test_speeds_from_too_little_training_are_not_taken_apart(tmp_path: Path) -> None:
+    timed, brief = (
+        compare.analyse(recorded(tmp_path / name, step_seconds=seconds))
+        for name, seconds in (("timed", 1.0), ("brief", 0.1))
+    )
+    assert timed.attribution is not None and all(share.log_speed for share in timed.attribution.shares)
+    assert brief.attribution is not None and len(brief.attribution.shares) == len(timed.attribution.shares)
+    assert not any(share.log_speed for share in brief.attribution.shares)

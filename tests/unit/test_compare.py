@@ -139,6 +139,10 @@ def test_a_speed_from_too_little_training_is_not_compared(tmp_path: Path) -> Non
     brief = analyse(tmp_path / "brief", accuracies, speed={"torch": 1500}, step_seconds=0.1)
     assert "Their speeds are not compared" in brief.answer and "times as fast" not in brief.answer
     assert any("Less than half a second" in note and "keras, torch" in note for note in brief.notes)
+    (row,) = tables.evidences(brief)
+    assert row["times the speed"] == "–"
+    (told,) = brief.to_json()["pairs"]
+    assert told["speed_ratio"] is None and "too little to time" in told["speed_doubt"]
     single = analyse(tmp_path / "single", accuracies, speed={"torch": 1500}, epochs=1)
     assert "times as fast" in single.answer
     assert any("keras, torch is that of the first epoch" in note for note in single.notes)
@@ -152,6 +156,7 @@ def test_what_other_programs_took_of_the_machine_is_told(tmp_path: Path) -> None
     assert "torch 42 %. " in note and "keras" not in note
     told = "images/s); but other programs took CPU time of the machine, which does not slow all alike."
     assert told in crowded.answer
+    assert crowded.pairs[0].speed_ratio == pytest.approx(1005 / 505)
     alone = analyse(tmp_path / "alone", accuracies, speed=speed)
     assert "images/s)." in alone.answer and not any("Other programs" in note for note in alone.notes)
 
