@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.clusters.diagnosis import Finding, amount
+from orchestrator.clusters.diagnosis import Finding
 from orchestrator.clusters.kubernetes_spec import Kubernetes, Pod, resources
-from orchestrator.clusters.objects import Manifest, status_of
+from orchestrator.clusters.objects import Manifest, amount, status_of
 
 _QUOTA_PREFIXES = ("requests.", "limits.", "")
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.clusters.objects import Manifest, seconds_of, status_of
+from orchestrator.clusters.facts import Facts, group_of, state_of
+from orchestrator.clusters.objects import Manifest, amount, seconds_of, spec_of, status_of
 
 _OPERATOR_SECONDS = 30.0
 _SILENT_SECONDS = 60.0
@@ -30,33 +31,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.sentence}; {self.remedy}"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What is known of a job, as the API gives it. What may not be seen is empty."""
-
-    namespace: str
-    job: Manifest | None = None
-    """The RayJob."""
-    cluster: Manifest | None = None
-    """Its RayCluster."""
-    pods: list[Manifest] = dataclasses.field(default_factory=list)
-    """Of the cluster, and of the submitter."""
-    events: list[Manifest] = dataclasses.field(default_factory=list)
-    """About any of these."""
-    nodes: list[Manifest] = dataclasses.field(default_factory=list)
-    workloads: list[Manifest] = dataclasses.field(default_factory=list)
-    """Kueue's, for this job."""
-    missing_rights: list[str] = dataclasses.field(default_factory=list)
-    """Such as `create rayjobs.ray.io`."""
-    knows_ray_jobs: bool = True
-    driver_silent_seconds: float | None = None
-    """Since the driver last renewed its lease in storage."""
-    log: str = ""
-    """The end of what the driver printed."""
-    now: float = 0.0
-    """Seconds since the epoch."""
 
 
 def diagnose(facts: Facts) -> list[Finding]:
@@ -82,7 +56,7 @@ def _access(facts: Facts) -> Iterator[Finding]:
 
 def _operator(facts: Facts) -> Iterator[Finding]:
     job = facts.job
-    if job is None or status_of(job) or _spec(job).get("suspend"):
+    if job is None or status_of(job) or spec_of(job).get("suspend"):
         return
     if facts.now - (seconds_of(job["metadata"].get("creationTimestamp")) or 0.0) > _OPERATOR_SECONDS:
         yield Finding(
@@ -101,7 +75,7 @@ def _validation(facts: Facts) -> Iterator[Finding]:
             f"KubeRay refuses the job: {_line(status.get('message'))}",
             "upgrade KubeRay to 1.6 or later, or correct the kubernetes: block",
         )
-    for message in _messages(facts, "RayClusterNotFound"):
+    for message in facts.messages("RayClusterNotFound"):
         yield Finding(
             "cluster-not-found",
             f"the RayCluster to run on is not there: {_line(message)}",
@@ -145,7 +119,7 @@ def _suspension(facts: Facts) -> Iterator[Finding]:
     job = facts.job
     if job is None or facts.workloads:
         return
-    if not _spec(job).get("suspend") and status_of(job).get("jobDeploymentStatus") != "Suspended":
+    if not spec_of(job).get("suspend") and status_of(job).get("jobDeploymentStatus") != "Suspended":
         return
     name, labels = job["metadata"]["name"], job["metadata"].get("labels") or {}
     queue = labels.get("kueue.x-k8s.io/queue-name")
@@ -166,7 +140,7 @@ def _suspension(facts: Facts) -> Iterator[Finding]:
 
 def _creation(facts: Facts) -> Iterator[Finding]:
     """What the API refuses of the operator when it makes the cluster or its pods."""
-    for message in _messages(facts, "FailedToCreate", "FailedCreate"):
+    for message in facts.messages("FailedToCreate", "FailedCreate"):
         if "exceeded quota" in message:
             yield Finding(
                 "quota",
@@ -200,7 +174,7 @@ def _creation(facts: Facts) -> Iterator[Finding]:
                 f"the operator cannot make the pods: {_line(message)}",
                 f"kubectl get events -n {facts.namespace} --sort-by=.lastTimestamp",
             )
-    for message in _messages(facts, "AutoscalerServiceAccountNotFound"):
+    for message in facts.messages("AutoscalerServiceAccountNotFound"):
         yield _missing_account(facts, message)
 
 
@@ -221,10 +195,10 @@ def _scheduling(facts: Facts) -> Iterator[Finding]:
 
 
 def _unschedulable(facts: Facts, pod: Manifest, message: str) -> Finding:
-    group = _group(pod)
+    group = group_of(pod)
     lacking = dict.fromkeys(re.findall(r"Insufficient ([\w./-]+?)(?=[,.;]?(?:\s|$))", message))
     if lacking:
-        asked = _requests(facts, pod)
+        asked = facts.requests(pod)
         listed = ", ".join(_short_of(facts, resource, asked) for resource in lacking)
         return Finding(
             "unschedulable-resources",
@@ -242,7 +216,7 @@ def _unschedulable(facts: Facts, pod: Manifest, message: str) -> Finding:
         return Finding(
             "unschedulable-selector",
             f"no node has the labels that group {group} asks for",
-            f"correct its node_selector; kubectl get nodes --show-labels (now: {_node_selector(facts, group)})",
+            f"correct its node_selector; kubectl get nodes --show-labels (now: {facts.node_selector(group)})",
         )
     if "persistentvolumeclaim" in message or "volume" in message:
         return Finding(
@@ -268,15 +242,15 @@ def _short_of(facts: Facts, resource: str, asked: dict[str, str]) -> str:
 
 
 def _images(facts: Facts) -> Iterator[Finding]:
-    for pod, container in _containers(facts):
-        reason, message = _state(container, "waiting")
+    for pod, container in facts.containers():
+        reason, message = state_of(container, "waiting")
         if reason not in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
             continue
         image = container.get("image") or ""
-        told = [message, *_messages_of(facts, pod["metadata"]["name"], "Failed", "Pulling")]
+        told = [message, *facts.messages_of(pod["metadata"]["name"], "Failed", "Pulling")]
         text = " ".join(told)
         image = image or (m[1] if (m := re.search(r'image "([^"]+)"', text)) else "the image")
-        where = f"image {image} of group {_group(pod)}"
+        where = f"image {image} of group {group_of(pod)}"
         if "no match for platform" in text or "no matching manifest" in text:
             yield Finding(
                 "architecture",
@@ -305,9 +279,9 @@ def _images(facts: Facts) -> Iterator[Finding]:
 
 
 def _containers_that_do_not_start(facts: Facts) -> Iterator[Finding]:
-    for pod, container in _containers(facts):
-        name, group = container["name"], _group(pod)
-        waiting, message = _state(container, "waiting")
+    for pod, container in facts.containers():
+        name, group = container["name"], group_of(pod)
+        waiting, message = state_of(container, "waiting")
         if waiting == "CreateContainerConfigError":
             yield Finding(
                 "missing-secret",
@@ -315,7 +289,7 @@ def _containers_that_do_not_start(facts: Facts) -> Iterator[Finding]:
                 f"kubectl get secret -n {facts.namespace}, and correct kubernetes.secrets",
             )
             continue
-        terminated, words = _state(container, "terminated")
+        terminated, words = state_of(container, "terminated")
         last = (container.get("lastState") or {}).get("terminated") or {}
         text = " ".join([message, words, str(last.get("message", ""))])
         if "exec format error" in text or "exec format error" in facts.log:
@@ -345,8 +319,8 @@ def _containers_that_do_not_start(facts: Facts) -> Iterator[Finding]:
 
 
 def _out_of_memory(facts: Facts, pod: Manifest, container: str) -> Finding:
-    limit = _limits(facts, pod).get("memory", "its limit")
-    place = "head.memory_gib" if _group(pod) == "headgroup" else "memory_gib of the group"
+    limit = facts.limits(pod).get("memory", "its limit")
+    place = "head.memory_gib" if group_of(pod) == "headgroup" else "memory_gib of the group"
     return Finding(
         "out-of-memory",
         f"container {container} of {pod['metadata']['name']} was killed for using more memory than {limit}",
@@ -370,9 +344,7 @@ def _pods_that_went(facts: Facts) -> Iterator[Finding]:
                     f"{name} was taken away: {_line(condition.get('message') or condition.get('reason'))}",
                     "nothing need be done: the workers that are left, or new ones, go on from the last checkpoint",
                 )
-        if status.get("reason") == "NodeLost" or _messages_of(
-            facts, name, "NodeNotReady", "TaintManagerEvict"
-        ):
+        if status.get("reason") == "NodeLost" or facts.messages_of(name, "NodeNotReady", "TaintManagerEvict"):
             yield Finding(
                 "node-lost",
                 f"the node of {name} is gone",
@@ -381,7 +353,7 @@ def _pods_that_went(facts: Facts) -> Iterator[Finding]:
 
 
 def _mounts(facts: Facts) -> Iterator[Finding]:
-    for message in _messages(facts, "FailedMount", "FailedAttachVolume"):
+    for message in facts.messages("FailedMount", "FailedAttachVolume"):
         if "configmap" in message:
             yield Finding(
                 "files-missing",
@@ -460,7 +432,7 @@ def lost_driver(
     began = seconds_of((status_of(job).get("rayJobInfo") or {}).get("startTime"))
     for pod in pods:
         made = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
-        if began and _group(pod) == "headgroup" and made > began and now - made > _SILENT_SECONDS:
+        if began and group_of(pod) == "headgroup" and made > began and now - made > _SILENT_SECONDS:
             return (
                 f"the head pod was replaced after the driver had begun there, and for {now - made:.0f} s nothing has "
                 "begun it again although KubeRay says Running"
@@ -481,7 +453,7 @@ def _silence(facts: Facts) -> Iterator[Finding]:
     began = seconds_of((facts.cluster or {}).get("metadata", {}).get("creationTimestamp"))
     for pod in facts.pods:
         made = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
-        if began and _group(pod) == "headgroup" and made - began > _HEAD_SECONDS:
+        if began and group_of(pod) == "headgroup" and made - began > _HEAD_SECONDS:
             yield Finding(
                 "head-replaced",
                 f"the head pod was replaced {made - began:.0f} s after the cluster was made, and what ran on it is "
@@ -562,92 +534,6 @@ _RULES = (
     _outcome,
     _operator,
 )
-
-
-def _spec(manifest: Manifest) -> Manifest:
-    return manifest.get("spec") or {}
-
-
-def _group(pod: Manifest) -> str:
-    return str((pod["metadata"].get("labels") or {}).get("ray.io/group", "submitter"))
-
-
-def _containers(facts: Facts) -> Iterator[tuple[Manifest, Manifest]]:
-    for pod in facts.pods:
-        status = status_of(pod)
-        for container in (status.get("initContainerStatuses") or []) + (
-            status.get("containerStatuses") or []
-        ):
-            yield pod, container
-
-
-def _state(container: Manifest, kind: str) -> tuple[str, str]:
-    """A container's reason and message in a state; both empty where it is in another."""
-    state = (container.get("state") or {}).get(kind) or {}
-    return str(state.get("reason") or ""), str(state.get("message") or "")
-
-
-def _event(event: Manifest) -> tuple[str, str, str]:
-    """An event's reason, object's name and message, of either API that has events."""
-    about = event.get("involvedObject") or event.get("regarding") or {}
-    return (
-        str(event.get("reason", "")),
-        str(about.get("name", "")),
-        str(event.get("message") or event.get("note") or ""),
-    )
-
-
-def _messages(facts: Facts, *reasons: str) -> list[str]:
-    """Messages of the events whose reason begins with one of these, each once."""
-    found = (_event(event) for event in facts.events)
-    return list(dict.fromkeys(message for reason, _, message in found if reason.startswith(reasons)))
-
-
-def _messages_of(facts: Facts, name: str, *reasons: str) -> list[str]:
-    found = (_event(event) for event in facts.events)
-    return [message for reason, about, message in found if about == name and reason.startswith(reasons)]
-
-
-def _templates(facts: Facts) -> dict[str, Manifest]:
-    """Each group's pod template, which says what its pods asked for even when they are gone."""
-    cluster = _spec(facts.cluster or {}) or _spec(facts.job or {}).get("rayClusterSpec") or {}
-    groups = {"headgroup": (cluster.get("headGroupSpec") or {}).get("template") or {}}
-    for group in cluster.get("workerGroupSpecs") or []:
-        groups[group["groupName"]] = group["template"]
-    return groups
-
-
-def _pod_spec(facts: Facts, pod: Manifest) -> Manifest:
-    return _spec(pod) or _spec(_templates(facts).get(_group(pod)) or {})
-
-
-def _requests(facts: Facts, pod: Manifest) -> dict[str, str]:
-    return _resources(facts, pod, "requests") | {
-        name: amount for name, amount in _resources(facts, pod, "limits").items() if "/" in name
-    }
-
-
-def _limits(facts: Facts, pod: Manifest) -> dict[str, str]:
-    return _resources(facts, pod, "limits")
-
-
-def _resources(facts: Facts, pod: Manifest, kind: str) -> dict[str, str]:
-    containers = _pod_spec(facts, pod).get("containers") or [{}]
-    return {
-        name: str(amount) for name, amount in ((containers[0].get("resources") or {}).get(kind) or {}).items()
-    }
-
-
-def _node_selector(facts: Facts, group: str) -> str:
-    selector = _spec(_templates(facts).get(group) or {}).get("nodeSelector") or {}
-    return ", ".join(f"{key}={value}" for key, value in selector.items()) or "none"
-
-
-def amount(quantity: str) -> float:
-    """A Kubernetes quantity as a number, such as 0.5 of `500m`."""
-    from kubernetes.utils.quantity import parse_quantity
-
-    return float(parse_quantity(quantity))
 
 
 def _line(message: Any) -> str:

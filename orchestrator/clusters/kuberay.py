@@ -18,7 +18,8 @@ from orchestrator import lease
 from orchestrator.clusters import kubernetes_api as api
 from orchestrator.clusters.base import DriverLostError, Job, JobState, Level, in_brief
 from orchestrator.clusters.capacity import shortfalls
-from orchestrator.clusters.diagnosis import Facts, Finding, diagnose, lost_driver
+from orchestrator.clusters.diagnosis import Finding, diagnose, lost_driver
+from orchestrator.clusters.facts import Facts
 from orchestrator.clusters.kubernetes_api import KubernetesApi
 from orchestrator.clusters.manifests import EXPERIMENT, JOB, RESULTS, render
 from orchestrator.clusters.objects import Manifest, seconds_of, status_of

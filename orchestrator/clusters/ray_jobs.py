@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.clusters.base import Job, JobState, Level, in_brief
-from orchestrator.clusters.diagnosis import Facts, Finding, diagnose, driver_failed
+from orchestrator.clusters.diagnosis import Finding, diagnose, driver_failed
+from orchestrator.clusters.facts import Facts
 from orchestrator.clusters.package import ENTRYPOINT, Package, attempt_id, attempt_of
 from trainers.errors import ClusterError, InputError, TandemError
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.clusters.diagnosis import Facts, Finding, diagnose
+from orchestrator.clusters.diagnosis import Finding, diagnose
+from orchestrator.clusters.facts import Facts
 from tests.cluster.kube.control_plane import CRDS
 
 TRANSCRIPTS = CRDS.parent / "transcripts"
