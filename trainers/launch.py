@@ -153,7 +153,7 @@ class _Groups:
             RuntimeError: there are to be none any more.
         """
         group = self._current = LeanWorkerGroup(**given)
-        group._worker_health_check_timeout_s = self.hang_seconds
+        group._worker_health_check_timeout_s = self.hang_seconds + _ANSWER_SECONDS
         if self._closed:
             raise RuntimeError("the workers were told to end")
         group._start()

@@ -35,7 +35,7 @@ def launch(train, backend):
         backend_config=backend,
         scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(storage_path="STORAGE"),
-    ).launch(hang_seconds=60)
+    ).launch(hang_seconds=1)
 
 
 def train_for_ever():
@@ -56,7 +56,7 @@ assert not any("SynchronizationActor" in name for name in running), "one worker 
 assert not any("Controller" in name for name in running), "a thread leads them"
 end([led])
 assert led.ended.done() and led.ended.result() is not None
-print(launch(lambda: None, BackendConfig()).ended.result() or "trained")
+print(launch(lambda: time.sleep(4), BackendConfig()).ended.result() or "trained")
 """
 
 
