@@ -58,10 +58,10 @@ def draw(summary: SweepSummary) -> SweepPictures | None:
 def _thinned(search: ArmSearch, summary: SweepSummary, at_most: int) -> list[TrialRecord]:
     """Trials with a value: all of them, or the best half and an even choice of the others."""
     goal = summary.sweep.objective[0]
-    trials = [trial for trial in search.history.trials if trial.value(goal) is not None]
-    if len(trials) <= at_most:
-        return trials
-    ranked = sorted(trials, key=lambda trial: -(trial.score(goal) or 0))
+    scored = [(score, trial) for trial in search.history.trials if (score := trial.score(goal)) is not None]
+    if len(scored) <= at_most:
+        return [trial for _, trial in scored]
+    ranked = [trial for _, trial in sorted(scored, key=lambda entry: -entry[0])]
     rest = ranked[at_most // 2 :]
     places = np.linspace(0, len(rest) - 1, at_most - at_most // 2).astype(int)
     chosen = [*ranked[: at_most // 2], *(rest[place] for place in places)]
@@ -175,12 +175,15 @@ def best_so_far(summary: SweepSummary) -> Figure | None:
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 3.6))
         for search, colour in zip(summary.arms, itertools.cycle(COLOURS), strict=False):
-            values = [trial.value(goal) for trial in search.history.trials]
-            numbers = [number for number, value in enumerate(values, 1) if value is not None]
-            if numbers:
-                known = np.array([value for value in values if value is not None])
-                axis.plot(numbers, known, ".", color=colour, alpha=0.3, rasterized=len(known) > 500)
-                axis.step(numbers, better.accumulate(known), color=colour, where="post", label=search.arm)
+            known = {
+                number: trial.value(goal)
+                for number, trial in enumerate(search.history.trials, 1)
+                if trial.score(goal) is not None
+            }
+            if known:
+                numbers, values = [*known], np.array([*known.values()])
+                axis.plot(numbers, values, ".", color=colour, alpha=0.3, rasterized=len(known) > 500)
+                axis.step(numbers, better.accumulate(values), color=colour, where="post", label=search.arm)
         if not axis.lines:
             plt.close(figure)
             return None

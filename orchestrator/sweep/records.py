@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from typing import Literal
 
@@ -66,9 +67,11 @@ class TrialRecord:
         return None if value is None else float(value)
 
     def score(self, objective: str) -> float | None:
-        """The value, negated where less is better."""
+        """The value, negated where less is better; None where it is no number."""
         value = self.value(objective)
-        return value if value is None or OBJECTIVES[objective] == "max" else -value
+        if value is None or not math.isfinite(value):
+            return None
+        return value if OBJECTIVES[objective] == "max" else -value
 
     @property
     def train_seconds(self) -> float:

@@ -14,8 +14,8 @@ import pytest
 from orchestrator import report
 from orchestrator.records import ExperimentRecords
 from orchestrator.report.sweep import best_so_far
-from orchestrator.sweep.analysis import pareto_front, summarise
-from orchestrator.sweep.records import SearchRecords, TrialRecord
+from orchestrator.sweep.analysis import ArmSearch, SweepSummary, pareto_front, summarise
+from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord, best_trial
 from orchestrator.sweep.spec import Sweep
 from tests.conftest import within
 from tests.unit.synthetic import make_records
@@ -172,6 +172,24 @@ def test_the_front_holds_what_nothing_beats() -> None:
         trial(5, 0.9, 11),
     ]
     assert [found.number for found in pareto_front(trials, sweep)] == [0, 1, 4]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_trial_without_a_number_wins_nothing(tmp_path: Path, first: bool) -> None:
+    sick, losses = trial(9, 0.9, 1), (0.7, 0.5, 0.6)
+    fine = [trial(number, 0.8, 9) for number in range(3)]
+    for record, loss in zip([sick, *fine], [np.nan, *losses], strict=True):
+        record.epochs[0]["validation_loss"] = loss
+    trials = [sick, *fine] if first else [*fine, sick]
+    sweep = Sweep.model_validate({"objective": ["validation_loss", "train_seconds"]})
+    best = best_trial(trials, sweep)
+    assert best is not None and best.number == 1
+    assert [found.number for found in pareto_front(trials, sweep)] == [1]
+    history = SearchHistory(trials=trials, seconds=1.0, finished=None)
+    search = ArmSearch(arm="keras", history=history, winner=best, front=[], failures=[], price_per_hour=None)
+    figure = best_so_far(SweepSummary(sweep=sweep, arms=[search], notes=[]))
+    assert figure is not None
+    assert list(figure.axes[0].lines[1].get_ydata()) == [0.7, 0.5, 0.5]
 
 
 SCRIPT = r"""
