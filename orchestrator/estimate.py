@@ -13,6 +13,7 @@ from orchestrator.records import ExperimentRecords, RunRecords
 from orchestrator.spec import Arm, Experiment
 from orchestrator.storage import Record, Storage
 from orchestrator.sweep.spec import Sweep
+from trainers.errors import InputError
 
 _LEAST_ERROR = 0.15
 """What the same work differs by from day to day, even where the earlier runs agree."""
@@ -124,8 +125,9 @@ def _key(recipe: Record, framework: str, scale: Record, image_shape: tuple[int, 
 def _earlier_runs(storage: Storage) -> Iterator[tuple[tuple[Any, ...], _Seen]]:
     for name in storage.names():
         records = ExperimentRecords(storage.at(name))
-        document = records.storage.read_json("experiment.json")
-        if document is None:
+        try:
+            document = records.document()
+        except InputError:
             continue
         scale = document["experiment"]["scale"]
         shape, images = tuple(document["data"]["image_shape"]), document["data"]["train_images"]

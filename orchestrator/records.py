@@ -221,7 +221,7 @@ class ExperimentRecords:
             InputError: the directory holds no experiment.
         """
         document = self.storage.read_json("experiment.json")
-        if document is None:
+        if document is None or not document.keys() >= {"experiment", "runs", "data"}:
             raise InputError(
                 f"{self.storage.url!r} holds no experiment; give the directory that has "
                 "experiment.json in it, such as tandem-results/quickstart"

@@ -48,6 +48,8 @@ def estimated(root: Path, *, images: int = 2000, fit: int = 1) -> estimate.Estim
 
 def test_time_and_cost_follow_from_what_earlier_runs_took(tmp_path: Path) -> None:
     earlier(tmp_path, "before", epoch_seconds=2.0)
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "experiment.json").write_text('{"experiment": "of another program"}')
     expected = estimated(tmp_path)
     assert expected is not None
     # 2 seeds x 10 epochs x 2,000 images x 2 ms, and a start of 5 s and a first epoch's 1 s

@@ -147,5 +147,9 @@ def test_what_is_no_directory_cannot_be_listed(tmp_path: Path) -> None:
 
 
 def test_a_place_without_an_experiment(tmp_path: Path) -> None:
+    records = ExperimentRecords(Storage(str(tmp_path)))
     with pytest.raises(InputError, match="holds no experiment"):
-        ExperimentRecords(Storage(str(tmp_path))).document()
+        records.document()
+    (tmp_path / "experiment.json").write_text('{"experiment": "of another program"}')
+    with pytest.raises(InputError, match="holds no experiment"):
+        records.document()
