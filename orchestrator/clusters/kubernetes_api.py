@@ -262,7 +262,8 @@ class KubernetesApi:
                 if response.status not in _PASSING:
                     raise self._refusal(method, path, response)
                 told = f"answers {response.status} ({_status_of(response).get('message', response.reason)})"
-                wait = max(wait, float(response.headers.get("Retry-After") or 0))
+                told_to_wait = response.headers.get("Retry-After", "0")
+                wait = max(wait, urllib3.Retry().parse_retry_after(told_to_wait))
             except (urllib3.exceptions.HTTPError, OSError, ApiException, json.JSONDecodeError) as error:
                 told = f"does not answer ({_innermost(error)})"
             if time.monotonic() + wait > limit:

@@ -8,13 +8,16 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from orchestrator.clusters.kubernetes_api import RAY_JOB, KubernetesApi
 from tests.cluster.conftest import KubeRayHere
+from tests.cluster.kube.api_server import ApiServer
 from tests.cluster.models import SLOW_MODEL
 from tests.conftest import start_tandem, tandem
 
@@ -262,6 +265,28 @@ def stored() -> list[str]:
         entry.path
         for entry in files.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     ]
+
+
+def test_a_busy_server_is_asked_again_when_it_says_so(
+    tmp_path: Path, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy on the way may name a time instead of seconds, or nothing that can be read."""
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(server.kubeconfig())
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    api = KubernetesApi()
+    asked_at: list[float] = []
+    told = iter(["1", formatdate(time.time() + 4, usegmt=True), "soon"])
+
+    def fault(method: str, path: str) -> tuple[int, dict[str, str]] | None:
+        asked_at.append(time.time())
+        value = next(told, None)
+        return None if value is None else (429, {"Retry-After": value})
+
+    server.fault = fault
+    assert api.list(RAY_JOB) == []
+    assert len(asked_at) == 4
+    assert asked_at[1] - asked_at[0] >= 1 and asked_at[2] - asked_at[0] > 2.5
 
 
 @pytest.mark.slow
