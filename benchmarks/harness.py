@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import yaml
@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
 RESULTS = ROOT / "benchmarks" / "results"
 PYTHON = sys.executable
+TANDEM = str(Path(PYTHON).with_name("tandem"))
 _TRIES = 3
 DATA = Path(os.environ.get("TANDEM_BENCH_DATA", ROOT.parent / "shared" / "data" / "cifar10"))
 
@@ -85,7 +86,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start(command: list[str], *, threads: int, **variables: str) -> subprocess.Popen[str]:
+def start(
+    command: list[str], *, threads: int, stdout: IO[str] | int = subprocess.PIPE, **variables: str
+) -> subprocess.Popen[str]:
     """Start a command with a limit of threads; the project's packages can be imported.
 
     TensorFlow uses oneDNN's kernels on both sides, as tandem has it do on every processor.
@@ -93,7 +96,7 @@ def start(command: list[str], *, threads: int, **variables: str) -> subprocess.P
     settings = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), "TF_ENABLE_ONEDNN_OPTS": "1"}
     settings |= variables
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | settings
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ | settings
     )
 
 
@@ -147,7 +150,7 @@ def tandem_sweep(experiment: dict[str, Any], *, modules: dict[str, str] | None =
         (directory / name).write_text(text)
     file = directory / "experiment.yaml"
     file.write_text(yaml.safe_dump({"name": "bench", "storage": str(directory)} | experiment))
-    finish(start([str(Path(PYTHON).with_name("tandem")), "sweep", str(file)], threads=1))
+    finish(start([TANDEM, "sweep", str(file)], threads=1))
     (search,) = (directory / "bench" / "sweep").iterdir()
     history = SearchRecords(Storage(str(search))).history()
     attempts = [
@@ -181,7 +184,7 @@ def tandem(experiment: dict[str, Any], *, kept_in: Path | None = None) -> Tandem
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "experiment.yaml"
     file.write_text(yaml.safe_dump({"name": "bench", "storage": str(directory)} | experiment))
-    command = [str(Path(PYTHON).with_name("tandem")), "run", str(file)]
+    command = [TANDEM, "run", str(file)]
     started = time.time()
     finish(start(command, threads=int(experiment["scale"]["cpus_per_worker"])))
     seconds = time.time() - started
@@ -190,14 +193,16 @@ def tandem(experiment: dict[str, Any], *, kept_in: Path | None = None) -> Tandem
     return TandemRun(seconds, started, sorted(runs, key=lambda run: run["attempts"][0]["started_at"]))
 
 
-def _read(run: Path) -> dict[str, Any]:
-    def lines(name: str) -> list[Any]:
-        return [json.loads(line) for line in (run / name).read_text().splitlines()]
+def lines(file: Path) -> list[Any]:
+    """The records of a .jsonl file."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
+
+def _read(run: Path) -> dict[str, Any]:
     return {
         "id": run.name,
-        "epochs": lines("epochs.jsonl"),
-        "attempts": lines("attempts.jsonl"),
+        "epochs": lines(run / "epochs.jsonl"),
+        "attempts": lines(run / "attempts.jsonl"),
         "result": json.loads((run / "result.json").read_text()),
     }
 

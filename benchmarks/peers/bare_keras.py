@@ -3,7 +3,7 @@
 With TF_CONFIG set, under MultiWorkerMirroredStrategy.
 
 Usage: python bare_keras.py DATA.npz MODEL BATCH_SIZE EPOCHS THREADS
-Prints one JSON line: images/s of each epoch over all processes.
+Prints a JSON line after each epoch: images/s of each over all processes, and when each ended.
 """
 
 import json
@@ -49,7 +49,7 @@ def step(x, y):
 
 
 share = batch_size // world_size
-speeds = []
+speeds, ends = [], []
 for epoch in range(epochs):
     order = np.random.default_rng(epoch).permutation(len(labels))
     start = time.perf_counter()
@@ -58,5 +58,6 @@ for epoch in range(epochs):
         step(tf.constant(images[mine]), tf.constant(labels[mine]))
     model.trainable_variables[-1].numpy()
     speeds.append(len(order) // batch_size * batch_size / (time.perf_counter() - start))
-if rank == 0:
-    print(json.dumps({"images_per_second": speeds}), flush=True)
+    ends.append(time.time())
+    if rank == 0:
+        print(json.dumps({"images_per_second": speeds, "ended_at": ends}), flush=True)

@@ -1,7 +1,7 @@
 """A bare PyTorch loop on one of tandem's networks: Adam, no Ray. Under torchrun, with DDP.
 
 Usage: python bare_torch.py DATA.npz MODEL BATCH_SIZE EPOCHS THREADS
-Prints one JSON line: images/s of each epoch over all processes.
+Prints a JSON line after each epoch: images/s of each over all processes, and when each ended.
 """
 
 import json
@@ -31,7 +31,7 @@ if world_size > 1:
     model = torch.nn.parallel.DistributedDataParallel(model)
 optimizer = torch.optim.Adam(model.parameters(), lr=0.001, fused=True)
 share = batch_size // world_size
-speeds = []
+speeds, ends = [], []
 for epoch in range(epochs):
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(epoch))
     start = time.perf_counter()
@@ -42,8 +42,9 @@ for epoch in range(epochs):
         loss.backward()
         optimizer.step()
     speeds.append(len(order) // batch_size * batch_size / (time.perf_counter() - start))
-if rank == 0:
-    print(json.dumps({"images_per_second": speeds}))
+    ends.append(time.time())
+    if rank == 0:
+        print(json.dumps({"images_per_second": speeds, "ended_at": ends}), flush=True)
 if world_size > 1:
     dist.barrier()
     dist.destroy_process_group()
