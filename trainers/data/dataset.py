@@ -153,8 +153,9 @@ def _write(
 
 
 def _arrays(directory: Path) -> dict[str, np.ndarray]:
+    # Plain arrays over the map: what is taken from a np.memmap is one too, which TensorFlow is slower to take in.
     return {
-        f"{split}_{what}": np.load(directory / f"{split}_{what}.npy", mmap_mode="r")
+        f"{split}_{what}": np.asarray(np.load(directory / f"{split}_{what}.npy", mmap_mode="r"))
         for split in ("train", "validation", "test")
         for what in ("images", "labels")
     }
