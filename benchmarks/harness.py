@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
 RESULTS = ROOT / "benchmarks" / "results"
 PYTHON = sys.executable
-TANDEM = str(Path(PYTHON).with_name("tandem"))
 _TRIES = 3
 DATA = Path(os.environ.get("TANDEM_BENCH_DATA", ROOT.parent / "shared" / "data" / "cifar10"))
 
@@ -100,6 +99,15 @@ def start(
     )
 
 
+def start_tandem(
+    command: str, experiment: dict[str, Any], directory: Path, *, threads: int
+) -> subprocess.Popen[str]:
+    """Start a command on an experiment, without name and storage, that is called bench and kept in a directory."""
+    file = directory / "experiment.yaml"
+    file.write_text(yaml.safe_dump({"name": "bench", "storage": str(directory)} | experiment))
+    return start([str(Path(PYTHON).with_name("tandem")), command, str(file)], threads=threads)
+
+
 def finish(process: subprocess.Popen[str]) -> str:
     """Wait for a command and return what it printed.
 
@@ -148,9 +156,7 @@ def tandem_sweep(experiment: dict[str, Any], *, modules: dict[str, str] | None =
     directory = Path(tempfile.mkdtemp())
     for name, text in (modules or {}).items():
         (directory / name).write_text(text)
-    file = directory / "experiment.yaml"
-    file.write_text(yaml.safe_dump({"name": "bench", "storage": str(directory)} | experiment))
-    finish(start([TANDEM, "sweep", str(file)], threads=1))
+    finish(start_tandem("sweep", experiment, directory, threads=1))
     (search,) = (directory / "bench" / "sweep").iterdir()
     history = SearchRecords(Storage(str(search))).history()
     attempts = [
@@ -182,11 +188,8 @@ def tandem(experiment: dict[str, Any], *, kept_in: Path | None = None) -> Tandem
     """
     directory = kept_in or Path(tempfile.mkdtemp())
     directory.mkdir(parents=True, exist_ok=True)
-    file = directory / "experiment.yaml"
-    file.write_text(yaml.safe_dump({"name": "bench", "storage": str(directory)} | experiment))
-    command = [TANDEM, "run", str(file)]
     started = time.time()
-    finish(start(command, threads=int(experiment["scale"]["cpus_per_worker"])))
+    finish(start_tandem("run", experiment, directory, threads=int(experiment["scale"]["cpus_per_worker"])))
     seconds = time.time() - started
     runs = [_read(run) for run in (directory / "bench" / "runs").iterdir()]
     shutil.rmtree(directory)
@@ -218,15 +221,35 @@ def tandem_speed(
     workers: int = 1,
 ) -> float:
     """Tandem's steady images/s on an archive, with Adam and workers of some threads each."""
-    arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
-    done = tandem(
-        {
-            "data": {"source": "npz", "path": str(path), "validation": 0},
-            "arms": {"arm": arm | {"optimizer": "adam", "epochs": epochs, "seeds": [0]}},
-            "scale": {"workers": workers, "cpus_per_worker": threads},
-        }
+    experiment = simple_experiment(
+        framework,
+        path,
+        model=model,
+        batch_size=batch_size,
+        epochs=epochs,
+        threads=threads,
+        workers=workers,
     )
-    return steady(speeds(done.runs[0]))
+    return steady(speeds(tandem(experiment).runs[0]))
+
+
+def simple_experiment(
+    framework: str,
+    path: Path,
+    *,
+    model: str,
+    batch_size: int,
+    epochs: int,
+    threads: int,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """One arm on an archive, one seed, with Adam and workers of some threads each."""
+    arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
+    return {
+        "data": {"source": "npz", "path": str(path), "validation": 0},
+        "arms": {"arm": arm | {"optimizer": "adam", "epochs": epochs, "seeds": [0]}},
+        "scale": {"workers": workers, "cpus_per_worker": threads},
+    }
 
 
 def speeds(run: dict[str, Any]) -> list[float]:

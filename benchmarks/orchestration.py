@@ -7,20 +7,16 @@ machine has CPUs, the ratio also holds what Ray's own processes take of them; wi
 from __future__ import annotations
 
 import itertools
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from benchmarks import harness, slices
 from benchmarks.slices import Training
 
 THREADS = (1, 2)
-CASES = [("tutorial_cnn", 128, 50_000, 40.0), ("resnet9", 64, 4096, 150.0)]
-"""Network, batch size, images and seconds of training in turns; an epoch is long enough for one checkpoint to weigh
-little."""
+CASES = [("tutorial_cnn", 128, 50_000, 3), ("resnet9", 64, 4096, 2)]
+"""Network, batch size, images and epochs in turns; an epoch is long enough for one checkpoint to weigh little."""
 _MANY = 1000
 HEADER = ["arm", "tandem", "bare", "ratio (lowest to highest pair)", "target"]
 
@@ -49,61 +45,53 @@ def main(*, pairs: int) -> None:
 
 
 def _measure(
-    model: str, batch_size: int, images: int, seconds: float, *, framework: str, threads: int, pairs: int
+    model: str, batch_size: int, images: int, epochs: int, *, framework: str, threads: int, pairs: int
 ) -> list[str]:
     path = harness.archive(images)
+    experiment = harness.simple_experiment(
+        framework, path, model=model, batch_size=batch_size, epochs=_MANY, threads=threads
+    )
+    script = [str(harness.PEERS / f"bare_{framework}.py"), str(path), model]
+    command = [harness.PYTHON, *script, str(batch_size), str(_MANY), str(threads)]
     print(f"{framework} {model}, {threads} threads")
-    measured: dict[str, list[float]] = {"tandem": [], "bare": []}
+    tandem: list[float] = []
+    bare: list[float] = []
     for pair in range(pairs):
-        speeds = slices.speeds(
-            [
-                lambda: _tandem(framework, path, model, batch_size, images, threads),
-                lambda: _bare(framework, path, model, batch_size, images, threads),
-            ],
-            seconds=seconds,
-        )
-        for name, speed in zip(measured, speeds, strict=True):
-            measured[name].append(speed)
-            print(f"  pair {pair + 1}, {name}: {speed:,.2f}", flush=True)
-    return harness.row(f"{framework} {model}", measured["tandem"], measured["bare"], target=0.98)
+        with tempfile.TemporaryDirectory() as scratch:
+            starts = [
+                lambda: _tandem(experiment, Path(scratch), images=images, threads=threads),
+                lambda: _bare(
+                    command, Path(scratch), images=images // batch_size * batch_size, threads=threads
+                ),
+            ]
+            ours, theirs = slices.speeds(starts, epochs=epochs)
+        print(f"  pair {pair + 1}, tandem: {ours:,.2f}, bare: {theirs:,.2f}", flush=True)
+        tandem.append(ours)
+        bare.append(theirs)
+    return harness.row(f"{framework} {model}", tandem, bare, target=0.98)
 
 
-def _tandem(framework: str, path: Path, model: str, batch_size: int, images: int, threads: int) -> Training:
-    directory = Path(tempfile.mkdtemp())
-    file = directory / "experiment.yaml"
-    arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
-    experiment: dict[str, Any] = {
-        "name": "bench",
-        "storage": str(directory),
-        "data": {"source": "npz", "path": str(path), "validation": 0},
-        "arms": {"arm": arm | {"optimizer": "adam", "epochs": _MANY, "seeds": [0]}},
-        "scale": {"cpus_per_worker": threads},
-    }
-    file.write_text(yaml.safe_dump(experiment))
-
+def _tandem(experiment: dict[str, Any], directory: Path, *, images: int, threads: int) -> Training:
     def ends() -> list[float]:
-        found = [*directory.glob("bench/runs/*")]
-        if not found or not (found[0] / "epochs.jsonl").exists():
-            return []
-        attempt, *_ = harness.lines(found[0] / "attempts.jsonl")
         return [
             attempt["started_at"] + epoch["seconds_since_start"]
-            for epoch in harness.lines(found[0] / "epochs.jsonl")
+            for run in directory.glob("bench/runs/*")
+            if (run / "epochs.jsonl").exists()
+            for attempt in harness.lines(run / "attempts.jsonl")
+            for epoch in harness.lines(run / "epochs.jsonl")
         ]
 
-    return Training(harness.start([harness.TANDEM, "run", str(file)], threads=threads), images, ends)
+    return Training(harness.start_tandem("run", experiment, directory, threads=threads), images, ends)
 
 
-def _bare(framework: str, path: Path, model: str, batch_size: int, images: int, threads: int) -> Training:
-    printed = Path(tempfile.mkdtemp()) / "printed"
-    command = [str(harness.PEERS / f"bare_{framework}.py"), str(path), model]
-    command += [str(batch_size), str(_MANY), str(threads)]
+def _bare(command: list[str], directory: Path, *, images: int, threads: int) -> Training:
+    printed = directory / "printed"
     with printed.open("w") as file:
-        process = harness.start([harness.PYTHON, *command], threads=threads, stdout=file)
+        process = harness.start(command, threads=threads, stdout=file)
 
     def ends() -> list[float]:
-        said = printed.read_text().splitlines()
-        ended: list[float] = json.loads(said[-1])["ended_at"] if said else []
+        said = printed.read_text()
+        ended: list[float] = harness.parse(said)["ended_at"] if "{" in said else []
         return ended
 
-    return Training(process, images // batch_size * batch_size, ends)
+    return Training(process, images, ends)

@@ -5,11 +5,12 @@ What else a machine does slows both alike, which it does not where one is measur
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import psutil
 
@@ -28,44 +29,50 @@ class Training:
     """When the epochs ended that have, in seconds since 1970."""
 
 
-def speeds(starts: list[Callable[[], Training]], *, seconds: float) -> list[float]:
-    """Images/s of each program, from the end of its first epoch, which also compiles, and in its own slices only.
+def speeds(starts: Sequence[Callable[[], Training]], *, epochs: int) -> list[float]:
+    """Images/s of each program over whole epochs in its own slices, after one that also compiles.
 
     Args:
         starts: start a program each.
-        seconds: for which each trains in slices; several epochs of it.
+        epochs: that each trains in slices at least.
     """
-    trainings, trees = [], []
-    for start in starts:
-        training = start()
-        _await_epoch(training)
-        trainings.append(training)
-        trees.append(_tree(training.process))
-        _signal(trees[-1], signal.SIGSTOP)
-    slices: list[list[tuple[float, float]]] = [[] for _ in trees]
-    for turn in range(round(seconds / _SLICE_SECONDS)):
-        for place in range(len(trees)) if turn % 2 else reversed(range(len(trees))):
-            began = time.time()
-            _signal(trees[place], signal.SIGCONT)
-            time.sleep(_SLICE_SECONDS)
-            _signal(trees[place], signal.SIGSTOP)
-            slices[place].append((began, time.time()))
-    measured = [_speed(training, own) for training, own in zip(trainings, slices, strict=True)]
-    for tree in trees:
-        _signal(tree, signal.SIGCONT)
-    for training in trainings:
-        training.process.terminate()
-        training.process.communicate()
-    return measured
+    trainings: list[Training] = []
+    trees: list[list[psutil.Process]] = []
+    try:
+        for start in starts:
+            trainings.append(start())
+            _await_epoch(trainings[-1])
+            trees.append(_tree(trainings[-1].process))
+            _signal(trees[-1], signal.SIGSTOP)
+        slices: list[list[tuple[float, float]]] = [[] for _ in trees]
+        places = range(len(trees))
+        while any(len(_whole(*side)) <= epochs for side in zip(trainings, slices, strict=True)):
+            for training in trainings:
+                _require_running(training)
+            for place in [*places, *reversed(places)]:
+                began = time.time()
+                _signal(trees[place], signal.SIGCONT)
+                time.sleep(_SLICE_SECONDS)
+                _signal(trees[place], signal.SIGSTOP)
+                slices[place].append((began, time.time()))
+        return [_speed(*side) for side in zip(trainings, slices, strict=True)]
+    finally:
+        for tree in trees:
+            _signal(tree, signal.SIGCONT)
+        for training in trainings:
+            training.process.terminate()
+            training.process.communicate()
 
 
 def _await_epoch(training: Training) -> None:
     while not training.ends():
-        if training.process.poll() is not None:
-            raise RuntimeError(
-                f"{training.process.args} failed:\n{training.process.communicate()[1][-3000:]}"
-            )
+        _require_running(training)
         time.sleep(_LOOK_SECONDS)
+
+
+def _require_running(training: Training) -> None:
+    if training.process.poll() is not None:
+        raise RuntimeError(f"{training.process.args} failed:\n{training.process.communicate()[1][-3000:]}")
 
 
 def _tree(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -75,11 +82,16 @@ def _tree(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def _signal(tree: list[psutil.Process], number: signal.Signals) -> None:
     for process in tree:
-        process.send_signal(number)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def _whole(training: Training, slices: list[tuple[float, float]]) -> list[float]:
+    """The ends, within its slices, of a program's epochs."""
+    return [end for end in training.ends() if slices and end >= slices[0][0]]
 
 
 def _speed(training: Training, slices: list[tuple[float, float]]) -> float:
-    """Over the whole epochs that lie between the first and the last end within the slices."""
-    ends = [end for end in training.ends() if slices[0][0] <= end]
+    ends = _whole(training, slices)
     trained = sum(max(min(end, ends[-1]) - max(began, ends[0]), 0.0) for began, end in slices)
     return training.images * (len(ends) - 1) / trained

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from orchestrator.clusters.diagnosis import Finding
 from orchestrator.clusters.kubernetes_spec import Kubernetes, Pod, resources
-from orchestrator.clusters.objects import Manifest, amount, status_of
+from orchestrator.clusters.objects import Manifest, amount, spec_of, status_of
 
 _QUOTA_PREFIXES = ("requests.", "limits.", "")
 
@@ -48,7 +48,7 @@ def _in_quotas(settings: Kubernetes, quotas: list[Manifest]) -> Iterator[Finding
         for resource, asked in resources(pod)["requests"].items():
             needed[resource] = needed.get(resource, 0) + count * amount(asked)
     for quota in quotas:
-        spec = quota.get("spec", {})
+        spec = spec_of(quota)
         if spec.get("scopes") or spec.get("scopeSelector"):
             continue  # it counts some pods only, and whether these are among them is for the API server to say
         hard = status_of(quota).get("hard") or spec.get("hard", {})

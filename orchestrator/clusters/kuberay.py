@@ -19,10 +19,10 @@ from orchestrator.clusters import kubernetes_api as api
 from orchestrator.clusters.base import DriverLostError, Job, JobState, Level, in_brief
 from orchestrator.clusters.capacity import shortfalls
 from orchestrator.clusters.diagnosis import Finding, diagnose, lost_driver
-from orchestrator.clusters.facts import Facts
+from orchestrator.clusters.facts import Facts, state_of
 from orchestrator.clusters.kubernetes_api import KubernetesApi
 from orchestrator.clusters.manifests import EXPERIMENT, JOB, RESULTS, render
-from orchestrator.clusters.objects import Manifest, seconds_of, status_of
+from orchestrator.clusters.objects import Manifest, seconds_of, spec_of, status_of
 from orchestrator.clusters.package import Package, attempt_of
 from orchestrator.driver_log import KeptLog
 from orchestrator.storage import Storage, StorageError
@@ -212,7 +212,7 @@ class KubeRay:
                 Level(
                     kind="Pod",
                     name=pod["metadata"]["name"],
-                    state=str(pod.get("status", {}).get("phase", "Unknown")),
+                    state=str(status_of(pod).get("phase", "Unknown")),
                     detail=_pod_detail(pod),
                 )
             )
@@ -463,11 +463,12 @@ def _cluster_state(cluster: Manifest | None) -> str:
 
 def _pod_detail(pod: Manifest) -> str:
     told = []
-    for container in pod.get("status", {}).get("containerStatuses", []):
+    for container in status_of(pod).get("containerStatuses") or []:
         for kind in ("waiting", "terminated"):
-            if reason := container.get("state", {}).get(kind, {}).get("reason"):
+            reason, _ = state_of(container, kind)
+            if reason:
                 told.append(f"{container['name']}: {reason}")
         if container.get("restartCount"):
             told.append(f"{container['name']}: {container['restartCount']} restarts")
-    node = pod.get("spec", {}).get("nodeName")
+    node = spec_of(pod).get("nodeName")
     return ", ".join([*([f"on {node}"] if node else []), *told])
