@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from typing import Any
 
 import ray
 from ray._private.log import PlainRayHandler
+from ray.train.v2._internal.constants import ENABLE_CONTROLLER_STRUCTURED_LOGGING_ENV_VAR
 from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.controller import TrainController
@@ -20,6 +22,7 @@ from ray.train.v2._internal.execution.failure_handling import create_failure_pol
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy, create_scaling_policy
 from ray.train.v2._internal.execution.worker_group import state, worker_group
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker, WorkerStatus
+from ray.train.v2._internal.logging import LoggingManager
 from ray.train.v2._internal.util import ObjectRefWrapper
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -213,8 +216,32 @@ worker_group.SynchronizationActor = _meeting
 state._shutdown_sync_actor = _end_meeting
 
 
+def _log_to_files(context: Any) -> None:
+    """Have Ray Train's controllers write their log to the files of Ray's session alone.
+
+    Each would set that up anew: it would close the files of those at work in this process, or wait for
+    ever for one that writes, which waits for it.
+
+    Args:
+        context: of the run that is launched.
+    """
+    os.environ[ENABLE_CONTROLLER_STRUCTURED_LOGGING_ENV_VAR] = "0"
+    directory = LoggingManager.get_log_directory()
+    if directory in _logged_to:
+        return
+    _logged_to.add(directory)
+    LoggingManager.configure_controller_logger(context)
+    logger = logging.getLogger("ray.train")
+    for handler in [*logger.handlers]:
+        if isinstance(handler, PlainRayHandler):
+            logger.removeHandler(handler)
+
+
+_logged_to: set[str | None] = set()
+
+
 class LeanTrainController(TrainController):
-    """Ray Train's controller, which is no process of its own and writes its log to Ray's files alone."""
+    """Ray Train's controller, which is no process of its own."""
 
     def __init__(self, groups: _Groups, **given: Any) -> None:
         """Begin to lead workers.
@@ -225,10 +252,6 @@ class LeanTrainController(TrainController):
         """
         super().__init__(**given)
         self.worker_group_cls = groups
-        logger = logging.getLogger("ray.train")
-        for handler in [*logger.handlers]:
-            if isinstance(handler, PlainRayHandler):
-                logger.removeHandler(handler)
 
 
 class LeanTrainer(DataParallelTrainer):
@@ -244,6 +267,7 @@ class LeanTrainer(DataParallelTrainer):
         Args:
             hang_seconds: for which a worker may not answer before it counts as lost.
         """
+        _log_to_files(self.train_run_context)
         groups = _Groups(hang_seconds)
         train = ObjectRefWrapper(self._get_train_func())
 

@@ -10,6 +10,7 @@ import pytest
 pytestmark = pytest.mark.serial
 
 SCRIPT = """
+import logging
 import pathlib
 import time
 import psutil
@@ -47,6 +48,7 @@ def train_for_ever():
 
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
 print(launch(lambda: None, StrangersConfig()).ended.result())
+written = [*logging.getLogger("ray.train").handlers]
 led = launch(train_for_ever, BackendConfig())
 while not pathlib.Path("STORAGE/training").exists():
     time.sleep(0.1)
@@ -57,6 +59,7 @@ assert not any("Controller" in name for name in running), "a thread leads them"
 end([led])
 assert led.ended.done() and led.ended.result() is not None
 print(launch(lambda: time.sleep(4), BackendConfig()).ended.result() or "trained")
+assert written == logging.getLogger("ray.train").handlers, "the files of those at work stay open"
 """
 
 
