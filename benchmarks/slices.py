@@ -43,18 +43,14 @@ def speeds(starts: Sequence[Callable[[], Training]], *, epochs: int) -> list[flo
             trainings.append(start())
             _await_epoch(trainings[-1])
             trees.append(_tree(trainings[-1].process))
-            _signal(trees[-1], signal.SIGSTOP)
+            _stop(trees[-1])
         slices: list[list[tuple[float, float]]] = [[] for _ in trees]
         places = range(len(trees))
         while any(len(_whole(*side)) <= epochs for side in zip(trainings, slices, strict=True)):
             for training in trainings:
                 _require_running(training)
             for place in [*places, *reversed(places)]:
-                began = time.time()
-                _signal(trees[place], signal.SIGCONT)
-                time.sleep(_SLICE_SECONDS)
-                _signal(trees[place], signal.SIGSTOP)
-                slices[place].append((began, time.time()))
+                slices[place].append(_go_on(trees[place]))
         return [_speed(*side) for side in zip(trainings, slices, strict=True)]
     finally:
         for tree in trees:
@@ -77,7 +73,25 @@ def _require_running(training: Training) -> None:
 
 def _tree(process: subprocess.Popen[str]) -> list[psutil.Process]:
     own = psutil.Process(process.pid)
-    return [own, *own.children(recursive=True)]
+    return sorted([own, *own.children(recursive=True)], key=psutil.Process.create_time)
+
+
+def _go_on(tree: list[psutil.Process]) -> tuple[float, float]:
+    """Let a program run for a slice; its time counts from when all of it goes on until a part of it is stopped.
+
+    To signal the processes of a program one after the other takes milliseconds where all CPUs are busy.
+    """
+    _signal(tree, signal.SIGCONT)
+    began = time.time()
+    time.sleep(_SLICE_SECONDS)
+    ended = time.time()
+    _stop(tree)
+    return began, ended
+
+
+def _stop(tree: list[psutil.Process]) -> None:
+    """Stop first what was started last, which is what trains."""
+    _signal(tree[::-1], signal.SIGSTOP)
 
 
 def _signal(tree: list[psutil.Process], number: signal.Signals) -> None:
