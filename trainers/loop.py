@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,7 @@ import numpy as np
 from trainers.accuracy import balanced_accuracy
 from trainers.contract import Engine, EpochMetrics, Steps, Task
 from trainers.data import Dataset
-from trainers.data.batches import epoch_steps, prefetched, steps_per_epoch
+from trainers.data.batches import GUESSED_STEP_SECONDS, epoch_steps, prefetched, steps_per_epoch
 from trainers.errors import TandemError
 from trainers.recipes import average_rates, learning_rates
 from trainers.views import show, views_of
@@ -100,6 +101,7 @@ def train(
     steps = steps_per_epoch(examples, recipe.batch_size)
     rates = learning_rates(recipe, steps * recipe.epochs)
     averaging = average_rates(recipe, steps * recipe.epochs)
+    step_seconds = GUESSED_STEP_SECONDS
     for epoch in range(first_epoch, recipe.epochs + 1):
         of_epoch = slice((epoch - 1) * steps, epoch * steps)
         blocks = epoch_steps(
@@ -114,12 +116,16 @@ def train(
             rank=task.rank,
             world_size=task.world_size,
             first_step=first_step,
+            step_seconds=step_seconds,
         )
         timed = _Stopwatch(prefetched(blocks) if prefetch else blocks)
         start = time.perf_counter()
         loss_sum, correct, done = 0.0, 0, first_step
+        image_seconds = math.inf
         for block in timed:
+            before = time.perf_counter()
             losses, right = engine.train_steps(block)
+            image_seconds = min(image_seconds, (time.perf_counter() - before) / block.labels.size)
             _check_health(losses / _weights(block, task), block, epoch, (epoch - 1) * steps + done, task)
             done += len(block)
             if block.loss_scale:
@@ -138,8 +144,10 @@ def train(
             )
         evaluation_seconds = time.perf_counter() - start
 
-        workers = gather(task, engine, [loss_sum, correct, timed.seconds, train_seconds, evaluation_seconds])
+        here = [loss_sum, correct, timed.seconds, train_seconds, evaluation_seconds, image_seconds]
+        workers = gather(task, engine, here)
         slowest = workers.max(axis=0)
+        step_seconds = float(slowest[5] * recipe.batch_size / task.world_size)
         seen = examples - first_step * recipe.batch_size
         first_step = 0
         goes_on = hooks.after_epoch(

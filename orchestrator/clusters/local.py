@@ -24,6 +24,7 @@ _LIBRARIES = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # in pages of 2 MiB where the kernel has them
     # PyTorch's threads wait for each other in a loop, by default for milliseconds: beside other work that is
     # often on the very core that the awaited thread needs.
     "GOMP_SPINCOUNT": "20000",

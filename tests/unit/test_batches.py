@@ -86,6 +86,28 @@ def test_an_epoch_goes_on_in_its_middle_with_the_same_batches(first_step: int) -
         assert batch.learning_rate == expected.learning_rate
 
 
+@pytest.mark.parametrize(
+    ("side", "step_seconds", "longest"),
+    [(4, 0.001, 32), (4, 0.1, 5), (4, 0.7, 1), (256, 0.001, 8 * 2**20 // (8 * 256 * 256)), (2048, 0.001, 1)],
+)
+def test_a_block_is_bounded_in_steps_bytes_and_seconds(side: int, step_seconds: float, longest: int) -> None:
+    images = np.broadcast_to(np.zeros((1, side, side, 1), np.uint8), (8 * 70, side, side, 1))
+    blocks = epoch_steps(
+        images,
+        np.zeros(len(images), np.int64),
+        augmentation=Augmentation(),
+        batch_size=8,
+        learning_rates=np.ones(70),
+        average_rates=np.ones(70),
+        seed=0,
+        epoch=1,
+        rank=0,
+        world_size=1,
+        step_seconds=step_seconds,
+    )
+    assert len(next(blocks)) == longest
+
+
 def test_images_stay_with_their_labels() -> None:
     for batch in batches(world_size=2, rank=1):
         assert np.array_equal(batch.images[:, 0, 0, 0], batch.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -56,3 +57,21 @@ def test_a_rare_class_that_counts_much_is_no_divergence() -> None:
 def test_a_loss_far_above_a_blind_guess_is_one_however_classes_count() -> None:
     with pytest.raises(DivergedError, match=r"became 13\.9, where a blind guess has 0\.69"):
         guess(20)
+
+
+def test_blocks_of_slow_steps_get_short_once_the_steps_were_timed() -> None:
+    few = dataclasses.replace(RARE, train_images=RARE.train_images[:64], train_labels=np.arange(64) % 2)
+    task = dataclasses.replace(TASK, recipe=Recipe(batch_size=10, epochs=2), class_weights=None)
+    lengths: list[int] = []
+
+    class Slow:
+        def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
+            lengths.append(len(steps))
+            time.sleep(0.15 * len(steps))
+            return np.ones(len(steps), np.float32), 0
+
+        def all_reduce(self, values: np.ndarray) -> np.ndarray:
+            return values
+
+    train(task, few, Slow(), first_epoch=1, prefetch=False, hooks=HOOKS)  # type: ignore[arg-type]
+    assert lengths == [6, 1, 3, 3, 1]

@@ -15,7 +15,9 @@ from trainers.contract import Steps
 from trainers.recipes import Augmentation
 
 _ORDER, _AUGMENT, _SIDE = 0, 1, 2
-_BYTES_TOGETHER, _STEPS_TOGETHER = 2 << 20, 32
+_BLOCK_BYTES, _BLOCK_STEPS, _BLOCK_SECONDS = 8 << 20, 32, 0.5
+GUESSED_STEP_SECONDS = 0.05
+"""Before a step was timed."""
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -41,8 +43,9 @@ def epoch_steps(
     rank: int,
     world_size: int,
     first_step: int = 0,
+    step_seconds: float = GUESSED_STEP_SECONDS,
 ) -> Iterator[Steps]:
-    """One worker's share of every batch of an epoch, a few steps at a time.
+    """One worker's share of every batch of an epoch, in blocks of a few steps.
 
     Args:
         images: uint8 [n, height, width, channels], the whole training split.
@@ -56,13 +59,14 @@ def epoch_steps(
         rank: of this worker.
         world_size: number of workers.
         first_step: of the epoch, from 0; where to go on in the middle of it.
+        step_seconds: what a step takes at best, the same on every worker; a block takes half a second at most.
     """
     n = len(labels)
     order = epoch_order(n, seed=seed, epoch=epoch)
     draws = _draw(augmentation, order, seed=seed, epoch=epoch)
     whole = n // batch_size
-    in_memory = int(_BYTES_TOGETHER / (images[0].nbytes * batch_size / world_size))
-    together = min(max(1, in_memory), _STEPS_TOGETHER)
+    step_bytes = images[0].nbytes * batch_size / world_size
+    together = max(1, int(min(_BLOCK_BYTES / step_bytes, _BLOCK_SECONDS / step_seconds, _BLOCK_STEPS)))
     firsts = [step for step in range(whole) if step % together == 0 or step == first_step]
     blocks = list(zip(firsts, [*firsts[1:], whole], strict=True)) if firsts else []
     if n % batch_size:

@@ -80,20 +80,22 @@ class RecipeAdam(keras.optimizers.Adam):
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate) -> None:
         # The same for every variable: in each, they would be a third of the graph that is built before training.
         step = ops.cast(self.iterations + 1, "float32")
-        self._corrections = [1 - ops.power(beta, step) for beta in (self.beta_1, self.beta_2)]
+        correction_1, correction_2 = (1 - ops.power(beta, step) for beta in (self.beta_1, self.beta_2))
+        self._of_root = ops.sqrt(correction_2)
+        self._of_update = self._of_root / correction_1
         super()._distributed_tf_update_step(distribution, grads_and_vars, learning_rate)
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         rate = ops.cast(learning_rate, variable.dtype)
-        correction_1, correction_2 = (ops.cast(value, variable.dtype) for value in self._corrections)
+        of_root, of_update = (ops.cast(value, variable.dtype) for value in (self._of_root, self._of_update))
         index = self._get_variable_index(variable)
         mean, square = self._momentums[index], self._velocities[index]
         new_mean = mean + (gradient - mean) * (1 - self.beta_1)
         new_square = square + (ops.square(gradient) - square) * (1 - self.beta_2)
         self.assign(mean, new_mean)
         self.assign(square, new_square)
-        root = ops.sqrt(new_square / correction_2) + self.epsilon
-        update = rate * (new_mean / correction_1) / root
+        # The corrections are taken of numbers, not of every mean and square (Kingma and Ba, 2015, section 2).
+        update = rate * of_update * new_mean / (ops.sqrt(new_square) + self.epsilon * of_root)
         if self._decoupled_decay:
             update = update + rate * self._decoupled_decay * variable
         self.assign_sub(variable, update)
