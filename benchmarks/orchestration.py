@@ -15,7 +15,7 @@ from benchmarks import harness, slices
 from benchmarks.slices import Training
 
 THREADS = (1, 2)
-CASES = [("tutorial_cnn", 128, 50_000, 3), ("resnet9", 64, 2048, 2)]
+CASES = [("tutorial_cnn", 128, 50_000, 3), ("resnet9", 64, 4096, 1)]
 """Network, batch size, images and epochs in turns; an epoch is long enough for one checkpoint to weigh little."""
 _MANY = 1000
 HEADER = ["arm", "tandem", "bare", "ratio (lowest to highest pair)", "target"]

@@ -34,19 +34,20 @@ def speeds(starts: Sequence[Callable[[], Training]], *, epochs: int) -> list[flo
 
     Args:
         starts: start a program each.
-        epochs: that each trains in slices at least.
+        epochs: that each trains after its first at least.
     """
     trainings: list[Training] = []
     trees: list[list[psutil.Process]] = []
+    slices: list[list[tuple[float, float]]] = []
     try:
         for start in starts:
             trainings.append(start())
-            _await_epoch(trainings[-1])
+            began = _first_end(trainings[-1])
             trees.append(_tree(trainings[-1].process))
+            slices.append([(began, time.time())])
             _stop(trees[-1])
-        slices: list[list[tuple[float, float]]] = [[] for _ in trees]
         places = range(len(trees))
-        while any(len(_whole(*side)) <= epochs for side in zip(trainings, slices, strict=True)):
+        while any(len(training.ends()) <= epochs for training in trainings):
             for training in trainings:
                 _require_running(training)
             for place in [*places, *reversed(places)]:
@@ -60,10 +61,11 @@ def speeds(starts: Sequence[Callable[[], Training]], *, epochs: int) -> list[flo
             training.process.communicate()
 
 
-def _await_epoch(training: Training) -> None:
-    while not training.ends():
+def _first_end(training: Training) -> float:
+    while not (ends := training.ends()):
         _require_running(training)
         time.sleep(_LOOK_SECONDS)
+    return ends[0]
 
 
 def _require_running(training: Training) -> None:
@@ -100,12 +102,7 @@ def _signal(tree: list[psutil.Process], number: signal.Signals) -> None:
             process.send_signal(number)
 
 
-def _whole(training: Training, slices: list[tuple[float, float]]) -> list[float]:
-    """The ends, within its slices, of a program's epochs."""
-    return [end for end in training.ends() if slices and end >= slices[0][0]]
-
-
 def _speed(training: Training, slices: list[tuple[float, float]]) -> float:
-    ends = _whole(training, slices)
+    ends = training.ends()
     trained = sum(max(min(end, ends[-1]) - max(began, ends[0]), 0.0) for began, end in slices)
     return training.images * (len(ends) - 1) / trained
