@@ -23,9 +23,10 @@ def against_peers(pairs: int) -> None:
         return harness.steady(measured["images_per_second"])
 
     def ours(framework: str) -> float:
-        return harness.tandem_speed(
+        experiment = harness.simple_experiment(
             framework, path, model=MODEL, batch_size=BATCH_SIZE, epochs=EPOCHS, threads=1, workers=2
         )
+        return harness.tandem_speed(experiment)
 
     def mirrored() -> float:
         measured = harness.keras_pair("bare_keras.py", path, MODEL, BATCH_SIZE, EPOCHS, 1)
@@ -66,16 +67,16 @@ def efficiency(pairs: int) -> None:
     for framework in ("keras", "torch"):
 
         def split(workers: int, framework: str = framework) -> float:
-            threads = 2 // workers
-            return harness.tandem_speed(
+            experiment = harness.simple_experiment(
                 framework,
                 path,
                 model="resnet9",
                 batch_size=batch_size,
                 epochs=2,
-                threads=threads,
+                threads=2 // workers,
                 workers=workers,
             )
+            return harness.tandem_speed(experiment)
 
         measured = harness.alternate({"two": lambda s=split: s(2), "one": lambda s=split: s(1)}, pairs)
         rows.append(harness.row(f"{framework} resnet9", measured["two"], measured["one"], target=0.95))

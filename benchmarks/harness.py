@@ -210,26 +210,8 @@ def _read(run: Path) -> dict[str, Any]:
     }
 
 
-def tandem_speed(
-    framework: str,
-    path: Path,
-    *,
-    model: str,
-    batch_size: int,
-    epochs: int,
-    threads: int,
-    workers: int = 1,
-) -> float:
-    """Tandem's steady images/s on an archive, with Adam and workers of some threads each."""
-    experiment = simple_experiment(
-        framework,
-        path,
-        model=model,
-        batch_size=batch_size,
-        epochs=epochs,
-        threads=threads,
-        workers=workers,
-    )
+def tandem_speed(experiment: dict[str, Any]) -> float:
+    """Tandem's steady images/s in an experiment of one run."""
     return steady(speeds(tandem(experiment).runs[0]))
 
 

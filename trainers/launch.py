@@ -216,6 +216,9 @@ worker_group.SynchronizationActor = _meeting
 state._shutdown_sync_actor = _end_meeting
 
 
+_logged_to: set[str | None] = set()
+
+
 def _log_to_files(context: Any) -> None:
     """Have Ray Train's controllers write their log to the files of Ray's session alone.
 
@@ -235,9 +238,6 @@ def _log_to_files(context: Any) -> None:
     for handler in [*logger.handlers]:
         if isinstance(handler, PlainRayHandler):
             logger.removeHandler(handler)
-
-
-_logged_to: set[str | None] = set()
 
 
 class LeanTrainController(TrainController):
