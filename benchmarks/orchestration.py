@@ -7,17 +7,14 @@ machine has CPUs, the ratio also holds what Ray's own processes take of them; wi
 from __future__ import annotations
 
 import itertools
-import tempfile
 from pathlib import Path
-from typing import Any
 
 from benchmarks import harness, slices
 from benchmarks.slices import Training
 
 THREADS = (1, 2)
-CASES = [("tutorial_cnn", 128, 50_000, 3), ("resnet9", 64, 4096, 1)]
-"""Network, batch size, images and epochs in turns; an epoch is long enough for one checkpoint to weigh little."""
-_MANY = 1000
+CASES = [("tutorial_cnn", 128, 25_000, 3), ("resnet9", 64, 2048, 1)]
+"""Network, batch size, images per thread and epochs in turns, long enough for one checkpoint to weigh little."""
 HEADER = ["arm", "tandem", "bare", "ratio (lowest to highest pair)", "target"]
 
 
@@ -26,8 +23,17 @@ def main(*, pairs: int) -> None:
     for threads in THREADS:
         counted = f"{threads} thread{'s' if threads > 1 else ''}"
         rows = []
-        for case, framework in itertools.product(CASES, ("keras", "torch")):
-            rows.append(_measure(*case, framework=framework, threads=threads, pairs=pairs))
+        for (model, batch_size, images, epochs), framework in itertools.product(CASES, ("keras", "torch")):
+            measured = _measure(
+                model,
+                batch_size,
+                images * threads,
+                epochs,
+                framework=framework,
+                threads=threads,
+                pairs=pairs,
+            )
+            rows.append(measured)
             harness.keep(
                 f"orchestration_{threads}",
                 f"Orchestration cost, {counted}",
@@ -35,7 +41,7 @@ def main(*, pairs: int) -> None:
                 f"{counted} on both sides, Adam, in turns of half a second, median of {pairs} pairs of runs, "
                 "first epoch left out: "
                 + "; ".join(
-                    f"{model}, batch {batch_size}, epochs of {images:,} images"
+                    f"{model}, batch {batch_size}, epochs of {images * threads:,} images"
                     for model, batch_size, images, _ in CASES
                 )
                 + ".",
@@ -49,39 +55,21 @@ def _measure(
 ) -> list[str]:
     path = harness.archive(images)
     experiment = harness.simple_experiment(
-        framework, path, model=model, batch_size=batch_size, epochs=_MANY, threads=threads
+        framework, path, model=model, batch_size=batch_size, epochs=slices.ASKED_EPOCHS, threads=threads
     )
     script = [str(harness.PEERS / f"bare_{framework}.py"), str(path), model]
-    command = [harness.PYTHON, *script, str(batch_size), str(_MANY), str(threads)]
+    command = [harness.PYTHON, *script, str(batch_size), str(slices.ASKED_EPOCHS), str(threads)]
     print(f"{framework} {model}, {threads} threads")
-    tandem: list[float] = []
-    bare: list[float] = []
-    for pair in range(pairs):
-        with tempfile.TemporaryDirectory() as scratch:
-            starts = [
-                lambda: _tandem(experiment, Path(scratch), images=images, threads=threads),
-                lambda: _bare(
-                    command, Path(scratch), images=images // batch_size * batch_size, threads=threads
-                ),
-            ]
-            ours, theirs = slices.speeds(starts, epochs=epochs)
-        print(f"  pair {pair + 1}, tandem: {ours:,.2f}, bare: {theirs:,.2f}", flush=True)
-        tandem.append(ours)
-        bare.append(theirs)
-    return harness.row(f"{framework} {model}", tandem, bare, target=0.98)
-
-
-def _tandem(experiment: dict[str, Any], directory: Path, *, images: int, threads: int) -> Training:
-    def ends() -> list[float]:
-        return [
-            attempt["started_at"] + epoch["seconds_since_start"]
-            for run in directory.glob("bench/runs/*")
-            if (run / "epochs.jsonl").exists()
-            for attempt in harness.lines(run / "attempts.jsonl")
-            for epoch in harness.lines(run / "epochs.jsonl")
-        ]
-
-    return Training(harness.start_tandem("run", experiment, directory, threads=threads), images, ends)
+    whole = images // batch_size * batch_size
+    measured = slices.alternate(
+        {
+            "tandem": lambda directory: slices.tandem(experiment, directory, images=images),
+            "bare": lambda directory: _bare(command, directory, images=whole, threads=threads),
+        },
+        pairs,
+        epochs=epochs,
+    )
+    return harness.row(f"{framework} {model}", measured["tandem"], measured["bare"], target=0.98)
 
 
 def _bare(command: list[str], directory: Path, *, images: int, threads: int) -> Training:

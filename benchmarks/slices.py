@@ -1,19 +1,27 @@
-"""Two programs that train at once, each stopped while the other goes on for a moment.
+"""Programs that train at once, each stopped while another goes on for a moment.
 
-What else a machine does slows both alike, which it does not where one is measured minutes after the other.
+What else a machine does slows all alike, which it does not where one is measured minutes after the other.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import psutil
 
+from benchmarks import harness
+
+ASKED_EPOCHS = 1000
+"""More than any program trains before it is ended."""
 _SLICE_SECONDS = 0.5
 _LOOK_SECONDS = 0.1
 
@@ -27,6 +35,46 @@ class Training:
     """Of an epoch."""
     ends: Callable[[], list[float]]
     """When the epochs ended that have, in seconds since 1970."""
+
+
+def alternate(
+    sides: dict[str, Callable[[Path], Training]], pairs: int, *, epochs: int
+) -> dict[str, list[float]]:
+    """Measure all sides `pairs` times, as `speeds` does.
+
+    Args:
+        sides: start a program each, in the directory that it is given.
+        pairs: how often.
+        epochs: of each at least, after its first.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in sides}
+    for pair in range(pairs):
+        with tempfile.TemporaryDirectory() as scratch:
+            starts = []
+            for name, start in sides.items():
+                directory = Path(scratch) / name
+                directory.mkdir()
+                starts.append(functools.partial(start, directory))
+            for name, speed in zip(sides, speeds(starts, epochs=epochs), strict=True):
+                measured[name].append(speed)
+                print(f"  pair {pair + 1}, {name}: {speed:,.2f}", flush=True)
+    return measured
+
+
+def tandem(experiment: dict[str, Any], directory: Path, *, images: int) -> Training:
+    """Start tandem on an experiment of one run in a directory."""
+    threads = int(experiment["scale"]["cpus_per_worker"])
+
+    def ends() -> list[float]:
+        return [
+            attempt["started_at"] + epoch["seconds_since_start"]
+            for run in directory.glob("bench/runs/*")
+            if (run / "epochs.jsonl").exists()
+            for attempt in harness.lines(run / "attempts.jsonl")
+            for epoch in harness.lines(run / "epochs.jsonl")
+        ]
+
+    return Training(harness.start_tandem("run", experiment, directory, threads=threads), images, ends)
 
 
 def speeds(starts: Sequence[Callable[[], Training]], *, epochs: int) -> list[float]:

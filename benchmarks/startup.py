@@ -54,7 +54,7 @@ def main(*, pairs: int) -> None:
     harness.keep(
         "startup_parts",
         "Start-up, part by part",
-        "Median seconds: tandem's driver with Ray's start, Ray Train's controller and workers, imports in "
+        "Median seconds: tandem's driver with Ray's start, the start of Ray Train's workers, imports in "
         "the worker, data, building the model; and a further run on warm workers (target: under 3 s).",
         ["framework", *PARTS, "warm run"],
         parts_rows,
