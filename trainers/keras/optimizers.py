@@ -2,14 +2,17 @@
 
 Keras' own classes differ from those rules, and from PyTorch, in ways that show: its SGD folds the
 learning rate into the velocity, so a schedule acts late; its Adam adds epsilon before the bias
-correction. The two subclasses below keep Keras' state and distribution and replace the formula.
+correction. The two subclasses below keep Keras' state and distribution and replace the formula, by
+kernels of TensorFlow's that read and write each weight once.
 """
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
-from keras import ops
+import tensorflow as tf
 
 from trainers.initial import Weights
 from trainers.recipes import AdamW, Optimizer, Sgd
@@ -59,17 +62,22 @@ class RecipeSgd(keras.optimizers.SGD):
         self._decoupled_decay = decay if decoupled else 0.0
 
     def update_step(self, gradient, variable, learning_rate) -> None:
-        rate = ops.cast(learning_rate, variable.dtype)
+        rate = tf.cast(learning_rate, variable.dtype)
         if self._coupled_decay:
             gradient = gradient + self._coupled_decay * variable
-        if self.momentum:
-            velocity = self.momentums[self._get_variable_index(variable)]
-            new_velocity = self.momentum * velocity + gradient
-            self.assign(velocity, new_velocity)
-            gradient = gradient + self.momentum * new_velocity if self.nesterov else new_velocity
         if self._decoupled_decay:
-            gradient = gradient + self._decoupled_decay * variable
-        self.assign_sub(variable, rate * gradient)
+            self.assign_sub(variable, rate * self._decoupled_decay * variable)
+        if not self.momentum:
+            self.assign_sub(variable, rate * gradient)
+            return
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=tf.cast(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
 
 
 class RecipeAdam(keras.optimizers.Adam):
@@ -79,23 +87,35 @@ class RecipeAdam(keras.optimizers.Adam):
 
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate) -> None:
         # The same for every variable: in each, they would be a third of the graph that is built before training.
-        step = ops.cast(self.iterations + 1, "float32")
-        correction_1, correction_2 = (1 - ops.power(beta, step) for beta in (self.beta_1, self.beta_2))
-        self._of_root = ops.sqrt(correction_2)
+        step = tf.cast(self.iterations + 1, tf.float32)
+        correction_1, correction_2 = (1 - tf.pow(beta, step) for beta in (self.beta_1, self.beta_2))
+        self._of_root = tf.sqrt(correction_2)
         self._of_update = self._of_root / correction_1
         super()._distributed_tf_update_step(distribution, grads_and_vars, learning_rate)
 
     def update_step(self, gradient, variable, learning_rate) -> None:
-        rate = ops.cast(learning_rate, variable.dtype)
-        of_root, of_update = (ops.cast(value, variable.dtype) for value in (self._of_root, self._of_update))
-        index = self._get_variable_index(variable)
-        mean, square = self._momentums[index], self._velocities[index]
-        new_mean = mean + (gradient - mean) * (1 - self.beta_1)
-        new_square = square + (ops.square(gradient) - square) * (1 - self.beta_2)
-        self.assign(mean, new_mean)
-        self.assign(square, new_square)
-        # The corrections are taken of numbers, not of every mean and square (Kingma and Ba, 2015, section 2).
-        update = rate * of_update * new_mean / (ops.sqrt(new_square) + self.epsilon * of_root)
         if self._decoupled_decay:
-            update = update + rate * self._decoupled_decay * variable
-        self.assign_sub(variable, update)
+            decay = tf.cast(learning_rate * self._decoupled_decay, variable.dtype)
+            self.assign_sub(variable, decay * variable)
+        # The corrections are taken of numbers, not of every mean and square (Kingma and Ba, 2015, section 2).
+        rate, epsilon = learning_rate * self._of_update, self.epsilon * self._of_root
+        index = self._get_variable_index(variable)
+        mean, square = self._momentums[index].value, self._velocities[index].value
+        number = functools.partial(tf.cast, dtype=variable.dtype)
+        if variable.dtype.size < tf.float32.size:  # the kernel's beta_2 would round to 1
+            mean.assign_add((gradient - mean) * (1 - self.beta_1))
+            square.assign_add((tf.square(gradient) - square) * (1 - self.beta_2))
+            self.assign_sub(variable, number(rate) * mean / (tf.sqrt(square) + number(epsilon)))
+            return
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=mean.handle,
+            v=square.handle,
+            beta1_power=number(0),
+            beta2_power=number(0),
+            lr=number(rate),
+            beta1=number(self.beta_1),
+            beta2=number(self.beta_2),
+            epsilon=number(epsilon),
+            grad=gradient,
+        )
