@@ -1,13 +1,15 @@
-"""Recipes' optimizers in PyTorch take the very steps that its own classes take, and import less."""
+"""Recipes' optimizers: in PyTorch the very steps that its own classes take, in Keras weights of any precision."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
-SCRIPT = """
+PYTORCH = """
 import sys
 import torch
 from pydantic import TypeAdapter
@@ -82,9 +84,32 @@ for fields in OPTIMIZERS:
     print([bool((weight != before).any()) for weight, before in zip(ours.weights, begun, strict=False)])
 """
 
+KERAS = """
+import keras
+import numpy as np
+import tensorflow as tf
+from trainers.keras.optimizers import build_optimizer
+from trainers.recipes import AdamW
+
+for dtype in ("bfloat16", "float32", "float64"):
+    weight = keras.Variable([0.0, 0.0, 0.0], dtype=dtype)
+    optimizer = build_optimizer(AdamW(learning_rate=0.1, weight_decay=0.0))
+    optimizer.build([weight])
+    for _ in range(3):
+        optimizer.apply([tf.constant([2.0, -0.5, 0.01], dtype)], [weight])
+    print(*np.array(weight).astype(float))
+"""
+
+
+def test_adam_in_keras_goes_the_learning_rate_along_a_steady_gradient() -> None:
+    done = subprocess.run([sys.executable, "-c", KERAS], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    moved = [[float(weight) for weight in line.split()] for line in done.stdout.splitlines()]
+    assert moved == [pytest.approx([-0.3, 0.3, -0.3], rel=0.02)] * 3
+
 
 def test_steps_are_those_of_the_library_without_its_compiler() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", PYTORCH], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     imported, *moved = done.stdout.splitlines()
     assert imported == "no compiler"
