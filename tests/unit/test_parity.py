@@ -75,6 +75,18 @@ def test_lockstep_has_fixed_tolerances(traces: dict[str, Arrays]) -> None:
     assert "in lockstep" in result.sentence()
 
 
+@pytest.mark.parametrize(("every", "by", "agrees"), [(8, 0.05, True), (8, 0.2, False), (2, 0.05, False)])
+def test_in_lockstep_a_winner_that_switches_now_and_then_is_no_difference(
+    traces: dict[str, Arrays], every: int, by: float, agrees: bool
+) -> None:
+    alone = {key: value for key, value in traces["adam"].items() if not key.startswith("control")}
+    alone |= {key: np.concatenate([alone[key]] * 2) for key in ("losses", "gradients", "updates")}
+    gradients = alone["gradients"].copy()
+    gradients[::every] *= 1 + by
+    result = parity.compare(alone, alone | {"gradients": gradients}, ("keras", "torch"))
+    assert result.agrees == agrees, result.sentence()
+
+
 @pytest.mark.parametrize(("share", "agrees"), [(2.0**-24, True), (2.0**-20, False)])
 def test_what_float32_does_not_hold_is_no_difference(
     traces: dict[str, Arrays], share: float, agrees: bool
