@@ -4,8 +4,9 @@ Every loss, gradient and update of one framework is compared with the other's. W
 ran by itself, they agree if they differ by at most `TOLERANCE`, or by no more than ten times what a
 rounding error in the initial weights does to one framework alone, measured in the same trace:
 training amplifies rounding. In lockstep every step starts from the same weights, so nothing is
-amplified, and three steps in four must stay within `TOLERANCE`; now and then rounding switches a
-ReLU or the winner of a pooling, which moves one step's gradient by up to some hundredths.
+amplified: losses must stay within `TOLERANCE`. Gradients and updates of three steps in four must stay
+within a thousandth: in a large network rounding switches a ReLU or the winner of a pooling in many
+steps, which moves a step's gradient by some ten-thousandths, now and then by up to some hundredths.
 
 An update is known no better than float32 holds the weights before and after it: that much is never a difference.
 """
@@ -28,7 +29,7 @@ TOLERANCE = 1e-4
 _BATCH_SIZE = 16
 _STATISTICS = (".mean", ".variance")
 _CONTROL_FACTOR = 10
-_RARE_TOLERANCE = 1e-1
+_USUAL_TOLERANCE, _RARE_TOLERANCE = 1e-3, 1e-1
 _SMALL_LOSS = 0.01
 _RESOLUTION = 2.0**-22
 """Of a weight in two updates by float32: half a unit in the last place at each of up to three roundings, times two."""
@@ -153,7 +154,7 @@ def _distance(a: np.ndarray, b: np.ndarray, blur: np.ndarray) -> np.ndarray:
 def _parts(distance: np.ndarray, control: np.ndarray | None) -> np.ndarray:
     """Bool [steps]: whether rounding explains a step's difference no longer."""
     if control is None:
-        is_rare = np.percentile(distance, 75) <= TOLERANCE
+        is_rare = np.percentile(distance, 75) <= _USUAL_TOLERANCE
         return np.asarray(distance > (_RARE_TOLERANCE if is_rare else TOLERANCE))
     explained = _CONTROL_FACTOR * np.maximum.accumulate(control, axis=0)
     return np.asarray(distance > np.maximum(TOLERANCE, explained))

@@ -17,6 +17,7 @@ from tests.unit.synthetic import make_records
 from trainers.parity import _sketch
 
 Arrays = dict[str, np.ndarray]
+STEPWISE = ("losses", "gradients", "updates")
 SUSPECTS = [
     "epsilon placement in Adam",
     "weight decay coupling",
@@ -66,6 +67,22 @@ def test_a_planted_difference_is_found_and_named(traces: dict[str, Arrays], faul
         assert "conv1.bias" in str(result.parts_at)
 
 
+@pytest.mark.parametrize("fault", SUSPECTS)
+def test_a_planted_difference_is_found_from_the_same_weights_alone(
+    traces: dict[str, Arrays], fault: str
+) -> None:
+    """Only the first step starts there, where no step goes on from another's, as in lockstep."""
+    last = 4 if fault == "epoch-end partial batches" else 1
+    sides = [
+        {key: value[:last] if key in STEPWISE else value for key, value in traces[name].items()}
+        for name in (str(traces[fault]["base"]), fault)
+    ]
+    for side in sides:
+        for key in STEPWISE:
+            side.pop(f"control_{key}")
+    assert not parity.compare(*sides, ("keras", "torch")).agrees
+
+
 def test_lockstep_has_fixed_tolerances(traces: dict[str, Arrays]) -> None:
     alone = {key: value for key, value in traces["adam"].items() if not key.startswith("control")}
     assert parity.compare(alone, alone, ("keras", "torch")).agrees
@@ -75,12 +92,15 @@ def test_lockstep_has_fixed_tolerances(traces: dict[str, Arrays]) -> None:
     assert "in lockstep" in result.sentence()
 
 
-@pytest.mark.parametrize(("every", "by", "agrees"), [(8, 0.05, True), (8, 0.2, False), (2, 0.05, False)])
+@pytest.mark.parametrize(
+    ("every", "by", "agrees"),
+    [(1, 5e-4, True), (8, 0.05, True), (8, 0.2, False), (2, 0.05, False), (1, 2e-3, False)],
+)
 def test_in_lockstep_a_winner_that_switches_now_and_then_is_no_difference(
     traces: dict[str, Arrays], every: int, by: float, agrees: bool
 ) -> None:
     alone = {key: value for key, value in traces["adam"].items() if not key.startswith("control")}
-    alone |= {key: np.concatenate([alone[key]] * 2) for key in ("losses", "gradients", "updates")}
+    alone |= {key: np.concatenate([alone[key]] * 2) for key in STEPWISE}
     gradients = alone["gradients"].copy()
     gradients[::every] *= 1 + by
     result = parity.compare(alone, alone | {"gradients": gradients}, ("keras", "torch"))
