@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-
-from benchmarks import harness, slices
-from benchmarks.slices import Training
+from benchmarks import harness
 
 MODEL, BATCH_SIZE, IMAGES, EPOCHS = "tutorial_cnn", 128, 50_000, 3
 HEADER = ["comparison", "tandem", "peer", "ratio (lowest to highest pair)", "target"]
@@ -64,35 +60,31 @@ def against_peers(pairs: int) -> None:
 
 
 def efficiency(pairs: int) -> None:
-    """Measure two workers against one of as many threads, in turns of half a second."""
+    """Measure two workers against one of as many threads."""
     batch_size, images = 256, 3072
     path = harness.archive(images)
     rows = []
     for framework in ("keras", "torch"):
 
-        def start(workers: int, directory: Path, framework: str = framework) -> Training:
+        def split(workers: int, framework: str = framework) -> float:
             experiment = harness.simple_experiment(
                 framework,
                 path,
                 model="resnet9",
                 batch_size=batch_size,
-                epochs=slices.ASKED_EPOCHS,
+                epochs=2,
                 threads=2 // workers,
                 workers=workers,
             )
-            return slices.tandem(experiment, directory, images=images)
+            return harness.tandem_speed(experiment)
 
-        print(f"{framework} resnet9")
-        measured = slices.alternate(
-            {"two": functools.partial(start, 2), "one": functools.partial(start, 1)}, pairs, epochs=1
-        )
+        measured = harness.alternate({"two": lambda s=split: s(2), "one": lambda s=split: s(1)}, pairs)
         rows.append(harness.row(f"{framework} resnet9", measured["two"], measured["one"], target=0.95))
-        harness.keep(
-            "efficiency",
-            "Two workers of one thread over one worker of two",
-            f"Images/s, resnet9 with batch normalisation over the global batch, {batch_size} as in "
-            f"examples/best.yaml, epochs of {images:,} images, in turns of half a second, median of {pairs} pairs "
-            "of runs, first epoch left out.",
-            ["arm", "two workers", "one worker", "ratio (lowest to highest pair)", "target"],
-            rows,
-        )
+    harness.keep(
+        "efficiency",
+        "Two workers of one thread over one worker of two",
+        f"Images/s, resnet9 with batch normalisation over the global batch, {batch_size} as in examples/best.yaml, "
+        f"epochs of {images:,} images, median of {pairs} alternating pairs, first epoch left out.",
+        ["arm", "two workers", "one worker", "ratio (lowest to highest pair)", "target"],
+        rows,
+    )
