@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 from benchmarks import harness, slices
 from benchmarks.slices import Training
@@ -15,6 +16,8 @@ from benchmarks.slices import Training
 THREADS = (1, 2)
 CASES = [("tutorial_cnn", 128, 25_000, 3), ("resnet9", 64, 2048, 1)]
 """Network, batch size, images per thread and epochs in turns, long enough for one checkpoint to weigh little."""
+_ASKED_EPOCHS = 1000
+"""More than either side trains before it is ended."""
 HEADER = ["arm", "tandem", "bare", "ratio (lowest to highest pair)", "target"]
 
 
@@ -55,21 +58,34 @@ def _measure(
 ) -> list[str]:
     path = harness.archive(images)
     experiment = harness.simple_experiment(
-        framework, path, model=model, batch_size=batch_size, epochs=slices.ASKED_EPOCHS, threads=threads
+        framework, path, model=model, batch_size=batch_size, epochs=_ASKED_EPOCHS, threads=threads
     )
     script = [str(harness.PEERS / f"bare_{framework}.py"), str(path), model]
-    command = [harness.PYTHON, *script, str(batch_size), str(slices.ASKED_EPOCHS), str(threads)]
+    command = [harness.PYTHON, *script, str(batch_size), str(_ASKED_EPOCHS), str(threads)]
     print(f"{framework} {model}, {threads} threads")
     whole = images // batch_size * batch_size
     measured = slices.alternate(
         {
-            "tandem": lambda directory: slices.tandem(experiment, directory, images=images),
+            "tandem": lambda directory: _tandem(experiment, directory, images=images, threads=threads),
             "bare": lambda directory: _bare(command, directory, images=whole, threads=threads),
         },
         pairs,
         epochs=epochs,
     )
     return harness.row(f"{framework} {model}", measured["tandem"], measured["bare"], target=0.98)
+
+
+def _tandem(experiment: dict[str, Any], directory: Path, *, images: int, threads: int) -> Training:
+    def ends() -> list[float]:
+        return [
+            attempt["started_at"] + epoch["seconds_since_start"]
+            for run in directory.glob("bench/runs/*")
+            if (run / "epochs.jsonl").exists()
+            for attempt in harness.lines(run / "attempts.jsonl")
+            for epoch in harness.lines(run / "epochs.jsonl")
+        ]
+
+    return Training(harness.start_tandem("run", experiment, directory, threads=threads), images, ends)
 
 
 def _bare(command: list[str], directory: Path, *, images: int, threads: int) -> Training:

@@ -14,14 +14,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from benchmarks import harness
-
-ASKED_EPOCHS = 1000
-"""More than any program trains before it is ended."""
 _SLICE_SECONDS = 0.5
 _LOOK_SECONDS = 0.1
 
@@ -59,22 +54,6 @@ def alternate(
                 measured[name].append(speed)
                 print(f"  pair {pair + 1}, {name}: {speed:,.2f}", flush=True)
     return measured
-
-
-def tandem(experiment: dict[str, Any], directory: Path, *, images: int) -> Training:
-    """Start tandem on an experiment of one run in a directory."""
-    threads = int(experiment["scale"]["cpus_per_worker"])
-
-    def ends() -> list[float]:
-        return [
-            attempt["started_at"] + epoch["seconds_since_start"]
-            for run in directory.glob("bench/runs/*")
-            if (run / "epochs.jsonl").exists()
-            for attempt in harness.lines(run / "attempts.jsonl")
-            for epoch in harness.lines(run / "epochs.jsonl")
-        ]
-
-    return Training(harness.start_tandem("run", experiment, directory, threads=threads), images, ends)
 
 
 def speeds(starts: Sequence[Callable[[], Training]], *, epochs: int) -> list[float]:

@@ -44,6 +44,10 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Arrays]:
     return by_fault
 
 
+def without_control(trace: Arrays) -> Arrays:
+    return {key: value for key, value in trace.items() if not key.startswith("control")}
+
+
 def compared(traces: dict[str, Arrays], fault: str) -> parity.Parity:
     base = traces[str(traces[fault]["base"])]
     return parity.compare(base, traces[fault], ("keras", "torch"))
@@ -74,17 +78,17 @@ def test_a_planted_difference_is_found_from_the_same_weights_alone(
     """Only the first step starts there, where no step goes on from another's, as in lockstep."""
     last = 4 if fault == "epoch-end partial batches" else 1
     sides = [
-        {key: value[:last] if key in STEPWISE else value for key, value in traces[name].items()}
+        {
+            key: value[:last] if key in STEPWISE else value
+            for key, value in without_control(traces[name]).items()
+        }
         for name in (str(traces[fault]["base"]), fault)
     ]
-    for side in sides:
-        for key in STEPWISE:
-            side.pop(f"control_{key}")
     assert not parity.compare(*sides, ("keras", "torch")).agrees
 
 
 def test_lockstep_has_fixed_tolerances(traces: dict[str, Arrays]) -> None:
-    alone = {key: value for key, value in traces["adam"].items() if not key.startswith("control")}
+    alone = without_control(traces["adam"])
     assert parity.compare(alone, alone, ("keras", "torch")).agrees
     off = alone | {"losses": alone["losses"] * (1 + 2e-4)}
     result = parity.compare(alone, off, ("keras", "torch"))
@@ -99,7 +103,7 @@ def test_lockstep_has_fixed_tolerances(traces: dict[str, Arrays]) -> None:
 def test_in_lockstep_a_winner_that_switches_now_and_then_is_no_difference(
     traces: dict[str, Arrays], every: int, by: float, agrees: bool
 ) -> None:
-    alone = {key: value for key, value in traces["adam"].items() if not key.startswith("control")}
+    alone = without_control(traces["adam"])
     alone |= {key: np.concatenate([alone[key]] * 2) for key in STEPWISE}
     gradients = alone["gradients"].copy()
     gradients[::every] *= 1 + by
@@ -112,7 +116,7 @@ def test_what_float32_does_not_hold_is_no_difference(
     traces: dict[str, Arrays], share: float, agrees: bool
 ) -> None:
     """Steps so small that rounding the weights after them is much of what they change."""
-    alone = {key: value for key, value in traces["adam"].items() if not key.startswith("control")}
+    alone = without_control(traces["adam"])
     small = alone | {"updates": alone["updates"] * 1e-4}
     noise = np.random.default_rng(0).normal(size=small["updates"].shape) / 8
     off = noise * np.linalg.norm(small["initial"], axis=1)[:, None] * share
