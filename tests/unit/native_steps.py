@@ -25,7 +25,7 @@ IMAGE_SHAPE, CLASSES = (16, 16, 3), 10
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (STEPS, BATCH, *IMAGE_SHAPE)).astype(np.uint8)
 LABELS = RNG.integers(0, CLASSES, (STEPS, BATCH))
-SCALE, OFFSET = np.full(3, 1 / 127.5, np.float32), np.full(3, -1, np.float32)
+SCALE, OFFSET = np.full(3, 1 / 128, np.float32), np.full(3, -1, np.float32)  # without rounding
 SPEEDNET: dict[str, Any] = {
     "model": "speednet",
     "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.1, "decoupled": True},

@@ -33,6 +33,7 @@ OPTIMIZERS["synchronized"] = OPTIMIZERS["speednet"]
 def join(rank: int, addresses: Sequence[str]) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.experimental.enable_op_determinism()
     if addresses:
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
         os.environ["TF_CONFIG"] = json.dumps(cluster)
@@ -51,16 +52,32 @@ def steps(name: str, case: Case, start: dict[str, np.ndarray]) -> dict[str, np.n
         model, optimizer = _build(name, case, start)
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
         model.compile(optimizer, loss)
-        losses = []
-        for x, y, rate in zip(inputs, targets, case.rates, strict=True):
-            optimizer.learning_rate = rate
-            losses += model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0).history["loss"]
+        each = _EachBatch(case.rates)
+        x, y = inputs.reshape(-1, *IMAGE_SHAPE), targets.reshape(-1, CLASSES)
+        model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0, callbacks=[each])
+        losses = each.losses
     else:
         model, optimizer, losses = _distributed(name, case, start, inputs, targets, smoothing)
     weights = [np.array(value).ravel() for value in model.variables if value.dtype == "float32"]
     optimizer.finalize_variable_values(model.trainable_variables)
     logits = model(IMAGES[0].astype(np.float32) * SCALE + OFFSET, training=False)
     return {"losses": np.array(losses), "weights": np.concatenate(weights), "logits": np.array(logits)}
+
+
+class _EachBatch(keras.callbacks.Callback):
+    """Sets the learning rate of each batch, and keeps its loss."""
+
+    def __init__(self, rates: np.ndarray) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+        self._rates = rates
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.model.reset_metrics()  # what `fit` shows is a mean since the last reset
+        self.model.optimizer.learning_rate = self._rates[batch]
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
+        self.losses.append(logs["loss"])
 
 
 def _build(
