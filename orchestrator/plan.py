@@ -111,12 +111,15 @@ def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:
 
 
 def sessions(runs: Iterable[Run], *, lanes: int) -> list[Session]:
-    """Share the runs of each framework out over at most `lanes` groups of workers."""
-    by_framework: dict[str, list[Run]] = {}
+    """Share the runs of each framework out over at most `lanes` groups of workers.
+
+    TensorFlow cannot switch determinism off again, so that runs with and without it have different workers.
+    """
+    alike: dict[tuple[str, bool], list[Run]] = {}
     for run in runs:
-        by_framework.setdefault(run.framework, []).append(run)
+        alike.setdefault((run.framework, run.recipe.deterministic), []).append(run)
     return [
         Session(framework=framework, runs=tuple(group[lane::lanes]))
-        for framework, group in by_framework.items()
+        for (framework, _), group in alike.items()
         for lane in range(min(lanes, len(group)))
     ]

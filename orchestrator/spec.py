@@ -163,9 +163,25 @@ class Experiment(Block):
                     f"{self.scale.workers} workers; {_divisible(arm.batch_size, self.scale.workers)}"
                     f" do, and so do {_divisors(arm.batch_size)} workers"
                 )
+            _check_sync_batch_norm(name, arm.framework, arm, self.scale)
         if self.sweep is not None:
             _check_sweep(self, self.sweep)
         return self
+
+
+def _check_sync_batch_norm(name: str, framework: str, recipe: Recipe, scale: Scale) -> None:
+    if not recipe.sync_batch_norm or scale.max_workers == 1:
+        return
+    if framework == "torch" and not scale.gpus_per_worker:
+        raise ValueError(
+            f"arms.{name}.sync_batch_norm: PyTorch synchronizes batch normalization on GPUs only; set "
+            "scale.gpus_per_worker, scale.workers to 1, or sync_batch_norm to false"
+        )
+    if framework == "keras" and ":" in recipe.model:
+        raise ValueError(
+            f"arms.{name}.sync_batch_norm: a Keras model of your own says so itself, with "
+            "BatchNormalization(synchronized=True); leave the field out"
+        )
 
 
 def _check_sweep(experiment: Experiment, sweep: Sweep) -> None:
@@ -184,6 +200,7 @@ def _check_sweep(experiment: Experiment, sweep: Sweep) -> None:
                 raise ValueError(
                     f"sweep.space.batch_size: {recipe.batch_size} does not divide over {workers} workers"
                 )
+            _check_sync_batch_norm(name, arm.framework, recipe, experiment.scale)
         if sweep.budget_of(name).cost is not None and not experiment.scale.price_per_worker_hour:
             raise ValueError("sweep.budget.cost: needs a price; set scale.price_per_worker_hour")
 

@@ -35,7 +35,6 @@ class Runtime:
     def __init__(self, *, threads: int, use_gpu: bool) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(max(1, threads))
-        tf.config.experimental.enable_op_determinism()
         gpus = tf.config.list_physical_devices("GPU")
         if use_gpu and not gpus:
             raise RuntimeError("a GPU was asked for but TensorFlow sees none on this node")
@@ -66,6 +65,8 @@ class KerasEngine:
     def __init__(self, task: Task, strategy: tf.distribute.Strategy) -> None:
         keras.utils.set_random_seed(task.seed)
         recipe = task.recipe
+        if recipe.deterministic:
+            tf.config.experimental.enable_op_determinism()  # for good: a process trains either kind of runs
         tf.config.experimental.enable_tensor_float_32_execution(recipe.precision == "tf32")
         keras.config.set_dtype_policy("mixed_bfloat16" if recipe.precision == "bfloat16" else "float32")
         self._task = task

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import os
+import shutil
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.contract import State, Steps, Task
+from trainers.errors import InputError
 from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
@@ -40,8 +43,6 @@ class Runtime:
         if use_gpu:
             if not torch.cuda.is_available():
                 raise RuntimeError("a GPU was asked for but PyTorch sees none on this node")
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.backends.cudnn.benchmark = False
 
     def computes_bfloat16(self) -> bool:
         """Whether the processors have instructions for it."""
@@ -64,7 +65,8 @@ class TorchEngine:
         torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
         self._task = task
         self._device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
-        if use_gpu:
+        if use_gpu:  # on CPUs PyTorch's kernels are deterministic
+            torch.use_deterministic_algorithms(recipe.deterministic, warn_only=True)
             torch.cuda.reset_peak_memory_stats(self._device)
         self._precision = (
             torch.autocast(self._device.type, dtype=torch.bfloat16)
@@ -96,6 +98,9 @@ class TorchEngine:
         self._model: torch.nn.Module = self._module
         if task.world_size > 1:
             self._model = DistributedDataParallel(self._module)
+        if recipe.compile:
+            _check_compiler(self._device)
+            self._model = torch.compile(self._model)
 
     def parameter_count(self) -> int:
         """Trainable weights."""
@@ -287,3 +292,17 @@ class TorchEngine:
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"])
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Whether `torch.compile` finds what it needs, before it fails in the midst of a step.
+
+    Raises:
+        InputError: it does not.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise InputError(
+            f"compile: torch.compile needs a C++ compiler on CPUs, but there is no {compiler!r} on this node; "
+            "install g++, name another compiler in the environment variable CXX, or leave compile out"
+        )
