@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.worker import make_task
 from trainers.contract import FRAMEWORKS
 from trainers.data import DataSpec, open_dataset
 from trainers.initial import Weights
 from trainers.parity import TakenStep, described, single_steps, take_step
 from trainers.recipes import Recipe
+from trainers.tasks import make_task
 
 
 def traces(recipe: Recipe, data: DataSpec, *, threads: int, steps: int) -> list[dict[str, np.ndarray]]:

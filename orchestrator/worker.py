@@ -33,12 +33,12 @@ from trainers.contract import EpochMetrics, State, Task
 from trainers.data import Dataset, open_dataset
 from trainers.early_stopping import Patience
 from trainers.errors import ForeignError, InputError, TandemError, one_line
-from trainers.inputs import input_transform
 from trainers.loop import DivergedError, final_test, gather, train
 from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
 from trainers.parity import trace
-from trainers.recipes import Recipe, class_weights
+from trainers.recipes import Recipe
 from trainers.robustness import robustness
+from trainers.tasks import make_task
 
 if TYPE_CHECKING:
     from orchestrator.training import Assignment
@@ -111,20 +111,6 @@ def _work(config: dict[str, Any]) -> None:
     while (run := worker.next_run()) is not None:
         worker.take(run, startup)
         startup = dict.fromkeys(startup, 0.0)
-
-
-def make_task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_size: int) -> Task:
-    """One worker's part of a run on a data set."""
-    return Task(
-        recipe=recipe,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        image_shape=dataset.image_shape,
-        num_classes=len(dataset.class_names),
-        inputs=input_transform(dataset, recipe),
-        class_weights=class_weights(recipe.loss, dataset.train_labels, len(dataset.class_names)),
-    )
 
 
 def _compiled_for(task: Task) -> str:
