@@ -182,13 +182,15 @@ class _Worker:
         framework = self.assignment.session.framework
         for recipe in self.assignment.parity_recipes:
             key = recipe_key(recipe, self.assignment.data_fingerprint)
-            known = self.rank == 0 and self.records.has_parity(key, framework, PARITY_STEPS)
+            known = self.rank == 0 and self.records.has_parity(
+                key, framework, steps=PARITY_STEPS, workers=self.world_size
+            )
             if broadcast_from_rank_zero(known):
                 continue
             task = self.task(recipe, seed=0)
             traced = trace(task, self.dataset, self.runtime.engine(task), steps=PARITY_STEPS)
             if self.rank == 0:
-                self.records.keep_parity(key, framework, PARITY_STEPS, traced)
+                self.records.keep_parity(key, framework, traced)
 
     def patience(self, run: Run, position: Position) -> Patience:
         """What ends a run before its last epoch; a trial's scheduler alone ends a trial."""
