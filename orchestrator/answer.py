@@ -98,7 +98,9 @@ def _taken_apart(arms: list[ArmSummary], pairs: list[PairComparison], found: Att
     if not found.shares:
         return f"{_ranked(ends, pairs)} {split}"
     (pair,) = pairs
-    return f"{_verdict(first, second, pair)} {split}{_parity(first, second, pair)}{_speed(first, second, pair)}"
+    return (
+        f"{_verdict(first, second, pair)} {split}{_parity(first, second, pair)}{_speed(first, second, pair)}"
+    )
 
 
 def _parity(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
@@ -107,7 +109,9 @@ def _parity(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
     if pair.same_framework or not found:
         return ""
     if failures := dict.fromkeys(pair.parity_failures):
-        return f" Beware: the two frameworks do not do the same work on these recipes ({'; '.join(failures)})."
+        return (
+            f" Beware: the two frameworks do not do the same work on these recipes ({'; '.join(failures)})."
+        )
     named = dict.fromkeys(difference.sentence for parity in found for difference in parity.named)
     up_to = f" up to named differences: {'; '.join(named)}" if named else ""
     return f" Both frameworks do the same work on these recipes{up_to}."

@@ -267,7 +267,7 @@ def _parities(
     records: ExperimentRecords, document: Record, experiment: Experiment | None
 ) -> dict[str, Parity]:
     """The parity of each arm's recipe, where both frameworks have traced it."""
-    parities = {}
+    parities: dict[str, Parity] = {}
     for work in parity.works(experiment)[0] if experiment else []:
         traces = records.parity(work.key(document["data"]["fingerprint"]), FRAMEWORKS)
         if traces is not None:

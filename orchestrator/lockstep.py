@@ -16,7 +16,7 @@ import numpy as np
 
 from orchestrator.parity import Work
 from trainers.contract import FRAMEWORKS, Engine, Steps
-from trainers.correspondence import Correspondence, Described, correspond
+from trainers.correspondence import SAME_NAMES, Correspondence, Described, correspond
 from trainers.data import DataSpec, open_dataset
 from trainers.errors import InputError
 from trainers.initial import Weights
@@ -84,13 +84,10 @@ def _in_lockstep(
             ]
         )
     (keras, *_), (torch, *_) = (ray.get(sides) for sides in started)
+    correspondence = SAME_NAMES
     if work.is_own:
-        correspondence = correspond(
-            keras, torch, weights=work.names.weights, flattened=work.names.flattened
-        )
-    else:
-        correspondence = Correspondence(())
-    ray.get([side.begin.remote(Correspondence(())) for side in leaders])
+        correspondence = correspond(keras, torch, weights=work.names.weights, flattened=work.names.flattened)
+    ray.get([side.begin.remote(SAME_NAMES) for side in leaders])
     ray.get([side.begin.remote(correspondence) for side in followers])
     going = [True]
     while all(going):
@@ -126,7 +123,7 @@ class _Side:
         """
         if len(addresses) > 1:
             trainer = importlib.import_module(f"trainers.{self._framework}.trainer")
-            trainer.join(addresses, rank, has_own_gpu=self._gpus >= 1)
+            trainer.join(addresses=addresses, index=rank, has_own_gpu=self._gpus >= 1)
         engines = importlib.import_module(f"trainers.{self._framework}.engine")
         runtime = engines.Runtime(threads=self._threads, use_gpu=self._gpus > 0)
         dataset = open_dataset(data)

@@ -270,7 +270,9 @@ def _first_difference(
         for framework, side, ratios in zip(frameworks, (first, second), off, strict=True):
             if ratios[step].max(initial=0.0) > TOLERANCE:
                 worst = int(ratios[step].argmax())
-                where = f"{framework}'s update of {names[worst]} is off its rule {at} {ratios[step, worst]:.1e}"
+                where = (
+                    f"{framework}'s update of {names[worst]} is off its rule {at} {ratios[step, worst]:.1e}"
+                )
                 return where, _update_causes(step, side)
         if statistics[step].max(initial=0.0) > TOLERANCE:
             worst = int(statistics[step].argmax())

@@ -12,8 +12,6 @@ import math
 from collections.abc import Mapping
 from typing import TypeVar
 
-import numpy as np
-
 from trainers.errors import InputError
 from trainers.initial import Weights
 
@@ -79,6 +77,10 @@ class Correspondence:
         """Values of anything by PyTorch's names, by Keras' names."""
         names = {match.torch: match.keras for match in self.matches}
         return {names.get(name, name): value for name, value in values.items()}
+
+
+SAME_NAMES = Correspondence(())
+"""For built-in models, whose neutral names are the same in both frameworks."""
 
 
 def correspond(

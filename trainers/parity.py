@@ -21,7 +21,7 @@ import numpy as np
 
 from trainers import update_rules
 from trainers.contract import Engine, Steps, Task
-from trainers.correspondence import Correspondence
+from trainers.correspondence import SAME_NAMES, Correspondence
 from trainers.data import Dataset
 from trainers.data.batches import epoch_steps
 from trainers.initial import Weights, initial_weights
@@ -124,9 +124,7 @@ def _single(block: Steps, place: int) -> Steps:
 class Tracer:
     """Writes down the steps that one engine takes."""
 
-    def __init__(
-        self, task: Task, engine: Engine, correspondence: Correspondence = Correspondence(())
-    ) -> None:
+    def __init__(self, task: Task, engine: Engine, correspondence: Correspondence = SAME_NAMES) -> None:
         """Prepare to write steps down.
 
         Args:
@@ -214,19 +212,19 @@ class Tracer:
             "names": np.array(json.dumps(names := sorted(taken[0].gradients))),
             "statistic_names": np.array(json.dumps(statistics := sorted(taken[0].statistics))),
             "losses": np.array([step.loss for step in taken]),
-            "gradients": _stacked(names, [step.gradients for step in taken]),
+            "gradients": _sketches(names, [step.gradients for step in taken]),
             "moved": _stacked(names, [step.updates.moved for step in taken]),
             "off": _stacked(names, [step.updates.off for step in taken]),
             "held": _stacked(names, [step.held for step in taken]),
             "factor": np.array([step.updates.factor for step in taken]),
-            "statistics": _stacked(statistics, [step.statistics for step in taken]),
+            "statistics": _sketches(statistics, [step.statistics for step in taken]),
             "statistics_held": _stacked(statistics, [step.held for step in taken]),
             "differences/variance": _stacked(statistics, [step.excess for step in taken]),
             "workers": np.array(self._task.world_size),
         }
         if self._initial is not None:
             initial = {name: sketch(name, value) for name, value in self._initial.items()}
-            arrays["initial"] = _stacked(sorted(initial), [initial])[0]
+            arrays["initial"] = _sketches(sorted(initial), [initial])[0]
         for mistake in sorted({name for step in taken for name in step.updates.mistakes}):
             arrays[f"mistakes/{mistake}"] = np.array(
                 [step.updates.mistakes.get(mistake, np.nan) for step in taken]
@@ -238,8 +236,13 @@ class Tracer:
         return arrays
 
 
-def _stacked(names: list[str], steps: list[Mapping[str, np.ndarray | float]]) -> np.ndarray:
+def _stacked(names: list[str], steps: list[Mapping[str, float]]) -> np.ndarray:
     return np.array([[step.get(name, 0.0) for name in names] for step in steps], np.float64)
+
+
+def _sketches(names: list[str], steps: list[Mapping[str, np.ndarray]]) -> np.ndarray:
+    stacked = np.array([[step[name] for name in names] for step in steps], np.float64)
+    return stacked.reshape(len(steps), len(names), SKETCH)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
