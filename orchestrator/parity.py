@@ -5,7 +5,8 @@ Every step of the traces starts from the same weights and optimizer state. Three
 - losses, which may differ by `TOLERANCE`, relative;
 - gradients, of which three steps in four may differ by a thousandth and the others by a tenth: in a large network
   rounding switches a ReLU or the winner of a pooling, which moves a step's gradient by some ten-thousandths, now and
-  then by some hundredths;
+  then by some hundredths. In the few steps that each run traces, rounding is measured besides, and gradients may
+  differ by ten times as much as it moves them;
 - updates, given the gradient. Each framework's must follow its own rule to `TOLERANCE`; where the two rules differ,
   the difference has a name in `trainers.update_rules`. Updates of moving statistics must agree to `TOLERANCE` after
   the named difference.
@@ -34,6 +35,7 @@ _VERSION = 2
 """Of what traces hold; others have other keys."""
 _BATCH_SIZE = 16
 _USUAL_TOLERANCE, _RARE_TOLERANCE = 1e-3, 1e-1
+_CONTROL_FACTOR = 10
 _SMALL_LOSS = 0.01
 _RESOLUTION = 2.0**-22
 """Of a weight in two updates by float32: half a unit in the last place at each of up to three roundings, times two."""
@@ -258,7 +260,8 @@ def _first_difference(
             return f"initial {layer} differs by {starts.max():.1e}", causes
     gradients = _distances(first["gradients"], second["gradients"])
     together = [side["gradients"].reshape(len(losses), 1, -1) for side in (first, second)]
-    gradient_differs = _beyond_switches(_distances(*together)[:, 0])
+    rounding = max(float(side["controls"].max()) for side in (first, second))
+    gradient_differs = _beyond_switches(_distances(*together)[:, 0], rounding)
     for step in range(len(losses)):
         at = f"at step {step + 1} by"
         if losses[step] > TOLERANCE:
@@ -344,10 +347,11 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.nan_to_num(difference / np.maximum(norm, 1e-12), nan=1.0))
 
 
-def _beyond_switches(distances: np.ndarray) -> np.ndarray:
+def _beyond_switches(distances: np.ndarray, rounding: float) -> np.ndarray:
     """Bool [steps]: whether a gradient differs by more than a switched ReLU or pooling explains."""
-    is_rare = np.percentile(distances, 75) <= _USUAL_TOLERANCE
-    return np.asarray(distances > (_RARE_TOLERANCE if is_rare else _USUAL_TOLERANCE))
+    is_rare = np.percentile(distances, 75, method="inverted_cdf") <= _USUAL_TOLERANCE
+    limit = _RARE_TOLERANCE if is_rare else _USUAL_TOLERANCE
+    return np.asarray(distances > max(limit, _CONTROL_FACTOR * rounding))
 
 
 def _loss_causes(step: int, first: Trace, second: Trace) -> list[str]:
@@ -379,9 +383,8 @@ def _update_causes(step: int, side: Trace) -> list[str]:
         if key.startswith("mistakes/")
     }
     if abs(off - abs(1 - 1 / factor) * moved) < 0.05 * off:
-        made[f"learning rate: every update is {factor:.3g} times the rule's"] = 0.0
-    nearer = {mistake: left for mistake, left in made.items() if left < 0.5 * off}
-    return sorted(nearer or made, key=made.__getitem__)
+        made[f"learning rate: every update is {factor:.4g} times the rule's"] = 0.05 * off
+    return sorted((mistake for mistake, left in made.items() if left < 0.5 * off), key=made.__getitem__)
 
 
 def _statistics_causes(differs: np.ndarray, names: list[str]) -> list[str]:

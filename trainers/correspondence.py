@@ -112,7 +112,7 @@ def correspond(
             raise InputError(f"parity.weights: the PyTorch model has no weight {key!r}; {_listed(keys)}")
     named = {paths[path]: keys[key] for path, key in weights.items()}
     matches = []
-    for name in keras.names:
+    for name in sorted(keras.names, key=lambda name: name not in named):
         other = named.get(name, name)
         if other not in torch.names or (name not in named and name in named.values()):
             raise InputError(

@@ -33,6 +33,7 @@ TOLERANCE = 1e-4
 """Of losses and updates, relative."""
 _STEPS_BEFORE = (0, 1, 9, 99)
 """What an optimizer has counted before each step of a trace, since Adam's bias correction depends on it."""
+_ROUNDING = 1e-6
 
 
 def parity_recipe(recipe: Recipe, *, batch_size: int) -> Recipe:
@@ -53,7 +54,8 @@ def parity_recipe(recipe: Recipe, *, batch_size: int) -> Recipe:
 def trace(task: Task, dataset: Dataset, engine: Engine, *, steps: int) -> dict[str, np.ndarray]:
     """Take a few steps in one framework, the last on a partial batch, and write them down.
 
-    The first step starts from the engine's initial weights, each other step from a state drawn for it.
+    The first step starts from the engine's initial weights, each other step from a state drawn for it. Each is taken
+    once more from weights moved by a rounding error, which tells how far rounding moves a gradient.
 
     Args:
         task: of this worker.
@@ -69,7 +71,20 @@ def trace(task: Task, dataset: Dataset, engine: Engine, *, steps: int) -> dict[s
         state = _state_before(number, engine, task.recipe)
         engine.load_neutral_state(state)
         tracer.take(step, state)
+        engine.load_neutral_state(_rounded_otherwise(state))
+        tracer.take_control(step)
     return tracer.arrays()
+
+
+def _rounded_otherwise(state: Weights) -> Weights:
+    """The state with each weight moved by a rounding error."""
+    rng = np.random.default_rng(0)
+    return {
+        name: value
+        if "#" in name
+        else value * (1 + np.float32(_ROUNDING) * rng.choice([-1, 1], value.shape).astype(np.float32))
+        for name, value in sorted(state.items())
+    }
 
 
 def _state_before(number: int, engine: Engine, recipe: Recipe) -> Weights:
@@ -139,6 +154,7 @@ class Tracer:
         self._unbiased = correspondence.renamed(engine.unbiased_variances())
         self._last_rate: float | None = None
         self._taken: list[_TakenStep] = []
+        self._controls: list[float] = []
 
     def take(self, step: Steps, before: Weights) -> None:
         """Take one step; called by all workers at once.
@@ -188,6 +204,16 @@ class Tracer:
             )
         )
 
+    def take_control(self, step: Steps) -> None:
+        """Take the last step again, from weights moved by a rounding error."""
+        _, gradients = self._engine.take_step(step)
+        if self._task.rank > 0:
+            return
+        before = self._taken[-1].gradients
+        moved = {name: sketch(name, value) for name, value in self._to_common(gradients).items()}
+        difference = norm(np.array([moved[name] - before[name] for name in before]))
+        self._controls.append(difference / max(norm(np.array(list(before.values()))), 1e-12))
+
     def arrays(self) -> dict[str, np.ndarray]:
         """What was written down by the first worker; empty on the others.
 
@@ -203,6 +229,8 @@ class Tracer:
             differences/<name>: float64 [steps, trained], likewise.
             statistics, statistics_held: the same of the moving statistics, as if each variance was the biased one.
             differences/variance: float64 [steps, statistics], norm of what that took away.
+            controls: float64 [steps], how far rounding moved each step's gradients, relative; zero where that was
+                not tried.
             workers: number of workers.
         """
         taken = self._taken
@@ -220,6 +248,7 @@ class Tracer:
             "statistics": _sketches(statistics, [step.statistics for step in taken]),
             "statistics_held": _stacked(statistics, [step.held for step in taken]),
             "differences/variance": _stacked(statistics, [step.excess for step in taken]),
+            "controls": np.array(self._controls or [0.0] * len(taken)),
             "workers": np.array(self._task.world_size),
         }
         if self._initial is not None:

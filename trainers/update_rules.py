@@ -106,16 +106,17 @@ def differences(optimizer: Optimizer, moment: Moment) -> dict[str, np.ndarray]:
 
 def mistakes(framework: str, optimizer: Optimizer, moment: Moment) -> dict[str, np.ndarray]:
     """What the update would be under each of the usual mistakes, by its name; the rule itself is right."""
-    other = "torch" if framework == "keras" else "keras"
+    others = update("torch" if framework == "keras" else "keras", optimizer, moment)
     made = {}
     if isinstance(optimizer, Adam):
-        made["epsilon placement in Adam"] = update(other, optimizer, moment)
+        made["epsilon placement in Adam"] = others
     if optimizer.weight_decay:
         made["weight decay coupling"] = update(framework, _coupled_otherwise(optimizer), moment)
         made["weight decay left out"] = update(
             framework, optimizer.model_copy(update={"weight_decay": 0.0}), moment
         )
     if isinstance(optimizer, Sgd) and optimizer.momentum:
+        made["learning rate in the velocity"] = others
         scale = -moment.last_rate if framework == "torch" else -1 / moment.last_rate
         velocity = moment.slots["velocity"]
         unconverted = dataclasses.replace(moment, slots={"velocity": scale * velocity})
