@@ -156,11 +156,11 @@ class _Side:
         """
         self._correspondence = correspondence
         self._tracer = Tracer(self._task, self._engine, correspondence)
+        self._state = self._engine.neutral_state()
 
     def state(self) -> Weights:
         """What the other framework's worker starts its next step from."""
-        self._before = self._engine.neutral_state()
-        return self._before
+        return self._state
 
     def step(self, state: Weights | None) -> bool:
         """Take the next step, from the leader's state if there is one; False after the last."""
@@ -169,7 +169,7 @@ class _Side:
             return False
         if state is not None:
             self._engine.load_neutral_state(self._correspondence.to_torch(state))
-        self._tracer.take(step, self._before if state is None else state)
+        self._state = self._tracer.take(step, self._state if state is None else state)
         return True
 
     def arrays(self) -> dict[str, np.ndarray]:

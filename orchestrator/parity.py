@@ -7,9 +7,9 @@ Every step of the traces starts from the same weights and optimizer state. Three
   rounding switches a ReLU or the winner of a pooling, which moves a step's gradient by some ten-thousandths, now and
   then by some hundredths. In the few steps that each run traces, rounding is measured besides, and gradients may
   differ by ten times as much as it moves them;
-- updates, given the gradient. Each framework's must follow its own rule to `TOLERANCE`; where the two rules differ,
-  the difference has a name in `trainers.update_rules`. Updates of moving statistics must agree to `TOLERANCE` after
-  the named difference.
+- updates, given the gradient. Each framework's, and its optimizer's state, must follow its own rule to `TOLERANCE`;
+  where the two rules differ, the difference has a name in `trainers.update_rules`. Updates of moving statistics must
+  agree to `TOLERANCE` after the named difference.
 
 An update is known no better than float32 holds the weights before and after it: that much is never a difference.
 """
@@ -251,7 +251,9 @@ def _first_difference(
     statistics: np.ndarray,
 ) -> tuple[str | None, list[str]]:
     """Where the work first differs, and the likely causes."""
-    names, statistic_names = (json.loads(str(first[key])) for key in ("names", "statistic_names"))
+    names, update_names, statistic_names = (
+        json.loads(str(first[key])) for key in ("names", "update_names", "statistic_names")
+    )
     if "initial" in first and "initial" in second:
         starts = _distances(first["initial"][None], second["initial"][None])[0]
         if starts.max() > TOLERANCE:
@@ -273,10 +275,9 @@ def _first_difference(
         for framework, side, ratios in zip(frameworks, (first, second), off, strict=True):
             if ratios[step].max(initial=0.0) > TOLERANCE:
                 worst = int(ratios[step].argmax())
-                where = (
-                    f"{framework}'s update of {names[worst]} is off its rule {at} {ratios[step, worst]:.1e}"
-                )
-                return where, _update_causes(step, side)
+                weight, _, slot = update_names[worst].partition("#")
+                what = f"{framework}'s {slot or 'update'} of {weight}"
+                return f"{what} is off its rule {at} {ratios[step, worst]:.1e}", _update_causes(step, side)
         if statistics[step].max(initial=0.0) > TOLERANCE:
             worst = int(statistics[step].argmax())
             where = f"the update of {statistic_names[worst]} differs {at} {statistics[step, worst]:.1e}"
@@ -289,7 +290,7 @@ def _named(first: Trace, second: Trace) -> list[NamedDifference]:
     found = []
     for name, known in KNOWN_DIFFERENCES.items():
         kind = "statistics_held" if name == VARIANCE else "held"
-        weights = json.loads(str(first["statistic_names" if name == VARIANCE else "names"]))
+        weights = json.loads(str(first["statistic_names" if name == VARIANCE else "update_names"]))
         if name == VARIANCE:
             moved = np.linalg.norm(first["statistics"], axis=2)
         else:
@@ -313,7 +314,7 @@ def _named(first: Trace, second: Trace) -> list[NamedDifference]:
 
 
 def _off(side: Trace) -> np.ndarray:
-    """How far each update is from the framework's own rule, relative, [steps, weights]."""
+    """How far each update and slot is from the framework's own rule, relative, [steps, updates]."""
     return _beyond(side["off"], side["moved"], side["held"])
 
 
@@ -374,15 +375,17 @@ def _gradient_causes(step: int, first: Trace, second: Trace) -> list[str]:
 
 
 def _update_causes(step: int, side: Trace) -> list[str]:
-    """The usual mistakes, those first whose updates are nearest to the measured ones."""
-    off, moved = np.linalg.norm(side["off"][step]), np.linalg.norm(side["moved"][step])
-    factor = float(side["factor"][step])
+    """The usual mistakes that would come nearer to the measured updates than the rule does, the nearest first."""
+    off = float(np.linalg.norm(side["off"][step] / np.maximum(side["moved"][step], 1e-12)))
     made = {
         key.removeprefix("mistakes/"): float(values[step])
         for key, values in side.items()
         if key.startswith("mistakes/")
     }
-    if abs(off - abs(1 - 1 / factor) * moved) < 0.05 * off:
+    is_update = np.array(["#" not in name for name in json.loads(str(side["update_names"]))])
+    scaled, moved = (float(np.linalg.norm(side[key][step][is_update])) for key in ("off", "moved"))
+    factor = float(side["factor"][step])
+    if abs(scaled - abs(1 - 1 / factor) * moved) < 0.05 * scaled:
         made[f"learning rate: every update is {factor:.4g} times the rule's"] = 0.05 * off
     return sorted((mistake for mistake, left in made.items() if left < 0.5 * off), key=made.__getitem__)
 

@@ -156,14 +156,18 @@ class Tracer:
         self._taken: list[_TakenStep] = []
         self._controls: list[float] = []
 
-    def take(self, step: Steps, before: Weights) -> None:
+    def take(self, step: Steps, before: Weights) -> Weights:
         """Take one step; called by all workers at once.
 
         Args:
             step: a single one.
-            before: the neutral state that the engine has.
+            before: the common state that the engine has.
+
+        Returns:
+            The common state after it.
         """
         loss, gradients = self._engine.take_step(step)
+        after = self._to_common(self._engine.neutral_state())
         loss = self._engine.all_reduce(np.array([loss * step.loss_scale]))[0]
         share = float(step.labels.size)
         if self._task.recipe.sync_batch_norm:
@@ -171,10 +175,8 @@ class Tracer:
         rate = float(step.learning_rates[0])
         last_rate, self._last_rate = self._last_rate or rate, rate
         if self._task.rank > 0:
-            return
+            return after
         optimizer = self._task.recipe.optimizer
-        after = self._to_common(self._engine.weights())
-        changes = {name: value - before[name] for name, value in after.items()}
         moments = {
             name: Moment(
                 weight=before[name],
@@ -186,7 +188,11 @@ class Tracer:
             )
             for name, gradient in self._to_common(gradients).items()
         }
-        statistics = {name: change for name, change in changes.items() if name not in moments}
+        statistics = {
+            name: value - before[name]
+            for name, value in after.items()
+            if "#" not in name and name not in moments
+        }
         excess = {
             name: (statistics[name] + kept.rate * before[name]) / (kept.values * share)
             for name, kept in self._unbiased.items()
@@ -195,14 +201,15 @@ class Tracer:
             _TakenStep(
                 loss=float(loss),
                 gradients={name: sketch(name, moment.gradient) for name, moment in moments.items()},
-                updates=compare_updates(self._engine.framework, optimizer, moments, changes),
-                held={name: norm(before[name]) for name in changes},
+                updates=compare_updates(self._engine.framework, optimizer, moments, after),
+                held={name: norm(before[name]) for name in [*moments, *statistics]},
                 statistics={
                     name: sketch(name, change - excess.get(name, 0.0)) for name, change in statistics.items()
                 },
                 excess={name: norm(excess.get(name, np.zeros(1))) for name in statistics},
             )
         )
+        return after
 
     def take_control(self, step: Steps) -> None:
         """Take the last step again, from weights moved by a rounding error."""
@@ -223,10 +230,12 @@ class Tracer:
                 frameworks draw different ones.
             losses: float64 [steps], mean over the batch.
             gradients: float64 [steps, trained, 64], sketches.
-            moved, off, held: float64 [steps, trained], as in `Updates`, and the norms of the weights.
+            update_names: JSON list of the trained weights and of their slots, as `<weight>#<slot>`.
+            moved, off: float64 [steps, updates], as in `Updates`.
+            held: float64 [steps, updates], norms of the weights before each step; zero for slots.
             factor: float64 [steps], as in `Updates`.
             mistakes/<name>: float64 [steps], likewise; NaN in steps that follow the rule.
-            differences/<name>: float64 [steps, trained], likewise.
+            differences/<name>: float64 [steps, updates], likewise; zero for slots.
             statistics, statistics_held: the same of the moving statistics, as if each variance was the biased one.
             differences/variance: float64 [steps, statistics], norm of what that took away.
             controls: float64 [steps], how far rounding moved each step's gradients, relative; zero where that was
@@ -241,9 +250,10 @@ class Tracer:
             "statistic_names": np.array(json.dumps(statistics := sorted(taken[0].statistics))),
             "losses": np.array([step.loss for step in taken]),
             "gradients": _sketches(names, [step.gradients for step in taken]),
-            "moved": _stacked(names, [step.updates.moved for step in taken]),
-            "off": _stacked(names, [step.updates.off for step in taken]),
-            "held": _stacked(names, [step.held for step in taken]),
+            "update_names": np.array(json.dumps(updates := sorted(taken[0].updates.moved))),
+            "moved": _stacked(updates, [step.updates.moved for step in taken]),
+            "off": _stacked(updates, [step.updates.off for step in taken]),
+            "held": _stacked(updates, [step.held for step in taken]),
             "factor": np.array([step.updates.factor for step in taken]),
             "statistics": _sketches(statistics, [step.statistics for step in taken]),
             "statistics_held": _stacked(statistics, [step.held for step in taken]),
@@ -260,7 +270,7 @@ class Tracer:
             )
         for difference in sorted({name for step in taken for name in step.updates.differences}):
             arrays[f"differences/{difference}"] = _stacked(
-                names, [step.updates.differences.get(difference, {}) for step in taken]
+                updates, [step.updates.differences.get(difference, {}) for step in taken]
             )
         return arrays
 
@@ -276,47 +286,58 @@ def _sketches(names: list[str], steps: list[Mapping[str, np.ndarray]]) -> np.nda
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Updates:
-    """What one step added to the trained weights, held against the framework's own rule. Norms."""
+    """What one step did to the trained weights and their slots, held against the framework's own rule. Norms."""
 
     moved: dict[str, float]
-    """Of what was added to each weight."""
+    """Of what was added to each weight, and of each slot after the step."""
     off: dict[str, float]
-    """Of its difference from the rule."""
+    """Of the difference from the rule."""
     factor: float
     """The multiple of the rule's updates that is nearest to the updates."""
     mistakes: dict[str, float]
-    """Of all updates' difference from the rule with each usual mistake made; empty if none is off."""
+    """Of the difference of everything from the rule with each usual mistake made; empty if nothing is off."""
     differences: dict[str, dict[str, float]]
     """Of each named difference between the frameworks, for each weight."""
 
 
 def compare_updates(
-    framework: str, optimizer: Optimizer, moments: Mapping[str, Moment], changes: Weights
+    framework: str, optimizer: Optimizer, moments: Mapping[str, Moment], after: Weights
 ) -> Updates:
-    """Hold a step's updates against the framework's own rule.
+    """Hold a step against the framework's own rule.
 
     Args:
         framework: whose optimizer took the step.
         optimizer: as the recipe describes it.
         moments: each trained weight before the step.
-        changes: what the step added to each.
+        after: the common state after it.
     """
+
+    def difference(name: str, rule: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        slots = {f"{name}#{slot}": after[f"{name}#{slot}"] - rule[slot] for slot in slots_of(optimizer)}
+        return {name: after[name] - moments[name].weight - rule["update"]} | slots
+
     moved, off = {}, {}
     differences: dict[str, dict[str, float]] = {}
     along = rule_squared = 0.0
     for name, moment in moments.items():
-        rule = update_rules.update(framework, optimizer, moment)
-        moved[name], off[name] = norm(changes[name]), norm(changes[name] - rule)
-        along += float(np.vdot(changes[name], rule))
-        rule_squared += norm(rule) ** 2
+        rule = update_rules.step(framework, optimizer, moment)
+        off |= {each: norm(value) for each, value in difference(name, rule).items()}
+        change = after[name] - moment.weight
+        moved[name] = norm(change)
+        moved |= {f"{name}#{slot}": norm(after[f"{name}#{slot}"]) for slot in slots_of(optimizer)}
+        along += float(np.vdot(change, rule["update"]))
+        rule_squared += norm(rule["update"]) ** 2
         if framework == "torch":  # the same in both, so one trace keeps them
-            for difference, value in update_rules.differences(optimizer, moment).items():
-                differences.setdefault(difference, {})[name] = norm(value)
+            for known, value in update_rules.differences(optimizer, moment).items():
+                differences.setdefault(known, {})[name] = norm(value)
     mistakes: dict[str, float] = {}
-    if any(off[name] > TOLERANCE * moved[name] for name in off):
+    if any(off[each] > TOLERANCE * moved[each] for each in off):
         for name, moment in moments.items():
-            for mistake, value in update_rules.mistakes(framework, optimizer, moment).items():
-                mistakes[mistake] = float(np.hypot(mistakes.get(mistake, 0.0), norm(changes[name] - value)))
+            for mistake, rule in update_rules.mistakes(framework, optimizer, moment).items():
+                left = [
+                    norm(value) / max(moved[each], 1e-12) for each, value in difference(name, rule).items()
+                ]
+                mistakes[mistake] = float(np.linalg.norm([mistakes.get(mistake, 0.0), *left]))
     return Updates(
         moved=moved,
         off=off,

@@ -14,6 +14,7 @@ import dataclasses
 
 import numpy as np
 
+from trainers.contract import FRAMEWORKS
 from trainers.recipes import Adam, AdamW, Optimizer, Sgd
 
 
@@ -81,8 +82,12 @@ class Moment:
     """The learning rate of the step before."""
 
 
-def update(framework: str, optimizer: Optimizer, moment: Moment) -> np.ndarray:
-    """What a step of the framework's optimizer adds to the weight."""
+def step(framework: str, optimizer: Optimizer, moment: Moment) -> dict[str, np.ndarray]:
+    """What a step of the framework's optimizer comes to.
+
+    Returns:
+        update: what it adds to the weight; and by the names of `slots_of` the slots after it.
+    """
     if isinstance(optimizer, Sgd):
         rate_of_velocity = moment.last_rate if framework == "keras" else moment.rate
         return _sgd(optimizer, moment, rate_of_velocity=rate_of_velocity)
@@ -93,53 +98,50 @@ def update(framework: str, optimizer: Optimizer, moment: Moment) -> np.ndarray:
 
 def differences(optimizer: Optimizer, moment: Moment) -> dict[str, np.ndarray]:
     """Keras' update less PyTorch's at the same moment, split by the names of `KNOWN_DIFFERENCES`."""
+    if isinstance(optimizer, Sgd) and (not optimizer.momentum or moment.rate == moment.last_rate):
+        return {}
+    keras, torch = (step(framework, optimizer, moment)["update"] for framework in FRAMEWORKS)
     if isinstance(optimizer, Sgd):
-        if not optimizer.momentum or moment.rate == moment.last_rate:
-            return {}
-        return {VELOCITY: update("keras", optimizer, moment) - update("torch", optimizer, moment)}
-    exact = _adam(optimizer, moment, number=np.float64, corrects_epsilon=False)
-    return {
-        EPSILON: exact - update("torch", optimizer, moment),
-        CORRECTION: update("keras", optimizer, moment) - exact,
-    }
+        return {VELOCITY: keras - torch}
+    exact = _adam(optimizer, moment, number=np.float64, corrects_epsilon=False)["update"]
+    return {EPSILON: exact - torch, CORRECTION: keras - exact}
 
 
-def mistakes(framework: str, optimizer: Optimizer, moment: Moment) -> dict[str, np.ndarray]:
-    """What the update would be under each of the usual mistakes, by its name; the rule itself is right."""
-    others = update("torch" if framework == "keras" else "keras", optimizer, moment)
+def mistakes(framework: str, optimizer: Optimizer, moment: Moment) -> dict[str, dict[str, np.ndarray]]:
+    """What a step would come to under each of the usual mistakes, by its name."""
+    others = step("torch" if framework == "keras" else "keras", optimizer, moment)
     made = {}
     if isinstance(optimizer, Adam):
         made["epsilon placement in Adam"] = others
     if optimizer.weight_decay:
-        made["weight decay coupling"] = update(framework, _coupled_otherwise(optimizer), moment)
-        made["weight decay left out"] = update(
-            framework, optimizer.model_copy(update={"weight_decay": 0.0}), moment
-        )
+        made["weight decay coupling"] = step(framework, _coupled_otherwise(optimizer), moment)
+        undecayed = optimizer.model_copy(update={"weight_decay": 0.0})
+        made["weight decay left out"] = step(framework, undecayed, moment)
     if isinstance(optimizer, Sgd) and optimizer.momentum:
         made["learning rate in the velocity"] = others
         scale = -moment.last_rate if framework == "torch" else -1 / moment.last_rate
-        velocity = moment.slots["velocity"]
-        unconverted = dataclasses.replace(moment, slots={"velocity": scale * velocity})
-        made["velocity in the other framework's units"] = update(framework, optimizer, unconverted)
+        unconverted = dataclasses.replace(moment, slots={"velocity": scale * moment.slots["velocity"]})
+        made["velocity in the other framework's units"] = step(framework, optimizer, unconverted)
         nesterov = optimizer.model_copy(update={"nesterov": not optimizer.nesterov})
-        made["Nesterov's momentum"] = update(framework, nesterov, moment)
+        made["Nesterov's momentum"] = step(framework, nesterov, moment)
         damped = dataclasses.replace(moment, gradient=(1 - optimizer.momentum) * moment.gradient)
-        made["momentum or its damping"] = update(framework, optimizer, damped)
+        made["momentum or its damping"] = step(framework, optimizer, damped)
     return made
 
 
-def _sgd(optimizer: Sgd, moment: Moment, *, rate_of_velocity: float) -> np.ndarray:
+def _sgd(optimizer: Sgd, moment: Moment, *, rate_of_velocity: float) -> dict[str, np.ndarray]:
     gradient, decay = _decayed(optimizer, moment)
     rate, momentum = moment.rate, optimizer.momentum
     if not momentum:
-        return decay - rate * gradient
-    step = momentum * rate_of_velocity * moment.slots["velocity"] + rate * gradient
-    return decay - (momentum * step + rate * gradient if optimizer.nesterov else step)
+        return {"update": decay - rate * gradient}
+    moved = momentum * rate_of_velocity * moment.slots["velocity"] + rate * gradient
+    ahead = momentum * moved + rate * gradient if optimizer.nesterov else moved
+    return {"update": decay - ahead, "velocity": moved / rate}
 
 
 def _adam(
     optimizer: Adam, moment: Moment, *, number: type[np.floating], corrects_epsilon: bool
-) -> np.ndarray:
+) -> dict[str, np.ndarray]:
     gradient, decay = _decayed(optimizer, moment)
     of_mean, of_square = (
         float(number(1) - number(beta) ** number(moment.steps + 1))
@@ -149,7 +151,8 @@ def _adam(
     mean = mean + (1 - optimizer.beta_1) * (gradient - mean)
     square = square + (1 - optimizer.beta_2) * (gradient**2 - square)
     epsilon = optimizer.epsilon * (of_square**0.5 if corrects_epsilon else 1.0)
-    return decay - moment.rate * of_square**0.5 / of_mean * mean / (np.sqrt(square) + epsilon)
+    update = decay - moment.rate * of_square**0.5 / of_mean * mean / (np.sqrt(square) + epsilon)
+    return {"update": update, "mean": mean, "square": square}
 
 
 def _decayed(optimizer: Optimizer, moment: Moment) -> tuple[np.ndarray, np.ndarray | float]:
