@@ -160,25 +160,26 @@ def parity(
     with errors(debug):
         from orchestrator import driver, spec_file
         from orchestrator.clusters.local import local_ray
+        from orchestrator.parity import works
 
         experiment = spec_file.load(file, set_ or [])
-        if len({arm.framework for arm in experiment.arms.values()}) < 2:
-            raise InputError(f"{file}: parity needs an arm of each framework, keras and torch")
+        found, missing = works(experiment)
+        if not found:
+            raise InputError(f"{file}: {missing[0]}")
         prepared = driver.prepare(experiment, driver.open_records(experiment))
         with local_ray():
-            compared = driver.check_parity(prepared, steps=steps)
-        if not compared:
-            raise InputError(f"{file}: parity needs a built-in model; your own has no twin to compare")
+            compared = driver.check_parity(prepared, found, module_path=file.parent.resolve(), steps=steps)
         if as_json:
             results = [
-                {"recipe": recipe.model_dump(mode="json"), "agrees": result.agrees}
-                | dataclasses.asdict(result)
-                for recipe, result in compared
+                {"arms": work.arms, "recipe": work.recipes[0].model_dump(mode="json")} | result.json()
+                for work, result in compared
             ]
             typer.echo(json.dumps(results, indent=1))
         else:
-            for recipe, result in compared:
-                typer.echo(f"{recipe.model}, {recipe.optimizer.name}: {result.sentence()}")
+            for work, result in compared:
+                typer.echo(f"{', '.join(work.arms)}: {result.sentence()}")
+            for sentence in missing:
+                typer.echo(sentence, err=True)
     if not all(result.agrees for _, result in compared):
         raise typer.Exit(1)
 
