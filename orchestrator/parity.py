@@ -28,7 +28,7 @@ from orchestrator.plan import short_hash
 from orchestrator.spec import Arm, Experiment
 from trainers.contract import FRAMEWORKS
 from trainers.parity import TOLERANCE, parity_recipe
-from trainers.recipes import BUILT_IN_MODELS, Recipe
+from trainers.recipes import BUILT_IN_MODELS, OwnLoss, OwnOptimizer, Recipe
 from trainers.update_rules import KNOWN_DIFFERENCES, VARIANCE
 
 _VERSION = 2
@@ -147,8 +147,8 @@ class Work:
 
 
 def traced_recipe(arm: Arm) -> Recipe | None:
-    """What is traced of an arm in either framework; None for a user's own model, which has no twin."""
-    if arm.model not in BUILT_IN_MODELS:
+    """What is traced of an arm in either framework; None for one with a part of the user's own, which has no twin."""
+    if arm.model not in BUILT_IN_MODELS or _has_own_rule(arm):
         return None
     return parity_recipe(arm.recipe(), batch_size=_BATCH_SIZE)
 
@@ -178,6 +178,8 @@ def works(experiment: Experiment) -> tuple[list[Work], list[str]]:
 
 def _recipes(name: str, arm: Arm, arms: Mapping[str, Arm]) -> tuple[Recipe, Recipe] | str:
     """What each framework trains of an arm's recipe, or what is missing for it."""
+    if _has_own_rule(arm):
+        return f"arms.{name}: parity knows no rule for an optimizer or a loss of your own"
     recipe = traced_recipe(arm)
     if recipe is not None:
         return recipe, recipe
@@ -192,6 +194,10 @@ def _recipes(name: str, arm: Arm, arms: Mapping[str, Arm]) -> tuple[Recipe, Reci
         )
     other = recipe.model_copy(update={"model": models.pop()})
     return (recipe, other) if arm.framework == FRAMEWORKS[0] else (other, recipe)
+
+
+def _has_own_rule(arm: Arm) -> bool:
+    return isinstance(arm.optimizer, OwnOptimizer) or isinstance(arm.loss, OwnLoss)
 
 
 def recipe_key(recipe: Recipe, data_fingerprint: str) -> str:

@@ -13,7 +13,7 @@ from orchestrator.clusters.kubernetes_spec import Kubernetes
 from orchestrator.sweep.spec import Sweep
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
-from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, RECIPE_TAGS, Block, Recipe
+from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, RECIPE_TAGS, Block, OwnOptimizer, Recipe
 
 _MOST_SEEDS = 1000
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -48,6 +48,16 @@ class Arm(Recipe):
             raise ValueError(
                 f"model {self.model!r} is not known{hint}; choose from "
                 f"{', '.join(BUILT_IN_MODELS)} or give your own as package.module:function"
+            )
+        if self.framework == "keras" and self.weight_average and isinstance(self.optimizer, OwnOptimizer):
+            raise ValueError(
+                f"weight_average is for built-in optimizers in Keras; give the one of {self.optimizer.name} "
+                "use_ema=True and ema_momentum, and leave weight_average out"
+            )
+        if self.framework == "keras" and self.compile and self.deterministic:
+            raise ValueError(
+                "compile: XLA has no deterministic kernel for some of Keras' layers, such as max pooling; set "
+                "deterministic: false"
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} repeat; each seed is trained once")
@@ -195,6 +205,11 @@ def _check_sync_batch_norm(name: str, framework: str, recipe: Recipe, scale: Sca
         raise ValueError(
             f"arms.{name}.sync_batch_norm: a Keras model of your own says so itself, with "
             "BatchNormalization(synchronized=True); leave the field out"
+        )
+    if framework == "keras" and recipe.compile:
+        raise ValueError(
+            f"arms.{name}.sync_batch_norm: XLA compiles no exchange between workers; leave compile out, or "
+            "sync_batch_norm"
         )
 
 

@@ -62,6 +62,16 @@ class Steps:
     def __len__(self) -> int:
         return len(self.learning_rates)
 
+    def part(self, first: int, last: int | None = None) -> Steps:
+        """Some of the steps, from `first` to before `last`."""
+        steps = slice(first, last)
+        return dataclasses.replace(
+            self,
+            images=self.images[steps],
+            labels=self.labels[steps],
+            learning_rates=self.learning_rates[steps],
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
@@ -87,6 +97,8 @@ class EpochMetrics:
     """Waiting for batches (slowest worker, like the other times)."""
     step_seconds: float
     """Forward, backward, gradient exchange and update."""
+    compile_seconds: float
+    """Tracing and compiling: what the first step of each batch size takes longer than the fastest step."""
     evaluation_seconds: float
 
 

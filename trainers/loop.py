@@ -101,6 +101,8 @@ def train(
     steps = steps_per_epoch(examples, recipe.batch_size)
     rates = learning_rates(recipe, steps * recipe.epochs)
     step_seconds = GUESSED_STEP_SECONDS
+    health = _Health(task)
+    known_sizes: set[int] = set()
     for epoch in range(first_epoch, recipe.epochs + 1):
         of_epoch = slice((epoch - 1) * steps, epoch * steps)
         blocks = epoch_steps(
@@ -120,11 +122,16 @@ def train(
         start = time.perf_counter()
         loss_sum, correct, done = 0.0, 0, first_step
         image_seconds = math.inf
-        for block in timed:
+        first_of_size: list[tuple[float, int]] = []
+        for block in _first_steps_apart(timed, known_sizes):
             before = time.perf_counter()
             losses, right = engine.train_steps(block)
-            image_seconds = min(image_seconds, (time.perf_counter() - before) / block.labels.size)
-            _check_health(losses / _weights(block, task), block, epoch, (epoch - 1) * steps + done, task)
+            seconds = time.perf_counter() - before
+            image_seconds = min(image_seconds, seconds / block.labels.size)
+            if block.labels.shape[1] not in known_sizes:
+                known_sizes.add(block.labels.shape[1])
+                first_of_size.append((seconds, block.labels.size))
+            health.check(losses / _weights(block, task), block, epoch, (epoch - 1) * steps + done)
             done += len(block)
             if block.loss_scale:
                 loss_sum += float(losses.sum(dtype=np.float64))
@@ -132,7 +139,8 @@ def train(
             hooks.heartbeat()
             if done < steps:
                 hooks.after_steps(epoch, done)
-        train_seconds = time.perf_counter() - start
+        compile_seconds = sum(seconds - images * image_seconds for seconds, images in first_of_size)
+        train_seconds = time.perf_counter() - start - compile_seconds
 
         start = time.perf_counter()
         validation = None
@@ -142,7 +150,15 @@ def train(
             )
         evaluation_seconds = time.perf_counter() - start
 
-        here = [loss_sum, correct, timed.seconds, train_seconds, evaluation_seconds, image_seconds]
+        here = [
+            loss_sum,
+            correct,
+            timed.seconds,
+            train_seconds,
+            evaluation_seconds,
+            image_seconds,
+            compile_seconds,
+        ]
         workers = gather(task, engine, here)
         slowest = workers.max(axis=0)
         step_seconds = float(slowest[5] * recipe.batch_size / task.world_size)
@@ -157,10 +173,11 @@ def train(
                 validation_loss=validation.loss if validation else None,
                 validation_accuracy=validation.accuracy if validation else None,
                 validation_balanced_accuracy=validation.balanced_accuracy if validation else None,
-                learning_rate=float(rates[of_epoch][-1]),
+                learning_rate=None if np.isnan(rates[-1]) else float(rates[of_epoch][-1]),
                 images_per_second=float(seen / slowest[3]),
                 data_seconds=float(slowest[2]),
                 step_seconds=float(slowest[3] - slowest[2]),
+                compile_seconds=float(slowest[6]),
                 evaluation_seconds=float(slowest[4]),
             )
         )
@@ -189,29 +206,54 @@ def _weights(block: Steps, task: Task) -> np.ndarray | int:
     return task.class_weights[block.labels].sum(axis=1)
 
 
-def _check_health(losses: np.ndarray, block: Steps, epoch: int, steps_before: int, task: Task) -> None:
-    """Stop a run whose loss says that nothing can come of it.
+def _first_steps_apart(blocks: Iterator[Steps], known_sizes: set[int]) -> Iterator[Steps]:
+    """The blocks, with the first step of a size that is not known yet as a block of its own."""
+    for block in blocks:
+        if len(block) > 1 and block.labels.shape[1] not in known_sizes:
+            yield block.part(0, 1)
+            yield block.part(1)
+        else:
+            yield block
 
-    Args:
-        losses: float32 [steps], mean loss of each step of the block.
-        block: the steps.
-        epoch: from 1.
-        steps_before: steps of the run before the block.
-        task: whose number of classes gives the loss of a blind guess, ln(classes).
-    """
-    limit = _DIVERGED_AT * np.log(task.num_classes)
-    sick = ~np.isfinite(losses)
-    if not sick.any():
-        if losses.mean() <= limit:
-            return
-        sick = losses > limit
-    place = int(np.argmax(sick))
-    loss = losses[place]
-    what = f"{loss:.3g}, where a blind guess has {np.log(task.num_classes):.2f}" if loss == loss else "NaN"
-    raise DivergedError(
-        f"the loss became {what} at step {steps_before + place + 1} (epoch {epoch}) with learning rate "
-        f"{block.learning_rates[place]:.3g}; lower optimizer.learning_rate, or warm up longer"
-    )
+
+class _Health:
+    """Stops a run whose loss says that nothing can come of it."""
+
+    def __init__(self, task: Task) -> None:
+        self._guess = float(np.log(task.num_classes))
+        self._first: float | None = None
+
+    def check(self, losses: np.ndarray, block: Steps, epoch: int, steps_before: int) -> None:
+        """Look at some steps.
+
+        A loss may be ten times that of a blind guess, ln(classes). Where the first step's is more than twice that, it
+        may be ten times the first step's: a model's regularizers and a user's own loss have a scale of their own.
+
+        Args:
+            losses: [steps], mean loss of each step of the block.
+            block: the steps.
+            epoch: from 1.
+            steps_before: steps of the run before the block.
+        """
+        if self._first is None:
+            self._first = float(losses[0])
+        has_own_scale = np.isfinite(self._first) and self._first > 2 * self._guess
+        usual = self._first if has_own_scale else self._guess
+        limit = _DIVERGED_AT * usual
+        sick = ~np.isfinite(losses)
+        if not sick.any():
+            if losses.mean() <= limit:
+                return
+            sick = losses > limit
+        place = int(np.argmax(sick))
+        loss, rate = losses[place], block.learning_rates[place]
+        began = "the first step had" if has_own_scale else "a blind guess has"
+        what = "NaN" if np.isnan(loss) else f"{loss:.3g}, where {began} {usual:.2f}"
+        at = "" if np.isnan(rate) else f" with learning rate {rate:.3g}"
+        raise DivergedError(
+            f"the loss became {what} at step {steps_before + place + 1} (epoch {epoch}){at}; lower "
+            f"{'the learning rate' if np.isnan(rate) else 'optimizer.learning_rate'}, or warm up longer"
+        )
 
 
 def evaluate(

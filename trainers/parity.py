@@ -41,6 +41,8 @@ def parity_recipe(recipe: Recipe, *, batch_size: int) -> Recipe:
     return recipe.model_copy(
         update={
             "precision": "float32",
+            "deterministic": False,
+            "compile": False,
             "batch_size": min(recipe.batch_size, batch_size),
             "epochs": 1,
             "early_stopping": None,
@@ -128,12 +130,7 @@ def single_steps(task: Task, dataset: Dataset, steps: int) -> Iterator[Steps]:
         rank=task.rank,
         world_size=task.world_size,
     )
-    return (_single(block, place) for block in blocks for place in range(len(block)))
-
-
-def _single(block: Steps, place: int) -> Steps:
-    part = slice(place, place + 1)
-    return Steps(block.images[part], block.labels[part], block.learning_rates[part], block.loss_scale)
+    return (block.part(place, place + 1) for block in blocks for place in range(len(block)))
 
 
 class Tracer:

@@ -237,7 +237,8 @@ class Recipe(Block):
         True, description="Only kernels that give the same result again; costs speed on GPUs."
     )
     compile: bool = Field(
-        False, description="Compile the training step: `torch.compile`, or Keras' `jit_compile` (XLA)."
+        False,
+        description="Compile the forward and backward pass: `torch.compile`, or `jit_compile` (XLA) for Keras.",
     )
     weight_average: float = Field(
         0.0,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from tests.unit.measure_engine import DATASET
-from trainers.contract import Steps
+from trainers.contract import EpochMetrics, Steps
 from trainers.loop import DivergedError, Hooks, train
 from trainers.recipes import CrossEntropy, Recipe
 from trainers.tasks import make_task
@@ -33,30 +34,65 @@ TASK = make_task(
 
 
 class Guesser:
-    """Its loss for each example is so many times that of a blind guess."""
+    """Its loss for each example is so many times that of a blind guess, in the first step and in the others."""
 
-    def __init__(self, times: float) -> None:
-        self.loss = times * np.log(2)
+    def __init__(self, first: float, others: float) -> None:
+        self.first, self.others = first * np.log(2), others * np.log(2)
+        self.steps = 0
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         assert TASK.class_weights is not None
-        return (self.loss * TASK.class_weights[steps.labels].sum(axis=1)).astype(np.float32), 0
+        loss = self.others if self.steps else self.first
+        self.steps += len(steps)
+        return (loss * TASK.class_weights[steps.labels].sum(axis=1)).astype(np.float32), 0
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         return values
 
 
-def guess(times: float) -> None:
-    train(TASK, RARE, Guesser(times), first_epoch=1, prefetch=False, hooks=HOOKS)  # type: ignore[arg-type]
+def guess(first: float, others: float) -> None:
+    train(TASK, RARE, Guesser(first, others), first_epoch=1, prefetch=False, hooks=HOOKS)  # type: ignore[arg-type]
 
 
 def test_a_rare_class_that_counts_much_is_no_divergence() -> None:
-    guess(1)
+    guess(1, 1)
 
 
 def test_a_loss_far_above_a_blind_guess_is_one_however_classes_count() -> None:
     with pytest.raises(DivergedError, match=r"became 13\.9, where a blind guess has 0\.69"):
-        guess(20)
+        guess(1, 20)
+
+
+def test_a_loss_that_begins_high_is_held_against_its_beginning() -> None:
+    guess(20, 19)
+    with pytest.raises(DivergedError, match=r"became 208, where the first step had 13\.86"):
+        guess(20, 300)
+
+
+def test_tracing_and_compiling_is_no_part_of_a_step() -> None:
+    few = dataclasses.replace(RARE, train_images=RARE.train_images[:64], train_labels=np.arange(64) % 2)
+    task = dataclasses.replace(TASK, recipe=Recipe(batch_size=10, epochs=2), class_weights=None)
+    epochs: list[EpochMetrics] = []
+
+    class Compiled:
+        sizes: ClassVar[set[int]] = set()
+
+        def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
+            if steps.labels.shape[1] not in self.sizes:
+                self.sizes.add(steps.labels.shape[1])
+                time.sleep(0.5)
+            time.sleep(0.01 * len(steps))
+            return np.ones(len(steps), np.float32), 0
+
+        def all_reduce(self, values: np.ndarray) -> np.ndarray:
+            return values
+
+    hooks = dataclasses.replace(HOOKS, after_epoch=lambda metrics: epochs.append(metrics) or True)
+    train(task, few, Compiled(), first_epoch=1, prefetch=False, hooks=hooks)  # type: ignore[arg-type]
+    first, second = epochs
+    assert 0.9 < first.compile_seconds < 1.5, "of a full batch and of the last one"
+    assert first.step_seconds < 0.4
+    assert second.compile_seconds == 0
 
 
 def test_blocks_of_slow_steps_get_short_once_the_steps_were_timed() -> None:
@@ -74,4 +110,4 @@ def test_blocks_of_slow_steps_get_short_once_the_steps_were_timed() -> None:
             return values
 
     train(task, few, Slow(), first_epoch=1, prefetch=False, hooks=HOOKS)  # type: ignore[arg-type]
-    assert lengths == [6, 1, 3, 3, 1]
+    assert lengths == [1, 5, 1, 3, 3, 1], "the first step of a size by itself"
