@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shutil
 from pathlib import Path
 
 from benchmarks.harness import ROOT, SCRATCH, Options
@@ -51,6 +52,8 @@ def main() -> None:
             parser.error(f"no benchmark is called {name!r}; there are {', '.join(NAMES)}")
     options = Options(data, 1 if given.smoke else given.pairs, given.epochs, given.smoke)
     directory = SCRATCH / "smoke" if given.smoke else ROOT / "benchmarks" / "results"
+    if given.again:
+        shutil.rmtree(SCRATCH, ignore_errors=True)  # interrupted runs, too
     for name in given.names or NAMES:
         print(f"== {name}", flush=True)
         file = directory / f"{name}.json"

@@ -26,13 +26,13 @@ def measure(settings: dict[str, Any], results: Results, data: Path) -> None:
         if settings["smoke"]:
             experiment["data"]["limit"] = experiment["defaults"]["batch_size"]
             experiment["defaults"]["epochs"] = 1
-        keep = harness.SCRATCH / f"best-{framework}-{seed}"
+        keep = None if settings["smoke"] else harness.SCRATCH / f"best-{framework}-{seed}"
         results.once(
             lambda experiment=experiment, keep=keep: _train(experiment, keep), framework=framework, seed=seed
         )
 
 
-def _train(experiment: dict[str, Any], keep: Path) -> dict[str, Any]:
+def _train(experiment: dict[str, Any], keep: Path | None) -> dict[str, Any]:
     (run,) = harness.tandem("run", experiment, keep=keep).runs
     return {
         "test_accuracy": run.result["test_accuracy"],

@@ -16,7 +16,7 @@ from benchmarks.results import Measured, Ratio, Results, table
 
 TITLE = "Orchestration"
 FRAMEWORKS = ("keras", "torch")
-_CASES = {
+CASES = {
     "tutorial_cnn": {"batch_size": 128, "images_per_thread": 12_800},
     "resnet9": {"batch_size": 64, "images_per_thread": 384},
 }
@@ -25,12 +25,12 @@ _CASES = {
 
 def settings(options: harness.Options) -> dict[str, Any]:
     """Sizes of everything."""
-    cases = {model: case | {"images_per_thread": case["batch_size"]} for model, case in _CASES.items()}
+    cases = {model: case | {"images_per_thread": case["batch_size"]} for model, case in CASES.items()}
     return {
         "pairs": options.pairs,
         "threads": [1, 2],
         "epochs": 2 if options.smoke else 3,
-        "cases": cases if options.smoke else _CASES,
+        "cases": cases if options.smoke else CASES,
     }
 
 
@@ -113,7 +113,8 @@ def show(measured: Measured) -> str:
         "`benchmarks/peers/bare_keras.py`, the loop of Keras' guide to custom training, and "
         "`benchmarks/peers/bare_torch.py`. Both sides take the same steps on the same batches, with as many threads "
         f"and the same environment variables: Adam; {sizes}. Whole epochs without the first; tandem's include "
-        f"checkpoints and records. Median of {measured.settings['pairs']} alternating pairs, with the lowest and the highest.\n\n"
+        f"checkpoints and records. Median of {measured.settings['pairs']} alternating pairs, with the lowest and the "
+        "highest.\n\n"
         + table(["arm", "tandem", "bare", "tandem / bare", "0.95 to 1.05"], rows)
         + "\n\nKeras' images/s over PyTorch's, from the same pairs:\n\n"
         + table(["case", "tandem", "bare", "tandem / bare", "0.9 to 1.1"], between)
