@@ -10,13 +10,13 @@ import optuna
 import pytest
 from ray.tune.search import Searcher
 
-from orchestrator.storage import Storage
-from orchestrator.sweep.records import SearchRecords, TrialRecord, best_trial
+from orchestrator.experiment.sweep import Params, Sweep
+from orchestrator.store.storage import Storage
+from orchestrator.store.trial_records import SearchRecords, TrialRecord, best_trial
+from orchestrator.sweep.schedulers import make_scheduler
 from orchestrator.sweep.searcher import ArmSearcher, Spending
-from orchestrator.sweep.spec import Params, Sweep
 from orchestrator.sweep.studies import study_of
 from orchestrator.sweep.trial import Search
-from orchestrator.sweep.tune import make_scheduler
 from trainers.recipes import Recipe
 
 SPACE: dict[str, Any] = {
