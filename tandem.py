@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trainers.errors import InputError, TandemError
 
 if TYPE_CHECKING:
-    from orchestrator.compare import Comparison
+    from orchestrator.analysis.compare import Comparison
 
 __all__ = ["InputError", "TandemError", "run", "sweep"]
 
@@ -50,20 +50,22 @@ def sweep(experiment: str | Path | Mapping[str, Any], *, overrides: Iterable[str
 def _do(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Iterable[str]) -> Comparison:
     from rich.console import Console
 
-    from orchestrator import commands, driver, report, spec_file
+    from orchestrator import report, workflows
+    from orchestrator.execution import driver
+    from orchestrator.experiment import reader
 
     changes = list(overrides)
     command = [verb, "experiment.yaml", *(f"--set={change}" for change in changes)]
     if isinstance(experiment, Mapping):
-        read, module_path = spec_file.load_mapping(experiment, changes), Path.cwd()
+        read, module_path = reader.load_mapping(experiment, changes), Path.cwd()
     else:
         path = Path(experiment)
-        read, module_path = spec_file.load(path, changes), path.resolve().parent
+        read, module_path = reader.load(path, changes), path.resolve().parent
         command[1] = str(path)
     if verb == "sweep" and read.sweep is None:
         raise InputError("the experiment has no sweep: block; give one with a space and a budget")
     records = driver.open_records(read)
-    commands.train(
+    workflows.train(
         read,
         records,
         module_path,

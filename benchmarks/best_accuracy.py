@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from benchmarks import harness
-from orchestrator import environment
+from orchestrator.execution import environment
 
 _NAME = "best_accuracy"
 _RUNS = (("torch", 0), ("keras", 0), ("torch", 1), ("torch", 2))

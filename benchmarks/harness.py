@@ -21,9 +21,9 @@ from typing import IO, Any
 import numpy as np
 import yaml
 
-from orchestrator import environment
-from orchestrator.storage import Storage
-from orchestrator.sweep.records import SearchHistory, SearchRecords
+from orchestrator.execution import environment
+from orchestrator.store.storage import Storage
+from orchestrator.store.trial_records import SearchHistory, SearchRecords
 from trainers.data import DataSpec, open_dataset
 
 ROOT = Path(__file__).resolve().parent.parent

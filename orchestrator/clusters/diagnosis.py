@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.clusters.facts import Facts, group_of, state_of
-from orchestrator.clusters.objects import Manifest, amount, seconds_of, spec_of, status_of
+from orchestrator.clusters.kubernetes_objects import Manifest, amount, seconds_of, spec_of, status_of
+from orchestrator.clusters.snapshot import Facts, group_of, state_of
 
 _OPERATOR_SECONDS = 30.0
 _SILENT_SECONDS = 60.0

@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.clusters.base import Job, JobState, Level, in_brief
 from orchestrator.clusters.diagnosis import Finding, diagnose, driver_failed
-from orchestrator.clusters.facts import Facts
-from orchestrator.clusters.package import ENTRYPOINT, Package, attempt_id, attempt_of
+from orchestrator.clusters.interface import Job, JobState, Level, in_brief
+from orchestrator.clusters.job_bundle import ENTRYPOINT, Package, attempt_id, attempt_of
+from orchestrator.clusters.snapshot import Facts
 from trainers.errors import ClusterError, InputError, TandemError
 
 _DASHBOARD_PORT = 8265

@@ -17,12 +17,12 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import TrialState
 
-from orchestrator.storage import Record
-from orchestrator.sweep import space as spaces
-from orchestrator.sweep.analysis import cause_kind
-from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord, busy_seconds
-from orchestrator.sweep.space import allows, propose, recipe_with
-from orchestrator.sweep.spec import Budget, Params, Space, Sweep
+from orchestrator.analysis.sweeps import cause_kind
+from orchestrator.experiment import search_space as spaces
+from orchestrator.experiment.search_space import allows, propose, recipe_with
+from orchestrator.experiment.sweep import Budget, Params, Space, Sweep
+from orchestrator.store.storage import Record
+from orchestrator.store.trial_records import SearchHistory, SearchRecords, TrialRecord, busy_seconds
 from orchestrator.sweep.studies import fixed, make_sampler, make_study, tell
 from orchestrator.sweep.trial import Search
 

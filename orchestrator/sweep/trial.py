@@ -11,12 +11,12 @@ from typing import Any
 import ray
 from ray import tune
 
-from orchestrator.plan import Run, short_hash
-from orchestrator.records import ExperimentRecords, RunRecords
-from orchestrator.storage import Record, Storage
-from orchestrator.sweep.records import TrialRecord
-from orchestrator.sweep.space import recipe_with
-from orchestrator.sweep.spec import Params
+from orchestrator.experiment.search_space import recipe_with
+from orchestrator.experiment.sweep import Params
+from orchestrator.planning.run_plan import Run, short_hash
+from orchestrator.store.records import ExperimentRecords, RunRecords
+from orchestrator.store.storage import Record, Storage
+from orchestrator.store.trial_records import TrialRecord
 from trainers.recipes import Recipe
 
 _CHECKPOINT_WAIT_SECONDS = 120

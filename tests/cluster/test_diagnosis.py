@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.clusters.diagnosis import Finding, diagnose
-from orchestrator.clusters.facts import Facts
+from orchestrator.clusters.snapshot import Facts
 from tests.cluster.kube.control_plane import CRDS
 
 TRANSCRIPTS = CRDS.parent / "transcripts"

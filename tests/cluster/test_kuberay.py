@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.clusters.kubernetes_api import RAY_JOB, KubernetesApi
+from orchestrator.clusters.kuberay.api import RAY_JOB, KubernetesApi
 from tests.cluster.conftest import KubeRayHere
 from tests.cluster.kube.api_server import ApiServer
 from tests.cluster.models import SLOW_MODEL
@@ -330,5 +330,5 @@ def drivers() -> list[Any]:
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if "orchestrator.remote" in (process.info["cmdline"] or []) and "-m" in process.info["cmdline"]
+        if "orchestrator.head" in (process.info["cmdline"] or []) and "-m" in process.info["cmdline"]
     ]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator import spec_file
-from orchestrator.clusters.kuberay import KubeRay
-from orchestrator.clusters.package import Package
+from orchestrator.clusters.job_bundle import Package
+from orchestrator.clusters.kuberay.cluster import KubeRay
+from orchestrator.experiment import reader
 from tests.cluster.kube.control_plane import ControlPlane
 from tests.conftest import ROOT, tandem
 from trainers.errors import ClusterError
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 
 def packaged(**changes: object) -> Package:
     return Package(
-        experiment=spec_file.load_mapping(EXPERIMENT | changes),
+        experiment=reader.load_mapping(EXPERIMENT | changes),
         searches=False,
         module_path=Path(),
         command=[],
@@ -80,7 +80,7 @@ def test_kubectl_sees_what_was_submitted(plane: ControlPlane, file: Path) -> Non
     listed = plane.kubectl("get", "rayjob", "-l", "app.kubernetes.io/managed-by=tandem", "-o", "name")
     assert listed.stdout.split() == [f"rayjob.ray.io/{job}"], listed.stderr
     command = plane.kubectl("get", "rayjob", job, "-o", "jsonpath={.spec.entrypoint}")
-    assert command.stdout == f"python -m orchestrator.remote {job} /tandem/job"
+    assert command.stdout == f"python -m orchestrator.head {job} /tandem/job"
 
 
 def test_what_render_prints_the_server_takes(plane: ControlPlane, file: Path) -> None:
@@ -212,7 +212,7 @@ def test_an_unknown_field_is_refused_before_anything_is_made(plane: ControlPlane
     cluster = KubeRay(None, plane.namespace)
     package = packaged()
     good = cluster.submit(package)
-    from orchestrator.clusters import kubernetes_api as api
+    from orchestrator.clusters.kuberay import api as api
 
     manifest = {
         "apiVersion": "ray.io/v1",

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from orchestrator import spec_file
-from orchestrator.clusters.manifests import render
-from orchestrator.clusters.package import EXPERIMENT_FILE, FILES_VARIABLE, Package
+from orchestrator.clusters.job_bundle import EXPERIMENT_FILE, FILES_VARIABLE, Package
+from orchestrator.clusters.kuberay.manifests import render
+from orchestrator.experiment import reader
 from tests.cluster.kube import schemas
 from tests.cluster.kube.control_plane import CRDS
 from tests.conftest import tandem
@@ -34,7 +34,7 @@ def experiment(**kubernetes: Any) -> dict[str, Any]:
 
 
 def rendered(document: dict[str, Any], module_path: Path = Path()) -> list[dict[str, Any]]:
-    read = spec_file.load_mapping(document)
+    read = reader.load_mapping(document)
     return render(Package(experiment=read, searches=False, module_path=module_path, command=[]))
 
 

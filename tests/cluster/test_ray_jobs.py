@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import spec_file
-from orchestrator.clusters.package import EXPERIMENT_FILE, Package
+from orchestrator.clusters.job_bundle import EXPERIMENT_FILE, Package
+from orchestrator.experiment import reader
 from tests.cluster.kube.nodes import free_port
 from tests.cluster.models import REMEMBERING_MODEL, SLOW_MODEL
 from tests.conftest import start_tandem, tandem
@@ -157,7 +157,7 @@ def test_only_code_is_shipped(tmp_path: Path) -> None:
     (tmp_path / "secret.env").write_text("TOKEN=1")
     (tmp_path / "photos").mkdir()
     file = write(tmp_path, arms=SLOW)
-    package = Package(experiment=spec_file.load(file), searches=False, module_path=tmp_path, command=[])
+    package = Package(experiment=reader.load(file), searches=False, module_path=tmp_path, command=[])
     with package.directory() as directory:
         top = {path.name for path in directory.iterdir()}
         assert top == {"orchestrator", "trainers", "slow.py", EXPERIMENT_FILE}
@@ -166,6 +166,6 @@ def test_only_code_is_shipped(tmp_path: Path) -> None:
         size = sum(path.stat().st_size for path in directory.rglob("*"))
     assert size < 2 << 20
     other = Package(
-        experiment=spec_file.load(file, ["torch.epochs=3"]), searches=False, module_path=tmp_path, command=[]
+        experiment=reader.load(file, ["torch.epochs=3"]), searches=False, module_path=tmp_path, command=[]
     )
     assert package.job_id != other.job_id

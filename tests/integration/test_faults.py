@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.records import ExperimentRecords
-from orchestrator.storage import Storage
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
 from tests.conftest import start_tandem, tandem
 
 pytestmark = pytest.mark.serial

@@ -36,8 +36,8 @@ import time
 
 import ray
 
-from orchestrator import training
-from orchestrator.clusters.local import local_ray
+from orchestrator.execution import worker_group
+from orchestrator.execution.ray_runtime import local_ray
 from trainers.launch import Group, Launcher
 
 HERE = pathlib.Path(sys.argv[1])
@@ -66,9 +66,9 @@ def launch(launcher, name, *, backend="trainers.torch.trainer", seconds=0, fails
 with local_ray():
     launcher = Launcher()
     for _ in range(3):
-        strangers = training.diagnose(training.outcome(launch(launcher, "strangers", backend="strangers")))
+        strangers = worker_group.diagnose(worker_group.outcome(launch(launcher, "strangers", backend="strangers")))
     groups = [launch(launcher, "one"), launch(launcher, "two", fails=True), launch(launcher, "three")]
-    errors = [error and training.diagnose(error) for error in map(training.outcome, groups)]
+    errors = [error and worker_group.diagnose(error) for error in map(worker_group.outcome, groups)]
     launch(launcher, "endless", seconds=1000)
     while not (HERE / "endless").exists():
         time.sleep(0.1)

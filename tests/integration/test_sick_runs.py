@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.records import ExperimentRecords, RunRecords
-from orchestrator.storage import Storage
+from orchestrator.store.records import ExperimentRecords, RunRecords
+from orchestrator.store.storage import Storage
 from tests.conftest import start_tandem, tandem
 from tests.integration.test_faults import training_workers, wait_for
 

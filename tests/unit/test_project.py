@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from orchestrator.cli import app
+from orchestrator.cli.app import app
 from tests.conftest import ROOT
 
 FORBIDDEN = {
@@ -43,8 +43,8 @@ def test_layers_do_not_import_what_is_not_theirs(folder: str) -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("orchestrator.cli", ["ray", "pydantic", "numpy", "pandas", "pyarrow", "matplotlib"]),
-        ("orchestrator.commands", ["torch", "tensorflow", "scipy", "pandas", "matplotlib", "optuna"]),
+        ("orchestrator.cli.app", ["ray", "pydantic", "numpy", "pandas", "pyarrow", "matplotlib"]),
+        ("orchestrator.workflows", ["torch", "tensorflow", "scipy", "pandas", "matplotlib", "optuna"]),
         ("trainers.keras.trainer", ["torch", "tensorflow", "keras"]),
         ("trainers.torch.models", ["tensorflow", "keras"]),
     ],
@@ -79,7 +79,7 @@ def test_every_example_is_named_in_the_documentation() -> None:
 
 
 def test_every_field_of_an_experiment_is_documented() -> None:
-    from orchestrator.spec import json_schema
+    from orchestrator.experiment.spec import json_schema
 
     pages = ("experiment-file.md", "sweeps.md", "kubernetes.md", "records-and-report.md")
     documentation = "".join((ROOT / "docs" / page).read_text() for page in pages)

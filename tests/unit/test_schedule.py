@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.clusters.schedule import check_schedule
+from orchestrator.clusters.kuberay.cron import check_schedule
 from trainers.errors import InputError
 
 

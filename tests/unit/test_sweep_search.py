@@ -9,13 +9,13 @@ from typing import Any
 import optuna
 import pytest
 
-from orchestrator.storage import Storage
-from orchestrator.sweep.records import SearchRecords, TrialRecord, best_trial
+from orchestrator.experiment.sweep import Params, Sweep
+from orchestrator.store.storage import Storage
+from orchestrator.store.trial_records import SearchRecords, TrialRecord, best_trial
+from orchestrator.sweep.schedulers import Explorer
 from orchestrator.sweep.searcher import FINISHED, ArmSearcher, Spending
-from orchestrator.sweep.spec import Params, Sweep
 from orchestrator.sweep.studies import study_of
 from orchestrator.sweep.trial import Search
-from orchestrator.sweep.tune import Explorer
 from trainers.recipes import Recipe
 
 SPACE: dict[str, Any] = {

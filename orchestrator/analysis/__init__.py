@@ -1,0 +1,1 @@
+"""Statistics, pairs, attribution, verdicts, scaling: records in, numbers and sentences out. Pure."""

@@ -1,0 +1,5 @@
+"""The commands of `tandem` and what they print."""
+
+from orchestrator.cli.app import main
+
+__all__ = ["main"]

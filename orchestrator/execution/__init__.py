@@ -1,0 +1,1 @@
+"""What trains: the driver, groups of Ray Train workers, retries, the watchdog, the lease."""

@@ -1,0 +1,1 @@
+"""Storage and the records in it."""
