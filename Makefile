@@ -29,9 +29,10 @@ test-all: test ## Every test, the slow ones included
 test-kind: .venv/ready ## The whole way on a real Kubernetes; needs docker, kind, kubectl and helm
 	tests/kind/run.sh
 
-lint: .venv/ready ## ruff and mypy
+lint: .venv/ready ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 bench: .venv/ready ## Paired benchmarks; writes benchmarks/RESULTS.md

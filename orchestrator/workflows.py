@@ -14,7 +14,7 @@ from rich.console import Console
 from orchestrator.analysis import attribution
 from orchestrator.execution import driver, environment, lease
 from orchestrator.execution.driver import Prepared
-from orchestrator.execution.progress import Progress, SweepProgress
+from orchestrator.execution.progress import Progress
 from orchestrator.execution.prometheus import Metrics
 from orchestrator.execution.ray_runtime import local_ray
 from orchestrator.experiment.spec import Experiment, Scale
@@ -22,6 +22,7 @@ from orchestrator.planning import estimate
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record, Storage
 from orchestrator.sweep import sweep
+from orchestrator.sweep.progress import SweepProgress
 from trainers.data.labelled import in_words
 from trainers.errors import InputError
 

@@ -507,11 +507,11 @@ def _outcome(facts: Facts) -> Iterator[Finding]:
 
 def driver_failed(message: str, *, log: str, remedy: str) -> Finding:
     """A driver that failed for no known cause: by the runs that it gave up, or with its exit code and last word."""
-    given_up = re.findall(r"^(\S+ seed \d+ failed: .*); given up$", log, re.MULTILINE)
-    if given_up:
-        more = f" (and {len(given_up) - 1} more)" if len(given_up) > 1 else ""
+    failed = re.findall(r"^(\S+ seed \d+ failed: .*); failed permanently$", log, re.MULTILINE)
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         return Finding(
-            "runs-failed", f"{given_up[0]}{more}", "mend that and submit again: what is finished is kept"
+            "runs-failed", f"{failed[0]}{more}", "mend that and submit again: what is finished is kept"
         )
     code = re.search(r"exit code (-?\d+)", message)
     sentence = f"the driver failed{f' with exit code {code[1]}' if code else ''}: {_told_last(log)}"

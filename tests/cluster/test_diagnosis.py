@@ -234,8 +234,8 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         {
             "job": failed(
                 EXIT.format(1)
-                + "a seed 0 failed: ValueError: 1; tried again\na seed 0 failed: ValueError: 2; given up\n"
-                "b seed 1 failed: no; given up\nNo run has finished.\nreport: s3://b/report.html"
+                + "a seed 0 failed: ValueError: 1; retried\na seed 0 failed: ValueError: 2; failed permanently\n"
+                "b seed 1 failed: no; failed permanently\nNo run has finished.\nreport: s3://b/report.html"
             )
         },
         "a seed 0 failed: ValueError: 2 (and 1 more)",
