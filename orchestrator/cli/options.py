@@ -1,4 +1,4 @@
-"""What the commands share: their common options, and how an error is told."""
+"""Options that several commands have, the job that a command describes, and how a command reports an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from trainers.errors import InputError, TandemError, one_line
 
 if TYPE_CHECKING:
-    from orchestrator.clusters.job_bundle import Package
+    from orchestrator.clusters.job_bundle import JobBundle
     from orchestrator.experiment.spec import Experiment
 
 _ON = "A Ray cluster's dashboard, such as http://head:8265; or kuberay, or kuberay:CONTEXT."
@@ -26,9 +26,14 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as keras.epochs=2."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
-On = Annotated[str | None, typer.Option("--on", metavar="CLUSTER", help=_ON)]
-Cluster = Annotated[str, typer.Option("--on", metavar="CLUSTER", help=_ON)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+On = Annotated[
+    str,
+    typer.Option("--on", metavar="CLUSTER", help=f"{_ON} This machine when left out.", show_default=False),
+]
+"""Defaults to `LOCAL`."""
+LOCAL = "local"
+JobsOn = Annotated[str, typer.Option("--on", metavar="CLUSTER", help=_ON)]
 Namespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", help="Of Kubernetes; the context's own when left out."),
@@ -41,7 +46,7 @@ def load(file: Path, set_: list[str] | None, *, searches: bool) -> Experiment:
     """Read an experiment file.
 
     Raises:
-        InputError: it is wrong, or is to be searched without saying how.
+        InputError: the file is wrong; or its arms are to be searched, but it has no search space.
     """
     from orchestrator.experiment import reader
 
@@ -51,35 +56,36 @@ def load(file: Path, set_: list[str] | None, *, searches: bool) -> Experiment:
     return experiment
 
 
-def package(
-    experiment: Experiment, module_path: Path, *, searches: bool, scaling: tuple[int, ...] = ()
-) -> Package:
-    """An experiment with the modules beside it, ready to be shipped."""
-    from orchestrator.clusters.job_bundle import Package
+def bundle_of(
+    experiment: Experiment,
+    module_path: Path,
+    *,
+    searches: bool,
+    scaling: tuple[int, ...] = (),
+    resumes: str | None = None,
+) -> JobBundle:
+    """The job of an experiment, with the modules beside its file."""
+    from orchestrator.clusters.job_bundle import JobBundle
+    from orchestrator.planning.job import JobSpec
 
-    return Package(
-        experiment=experiment,
-        searches=searches,
-        module_path=module_path.resolve(),
-        command=sys.argv[1:],
-        scaling=scaling,
-    )
+    spec = JobSpec(experiment=experiment, searches=searches, command=sys.argv[1:], scaling=scaling)
+    return JobBundle(spec=spec, module_path=module_path.resolve(), resumes=resumes)
 
 
 @contextlib.contextmanager
 def errors(debug: bool) -> Iterator[None]:
-    """Print an error as one sentence and exit with its code; the traceback is for debugging alone."""
+    """Print an error as one sentence and exit with its code; with `debug`, leave it to show its traceback."""
     try:
         yield
     except Exception as error:
         if debug or isinstance(error, typer.Exit | BrokenPipeError):
             raise
         if isinstance(error, TandemError):
-            told, code = str(error), error.exit_code
+            sentence, code = str(error), error.exit_code
         else:
-            told, code = (
+            sentence, code = (
                 f"unexpected {one_line(error)}; --debug shows where it came from",
                 TandemError.exit_code,
             )
-        typer.echo(f"tandem: {told}", err=True)
+        typer.echo(f"tandem: {sentence}", err=True)
         sys.exit(code)

@@ -1,22 +1,22 @@
-"""Whether an experiment's pods would find room, from what the nodes have and what the quotas leave."""
+"""Whether an experiment's pods fit on the nodes and into the quotas, before it is submitted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.clusters.diagnosis import Finding
-from orchestrator.clusters.kubernetes_objects import Manifest, amount, spec_of, status_of
+from orchestrator.clusters.interface import Finding
+from orchestrator.clusters.kuberay.objects import Manifest, amount, spec_of, status_of
 from orchestrator.experiment.kubernetes import Kubernetes, Pod, resources
 
 _QUOTA_PREFIXES = ("requests.", "limits.", "")
 
 
 def shortfalls(settings: Kubernetes, *, nodes: list[Manifest], quotas: list[Manifest]) -> list[Finding]:
-    """What would keep the pods from being placed; nothing is said of nodes that an autoscaler might still make.
+    """Why the pods would not be scheduled. Nodes that an autoscaler might still add are not considered.
 
     Args:
         settings: the experiment's `kubernetes:` block.
-        nodes: empty where they may not be seen.
+        nodes: empty if the credentials cannot list them.
         quotas: of the namespace.
     """
     if settings.cluster is not None:
@@ -33,7 +33,8 @@ def _on_nodes(settings: Kubernetes, nodes: list[Manifest]) -> Iterator[Finding]:
             if amount(asked) > amount(largest):
                 yield Finding(
                     "unschedulable-resources",
-                    f"no node has room for a pod of {name}: {resource} {asked} asked, the largest node has {largest}",
+                    f"no node has room for a pod of {name}: {resource} {asked} requested, "
+                    f"the largest node has {largest}",
                     f"lower it in kubernetes for {name}, or add nodes",
                 )
 
@@ -50,7 +51,7 @@ def _in_quotas(settings: Kubernetes, quotas: list[Manifest]) -> Iterator[Finding
     for quota in quotas:
         spec = spec_of(quota)
         if spec.get("scopes") or spec.get("scopeSelector"):
-            continue  # it counts some pods only, and whether these are among them is for the API server to say
+            continue  # it counts some pods only; the API server decides which
         hard = status_of(quota).get("hard") or spec.get("hard", {})
         used = status_of(quota).get("used", {})
         for resource, wanted in needed.items():
