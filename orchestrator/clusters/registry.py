@@ -44,13 +44,14 @@ def open_cluster(address: str, *, namespace: str | None = None) -> Cluster:
             f"or kuberay: and a context of your kubeconfig{others}"
         )
     try:
-        open_kind = entry.load()
+        cluster = entry.load()
     except Exception as error:  # whatever another package raises when it is imported
         raise InputError(f"--on {address!r}: {entry.value} cannot be imported: {one_line(error)}") from error
-    cluster = open_kind(address, namespace)
-    if not isinstance(cluster, Cluster):
-        raise InputError(f"--on {address!r}: {entry.value} is not an orchestrator.clusters.interface.Cluster")
-    return cluster
+    if not (isinstance(cluster, type) and issubclass(cluster, Cluster)):
+        raise InputError(
+            f"--on {address!r}: {entry.value} is not a class of orchestrator.clusters.interface.Cluster"
+        )
+    return cluster(address, namespace)
 
 
 def open_job_cluster(address: str, *, namespace: str | None = None) -> JobCluster:
