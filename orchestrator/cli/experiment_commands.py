@@ -21,7 +21,7 @@ from orchestrator.cli.options import (
     ResultsDirectory,
     bundle_of,
     errors,
-    load,
+    read_job,
 )
 from trainers.errors import InputError, TandemError
 
@@ -43,8 +43,7 @@ def run(
 ) -> None:
     """Train every arm, here or on a cluster, then write the report."""
     with errors(debug):
-        experiment = load(file, set_, searches=False)
-        _run(bundle_of(experiment, file.parent, searches=False), on, namespace, as_json)
+        _run(read_job(file, set_), on, namespace, as_json)
 
 
 @app.command()
@@ -58,8 +57,7 @@ def sweep(
 ) -> None:
     """Search the arms under equal budgets, then compare the winners."""
     with errors(debug):
-        experiment = load(file, set_, searches=True)
-        _run(bundle_of(experiment, file.parent, searches=True), on, namespace, as_json)
+        _run(read_job(file, set_, searches=True), on, namespace, as_json)
 
 
 @app.command()
@@ -73,12 +71,7 @@ def attribute(
 ) -> None:
     """Measure how much each difference between two arms contributes."""
     with errors(debug):
-        from orchestrator.experiment import spec
-
-        experiment = load(file, set_, searches=False)
-        if experiment.attribution is None:
-            experiment = experiment.model_copy(update={"attribution": spec.Attribution()})
-        _run(bundle_of(experiment, file.parent, searches=False), on, namespace, as_json)
+        _run(read_job(file, set_, attributes=True), on, namespace, as_json)
 
 
 @app.command()
@@ -122,8 +115,7 @@ def check(
     with errors(debug):
         from orchestrator.clusters.registry import open_cluster
 
-        bundle = bundle_of(load(file, set_, searches=False), file.parent, searches=False)
-        for line in open_cluster(on, namespace=namespace).check(bundle, probes=probe):
+        for line in open_cluster(on, namespace=namespace).check(read_job(file, set_), probes=probe):
             typer.echo(line)
 
 
@@ -185,10 +177,9 @@ def scaling(
     with errors(debug):
         from orchestrator.analysis import scaling
 
-        experiment = load(file, set_, searches=False)
-        counts = _worker_counts(workers)
-        scaling.variants(experiment, counts)  # an error is reported before a job is submitted
-        _run(bundle_of(experiment, file.parent, searches=False, scaling=counts), on, namespace, as_json)
+        bundle = read_job(file, set_, scaling=_worker_counts(workers))
+        scaling.variants(bundle.spec.experiment, bundle.spec.scaling)  # reports errors before submission
+        _run(bundle, on, namespace, as_json)
 
 
 def _worker_counts(text: str) -> tuple[int, ...]:

@@ -18,9 +18,8 @@ from orchestrator.cli.options import (
     On,
     Overrides,
     Searches,
-    bundle_of,
     errors,
-    load,
+    read_job,
 )
 from trainers.errors import InputError
 
@@ -46,8 +45,8 @@ def submit(
     with errors(debug):
         from orchestrator.clusters.registry import open_job_cluster
 
-        bundle = bundle_of(load(file, set_, searches=search), file.parent, searches=search)
-        _show([open_job_cluster(on, namespace=namespace).submit(bundle)], as_json)
+        cluster = open_job_cluster(on, namespace=namespace)
+        _show([cluster.submit(read_job(file, set_, searches=search))], as_json)
 
 
 @app.command()
@@ -76,8 +75,8 @@ def render(
 
         if dry_run not in ("client", "server"):
             raise InputError(f"--dry-run {dry_run!r}: give client or server")
-        bundle = bundle_of(load(file, set_, searches=search), file.parent, searches=search)
         cluster = open_cluster(on, namespace=namespace)
+        bundle = read_job(file, set_, searches=search)
         manifests = cluster.manifests(bundle, schedule=cron, validate=dry_run == "server")
         typer.echo(yaml.safe_dump_all(manifests, sort_keys=False), nl=False)
 

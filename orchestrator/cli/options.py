@@ -42,18 +42,35 @@ Searches = Annotated[bool, typer.Option("--sweep", help="Search the arms first, 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def load(file: Path, set_: list[str] | None, *, searches: bool) -> Experiment:
-    """Read an experiment file.
+def read_job(
+    file: Path,
+    set_: list[str] | None,
+    *,
+    searches: bool = False,
+    attributes: bool = False,
+    scaling: tuple[int, ...] = (),
+) -> JobBundle:
+    """Read an experiment file into the job that a command runs, with the modules beside it.
+
+    Args:
+        file: the experiment file.
+        set_: overrides, as `--set` gives them.
+        searches: whether the arms' hyperparameters are searched first.
+        attributes: whether the gap between two arms is attributed to their differences.
+        scaling: numbers of workers to measure scaling on, instead of training.
 
     Raises:
         InputError: the file is wrong; or its arms are to be searched, but it has no search space.
     """
     from orchestrator.experiment import reader
+    from orchestrator.experiment.spec import Attribution
 
     experiment = reader.load(file, set_ or [])
     if searches and experiment.sweep is None:
         raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
-    return experiment
+    if attributes and experiment.attribution is None:
+        experiment = experiment.model_copy(update={"attribution": Attribution()})
+    return bundle_of(experiment, file.parent, searches=searches, scaling=scaling)
 
 
 def bundle_of(
@@ -64,7 +81,7 @@ def bundle_of(
     scaling: tuple[int, ...] = (),
     resumes: str | None = None,
 ) -> JobBundle:
-    """The job of an experiment, with the modules beside its file."""
+    """The job of an experiment that was read, with the modules of a directory."""
     from orchestrator.clusters.job_bundle import JobBundle
     from orchestrator.planning.job import JobSpec
 
