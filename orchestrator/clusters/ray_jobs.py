@@ -178,8 +178,13 @@ class RayJobs(JobCluster):
         return StatusNode(kind="Ray job", name=job.id, state=job.state, detail=job.message)
 
     def findings(self, job_id: str | None) -> list[Finding]:
-        """Why a job failed, from its log."""
+        """Why a job failed, from its log.
+
+        Raises:
+            ClusterError: without a job, the reason why the cluster cannot be used.
+        """
         if job_id is None:
+            self.jobs()
             return []
         job = self.job(job_id)
         if job.state is not JobState.FAILED:

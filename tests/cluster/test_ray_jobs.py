@@ -141,6 +141,9 @@ def test_what_is_wrong_with_a_cluster_is_one_sentence(
     file = write(tmp_path)
     nobody = tandem("run", file, "--on", f"http://127.0.0.1:{free_port()}")
     assert nobody.returncode == 3 and "does not answer" in nobody.stderr
+    checked = tandem("doctor", "--on", f"http://127.0.0.1:{free_port()}")
+    assert checked.returncode == 3 and "does not answer" in checked.stderr
+    assert tandem("doctor", "--on", ray_cluster).stdout == "nothing is wrong\n"
     unknown = tandem("status", "tandem-none", "--on", ray_cluster)
     assert unknown.returncode == 2 and "has no job called 'tandem-none'" in unknown.stderr
     nonsense = tandem("run", file, "--on", "head:8265")
@@ -149,7 +152,7 @@ def test_what_is_wrong_with_a_cluster_is_one_sentence(
     refused = tandem("run", file, "--on", ray_cluster)
     assert refused.returncode == 3 and "refuses the token" in refused.stderr
     assert "not-the-token" not in refused.stderr
-    for done in (nobody, unknown, nonsense, refused):
+    for done in (nobody, checked, unknown, nonsense, refused):
         assert "Traceback" not in done.stderr
 
 
