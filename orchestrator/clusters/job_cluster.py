@@ -1,4 +1,4 @@
-"""Clusters that take jobs: a job is submitted, runs without the command that submitted it, and can be followed.
+"""Clusters that accept jobs: a job is submitted, runs without the command that submitted it, and can be followed.
 
 What is the same on all of them is here: running a job to its end, submitting it again after its driver is lost,
 and the last part of its status, which comes from the records.

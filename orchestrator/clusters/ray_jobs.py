@@ -72,9 +72,9 @@ class RayJobs(JobCluster):
 
         with self._requests():
             url = f"{self._dashboard}/api/version"
-            answer = requests.get(url, headers=_authorization(), timeout=_REQUEST_SECONDS)
-            answer.raise_for_status()
-            return str(answer.json()["ray_version"])
+            response = requests.get(url, headers=_authorization(), timeout=_REQUEST_SECONDS)
+            response.raise_for_status()
+            return str(response.json()["ray_version"])
 
     def submit(self, bundle: JobBundle) -> Job:
         """Start a job; if the same work is under way already, return that job."""

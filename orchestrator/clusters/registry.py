@@ -55,12 +55,12 @@ def open_cluster(address: str, *, namespace: str | None = None) -> Cluster:
 
 
 def open_job_cluster(address: str, *, namespace: str | None = None) -> JobCluster:
-    """The cluster of an address that takes jobs.
+    """The cluster of an address that accepts jobs.
 
     Raises:
-        InputError: as `open_cluster`; or the cluster takes no jobs.
+        InputError: as `open_cluster`; or the cluster accepts no jobs.
     """
     cluster = open_cluster(address, namespace=namespace)
     if not isinstance(cluster, JobCluster):
-        raise InputError(f"--on {address}: takes no jobs; tandem run trains there and waits for the end")
+        raise InputError(f"--on {address}: accepts no jobs; tandem run trains there and waits for the end")
     return cluster

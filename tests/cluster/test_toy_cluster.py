@@ -163,7 +163,7 @@ def test_wrong_addresses_are_one_sentence(tmp_path: Path, address: str) -> None:
         ("hollow:1", "nothing"),
         ("odd:1", "builtins:dict"),
         ("http://", "give a host, such as http://head:8265"),
-        ("local", "takes no jobs; tandem run trains there"),
+        ("local", "accepts no jobs; tandem run trains there"),
     ]:
         refused = tandem("submit", file, "--on", wrong)
         assert refused.exit_code == 2, refused.output

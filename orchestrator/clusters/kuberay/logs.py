@@ -61,10 +61,10 @@ class _DashboardLog:
         if cluster != self._cluster:
             self._cluster, self._printed = cluster, 0
         token = self._token(cluster)
-        answer = self._api.proxied(f"{service}:dashboard", f"/api/jobs/{job_status['jobId']}/logs", token)
-        if answer is None and final:
+        response = self._api.proxied(f"{service}:dashboard", f"/api/jobs/{job_status['jobId']}/logs", token)
+        if response is None and final:
             return f"the cluster is gone; {status.results_of(ray_job)}/logs has the whole log\n"
-        log = _log_in(answer)
+        log = _log_in(response)
         whole = len(log) if final else log.rfind("\n") + 1
         new, self._printed = log[self._printed : whole], max(self._printed, whole)
         return new
@@ -80,8 +80,8 @@ def secret_name(cluster: str) -> str:
     return name if name[0].isalpha() else f"r{name[1:]}"
 
 
-def _log_in(answer: str | None) -> str:
+def _log_in(response: str | None) -> str:
     try:
-        return str(json.loads(answer or "{}").get("logs", ""))
+        return str(json.loads(response or "{}").get("logs", ""))
     except ValueError:
         return ""

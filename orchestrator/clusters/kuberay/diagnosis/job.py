@@ -87,12 +87,17 @@ def lost_driver(
         if silent_seconds <= _SILENT_SECONDS:
             return None
         return f"the driver has not renewed its lease for {silent_seconds:.0f} s although KubeRay reports Running"
-    began = seconds_of((status_of(job).get("rayJobInfo") or {}).get("startTime"))
+    started_at = seconds_of((status_of(job).get("rayJobInfo") or {}).get("startTime"))
     for pod in pods:
-        made = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
-        if began and group_of(pod) == "headgroup" and made > began and now - made > _SILENT_SECONDS:
+        created_at = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
+        if (
+            started_at
+            and group_of(pod) == "headgroup"
+            and created_at > started_at
+            and now - created_at > _SILENT_SECONDS
+        ):
             return (
-                f"the head pod was replaced after the driver had started there, and {now - made:.0f} s later no driver "
+                f"the head pod was replaced after the driver had started there, and {now - created_at:.0f} s later no driver "
                 "has started although KubeRay reports Running"
             )
     return None
@@ -111,13 +116,13 @@ def driver_loss(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("driver-lost", lost, again)
     if lost is not None or silent is not None:
         return
-    began = seconds_of((snapshot.cluster or {}).get("metadata", {}).get("creationTimestamp"))
+    started_at = seconds_of((snapshot.cluster or {}).get("metadata", {}).get("creationTimestamp"))
     for pod in snapshot.pods:
-        made = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
-        if began and group_of(pod) == "headgroup" and made - began > _HEAD_SECONDS:
+        created_at = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
+        if started_at and group_of(pod) == "headgroup" and created_at - started_at > _HEAD_SECONDS:
             yield Finding(
                 "head-replaced",
-                f"the head pod was replaced {made - began:.0f} s after the cluster was created, and what ran on it is "
+                f"the head pod was replaced {created_at - started_at:.0f} s after the cluster was created, and what ran on it is "
                 "lost, even if KubeRay reports Running",
                 f"check whether tandem status shows progress; if not, {again}",
             )

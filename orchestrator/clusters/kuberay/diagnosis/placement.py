@@ -128,8 +128,8 @@ def _unschedulable(snapshot: Snapshot, pod: Manifest, message: str) -> Finding:
     group = group_of(pod)
     lacking = dict.fromkeys(re.findall(r"Insufficient ([\w./-]+?)(?=[,.;]?(?:\s|$))", message))
     if lacking:
-        asked = snapshot.requests(pod)
-        listed = ", ".join(_shortage(snapshot, resource, asked) for resource in lacking)
+        requested = snapshot.requests(pod)
+        listed = ", ".join(_shortage(snapshot, resource, requested) for resource in lacking)
         return Finding(
             "unschedulable-resources",
             f"no node has room for a pod of group {group}: {listed}",
@@ -161,8 +161,8 @@ def _unschedulable(snapshot: Snapshot, pod: Manifest, message: str) -> Finding:
     )
 
 
-def _shortage(snapshot: Snapshot, resource: str, asked: dict[str, str]) -> str:
-    wanted = f" {asked[resource]} requested" if resource in asked else ""
+def _shortage(snapshot: Snapshot, resource: str, requested: dict[str, str]) -> str:
+    wanted = f" {requested[resource]} requested" if resource in requested else ""
     amounts = [str(status_of(node).get("allocatable", {}).get(resource, "0")) for node in snapshot.nodes]
     largest = max(amounts, key=amount, default=None)
     has = "" if largest is None else f", the largest node has {largest}"

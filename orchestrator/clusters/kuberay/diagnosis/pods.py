@@ -59,9 +59,9 @@ def start_failures(snapshot: Snapshot) -> Iterator[Finding]:
                 f"kubectl get secret -n {snapshot.namespace}, and correct kubernetes.secrets",
             )
             continue
-        terminated, reason = state_of(container, "terminated")
+        terminated, end_message = state_of(container, "terminated")
         last = (container.get("lastState") or {}).get("terminated") or {}
-        text = " ".join([message, reason, str(last.get("message", ""))])
+        text = " ".join([message, end_message, str(last.get("message", ""))])
         if "exec format error" in text:
             yield Finding(
                 "architecture",
