@@ -97,8 +97,8 @@ def lost_driver(
             and now - created_at > _SILENT_SECONDS
         ):
             return (
-                f"the head pod was replaced after the driver had started there, and {now - created_at:.0f} s later no driver "
-                "has started although KubeRay reports Running"
+                f"the head pod was replaced after the driver had started there, and {now - created_at:.0f} s later "
+                "no driver has started although KubeRay reports Running"
             )
     return None
 
@@ -116,14 +116,18 @@ def driver_loss(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding("driver-lost", lost, again)
     if lost is not None or silent is not None:
         return
-    started_at = seconds_of((snapshot.cluster or {}).get("metadata", {}).get("creationTimestamp"))
+    cluster_created_at = seconds_of((snapshot.cluster or {}).get("metadata", {}).get("creationTimestamp"))
     for pod in snapshot.pods:
         created_at = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
-        if started_at and group_of(pod) == "headgroup" and created_at - started_at > _HEAD_SECONDS:
+        if (
+            cluster_created_at
+            and group_of(pod) == "headgroup"
+            and created_at - cluster_created_at > _HEAD_SECONDS
+        ):
             yield Finding(
                 "head-replaced",
-                f"the head pod was replaced {created_at - started_at:.0f} s after the cluster was created, and what ran on it is "
-                "lost, even if KubeRay reports Running",
+                f"the head pod was replaced {created_at - cluster_created_at:.0f} s after the cluster was created, "
+                "and what ran on it is lost, even if KubeRay reports Running",
                 f"check whether tandem status shows progress; if not, {again}",
             )
 
