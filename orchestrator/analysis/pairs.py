@@ -8,7 +8,8 @@ import math
 from orchestrator.analysis import inference
 from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.inference import Evidence, Interval, McNemar
-from orchestrator.planning.run_plan import describe_value, stated
+from orchestrator.experiment.spec import describe_value
+from orchestrator.planning.run_plan import stated
 
 _FACTOR_NAMES = {"inputs": "preprocessing", "init": "initial distribution", "loss": "loss"}
 

@@ -1,4 +1,4 @@
-"""What is wrong with this machine, found before it costs an hour."""
+"""Checks of this machine, before training: packages, disk, shared memory, GPUs and Ray's token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.clusters.diagnosis import Finding
+from orchestrator.clusters.interface import Finding
 from orchestrator.execution import environment
 
 _PACKAGES = ("ray", "tensorflow", "keras", "torch", "numpy", "pandas", "pyarrow")
@@ -15,8 +15,8 @@ _LEAST_DISK = 2 << 30
 _LEAST_SHARED_MEMORY = 1 << 30
 
 
-def examine() -> list[Finding]:
-    """All findings about this machine."""
+def findings() -> list[Finding]:
+    """Everything that is wrong with this machine."""
     return [*_packages(), *_disk(), *_gpus(), *_token()]
 
 
@@ -61,6 +61,6 @@ def _token() -> Iterator[Finding]:
     ):
         yield Finding(
             "no-token",
-            "RAY_AUTH_MODE is token, but there is none",
+            "RAY_AUTH_MODE is token, but no token is set",
             "set RAY_AUTH_TOKEN, or ray get-auth-token --generate",
         )

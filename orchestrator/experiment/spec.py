@@ -211,6 +211,24 @@ def first_problem(error: ValidationError) -> str:
     return f"{field}: {message}" if field else message
 
 
+def describe_value(value: Any) -> str:
+    """A recipe's field in a few words: `adam 0.001, epsilon 1e-07`."""
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "none"
+    if not isinstance(value, dict):
+        return str(value)
+    name = value.get("name", "")
+    rate = f" {value['learning_rate']:g}" if "learning_rate" in value else ""
+    rest = [
+        key
+        if entry is True
+        else f"{key.replace('_', ' ')} {entry if isinstance(entry, str) else f'{entry:g}'}"
+        for key, entry in value.items()
+        if key not in ("name", "learning_rate") and entry
+    ]
+    return f"{name}{rate}{', ' if rest and name else ''}{', '.join(rest)}" or "none"
+
+
 def from_json(document: Mapping[str, Any]) -> Experiment:
     """The experiment that `Experiment.model_dump(mode="json")` wrote into the records.
 

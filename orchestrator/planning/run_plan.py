@@ -74,24 +74,6 @@ def stated(value: Any) -> Any:
     return [stated(below) for below in value] if isinstance(value, list) else value
 
 
-def describe_value(value: Any) -> str:
-    """A recipe's field in a few words: `adam 0.001, epsilon 1e-07`."""
-    if value is None or isinstance(value, bool):
-        return "yes" if value else "none"
-    if not isinstance(value, dict):
-        return str(value)
-    name = value.get("name", "")
-    rate = f" {value['learning_rate']:g}" if "learning_rate" in value else ""
-    rest = [
-        key
-        if entry is True
-        else f"{key.replace('_', ' ')} {entry if isinstance(entry, str) else f'{entry:g}'}"
-        for key, entry in value.items()
-        if key not in ("name", "learning_rate") and entry
-    ]
-    return f"{name}{rate}{', ' if rest and name else ''}{', '.join(rest)}" or "none"
-
-
 def workers_identity(scale: Scale) -> dict[str, Any]:
     """What of a scale decides a run's result and its speed."""
     return scale.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker"})

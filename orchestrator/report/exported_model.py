@@ -158,7 +158,7 @@ def _validation_accuracy(run: RunSummary) -> float:
 
 
 def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
-    from orchestrator.planning.run_plan import describe_value
+    from orchestrator.experiment.spec import describe_value
     from orchestrator.report.tables import percent
 
     data = comparison.document["data"]

@@ -11,7 +11,7 @@ from orchestrator.analysis.inference import Interval, Measure
 from orchestrator.analysis.pairs import times
 from orchestrator.analysis.performance import ArmPerformance
 from orchestrator.analysis.sweeps import ArmSearch, SweepSummary
-from orchestrator.planning.run_plan import describe_value
+from orchestrator.experiment.spec import describe_value
 from trainers.data.corruptions import SEVERITIES
 
 

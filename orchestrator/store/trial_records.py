@@ -16,8 +16,8 @@ import math
 import time
 from typing import Literal
 
+from orchestrator.experiment.spec import describe_value
 from orchestrator.experiment.sweep import OBJECTIVES, Budget, Params, Sweep
-from orchestrator.planning.run_plan import describe_value
 from orchestrator.store.storage import Record, Storage
 
 _EVENTS_IN_A_FILE = 500

@@ -1,41 +1,39 @@
-"""What Kubernetes and Ray say of a job: objects as the API gives them, and what is read out of them."""
+"""A job's objects at one moment: what a diagnosis is made from."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 
-from orchestrator.clusters.kubernetes_objects import Manifest, spec_of, status_of
+from orchestrator.clusters.kuberay.objects import Manifest, group_of, spec_of, status_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What is known of a job. What may not be seen is empty."""
+class Snapshot:
+    """A job's objects; empty where the credentials do not allow to read them."""
 
     namespace: str
     job: Manifest | None = None
     """The RayJob."""
     cluster: Manifest | None = None
-    """Its RayCluster."""
+    """The job's RayCluster."""
     pods: list[Manifest] = dataclasses.field(default_factory=list)
-    """Of the cluster, and of the submitter."""
+    """Pods of the cluster and of the submitter."""
     events: list[Manifest] = dataclasses.field(default_factory=list)
-    """About any of these."""
+    """Events about any of these objects."""
     nodes: list[Manifest] = dataclasses.field(default_factory=list)
     workloads: list[Manifest] = dataclasses.field(default_factory=list)
-    """Kueue's, for this job."""
-    missing_rights: list[str] = dataclasses.field(default_factory=list)
+    """Kueue's workloads for the job."""
+    missing_permissions: list[str] = dataclasses.field(default_factory=list)
     """Such as `create rayjobs.ray.io`."""
-    knows_ray_jobs: bool = True
+    kuberay_installed: bool = True
     driver_silent_seconds: float | None = None
-    """Since the driver last renewed its lease in storage."""
-    log: str = ""
-    """The end of what the driver printed."""
+    """Time since the driver last renewed its lease in storage."""
     now: float = 0.0
     """Seconds since the epoch."""
 
     def containers(self) -> Iterator[tuple[Manifest, Manifest]]:
-        """Each container's status after its pod, those that initialise it first."""
+        """Each pod with the status of each of its containers, init containers first."""
         for pod in self.pods:
             status = status_of(pod)
             for kind in ("initContainerStatuses", "containerStatuses"):
@@ -43,26 +41,26 @@ class Facts:
                     yield pod, container
 
     def messages(self, *reasons: str) -> list[str]:
-        """Messages of the events whose reason begins with one of these, each once."""
+        """Messages of the events whose reason begins with one of these, without repetitions."""
         found = (_event(event) for event in self.events)
         return list(dict.fromkeys(message for reason, _, message in found if reason.startswith(reasons)))
 
     def messages_of(self, name: str, *reasons: str) -> list[str]:
-        """Likewise, of the events about an object of this name, as often as they were sent."""
+        """Messages of the events about one object whose reason begins with one of these."""
         found = (_event(event) for event in self.events)
         return [message for reason, about, message in found if about == name and reason.startswith(reasons)]
 
     def requests(self, pod: Manifest) -> dict[str, str]:
-        """What a pod's first container asks for, such as `{"cpu": "2"}`; of a device, its limit."""
+        """The resources that a pod's first container requests, such as `{"cpu": "2"}`; of devices, its limits."""
         devices = {name: amount for name, amount in self.limits(pod).items() if "/" in name}
         return self._resources(pod, "requests") | devices
 
     def limits(self, pod: Manifest) -> dict[str, str]:
-        """What a pod's first container may use."""
+        """The limits of a pod's first container."""
         return self._resources(pod, "limits")
 
     def node_selector(self, group: str) -> str:
-        """The labels that a group's pods ask of a node, in one line."""
+        """The node labels that a group's pods need, in one line."""
         selector = spec_of(self._templates().get(group)).get("nodeSelector") or {}
         return ", ".join(f"{key}={value}" for key, value in selector.items()) or "none"
 
@@ -74,7 +72,7 @@ class Facts:
         }
 
     def _templates(self) -> dict[str, Manifest]:
-        """Each group's pod template, which says what its pods asked for even when they are gone."""
+        """Each group's pod template, which says what its pods requested even after they are deleted."""
         cluster = spec_of(self.cluster) or spec_of(self.job).get("rayClusterSpec") or {}
         groups = {"headgroup": (cluster.get("headGroupSpec") or {}).get("template") or {}}
         for group in cluster.get("workerGroupSpecs") or []:
@@ -82,19 +80,8 @@ class Facts:
         return groups
 
 
-def group_of(pod: Manifest) -> str:
-    """The group of Ray's nodes that a pod is in."""
-    return str((pod["metadata"].get("labels") or {}).get("ray.io/group", "submitter"))
-
-
-def state_of(container: Manifest, kind: str) -> tuple[str, str]:
-    """The reason and message of a container that is `waiting` or `terminated`; both empty where it is not."""
-    state = (container.get("state") or {}).get(kind) or {}
-    return str(state.get("reason") or ""), str(state.get("message") or "")
-
-
 def _event(event: Manifest) -> tuple[str, str, str]:
-    """An event's reason, object's name and message, of either API that has events."""
+    """An event's reason, object's name and message, in either of the two versions of the events API."""
     about = event.get("involvedObject") or event.get("regarding") or {}
     return (
         str(event.get("reason", "")),
