@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.sweep.analysis import ArmSearch, SweepSummary
-from orchestrator.sweep.records import TrialRecord, busy_seconds
-from orchestrator.sweep.spec import OBJECTIVES
+from orchestrator.analysis.sweeps import ArmSearch, SweepSummary
+from orchestrator.experiment.sweep import OBJECTIVES
+from orchestrator.store.trial_records import TrialRecord, busy_seconds
 
 if TYPE_CHECKING:
     import optuna

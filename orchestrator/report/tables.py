@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator import attribution, evidence
-from orchestrator.compare import Comparison
-from orchestrator.evidence import Interval, Measure
-from orchestrator.pairs import times
-from orchestrator.performance import ArmPerformance
-from orchestrator.plan import describe_value
-from orchestrator.sweep.analysis import ArmSearch, SweepSummary
+from orchestrator.analysis import attribution, inference
+from orchestrator.analysis.compare import Comparison
+from orchestrator.analysis.inference import Interval, Measure
+from orchestrator.analysis.pairs import times
+from orchestrator.analysis.performance import ArmPerformance
+from orchestrator.analysis.sweeps import ArmSearch, SweepSummary
+from orchestrator.experiment.spec import describe_value
 from trainers.data.corruptions import SEVERITIES
 
 
@@ -262,7 +262,7 @@ def descriptions(comparison: Comparison) -> dict[str, str]:
 def calibration(comparison: Comparison) -> dict[str, float]:
     """For each arm with predictions, its calibration error."""
     return {
-        arm: evidence.calibration_error(found.confidences.ravel(), found.right.ravel())
+        arm: inference.calibration_error(found.confidences.ravel(), found.right.ravel())
         for arm, found in comparison.predictions.items()
         if found.right.size
     }

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 
-from orchestrator import compare
-from orchestrator.compare import Comparison
-from orchestrator.records import ExperimentRecords
+from orchestrator.analysis import compare
+from orchestrator.analysis.compare import Comparison
 from orchestrator.report import figures, sweep, tables
+from orchestrator.store.records import ExperimentRecords
 from trainers.data.labelled import in_words
 
 if TYPE_CHECKING:

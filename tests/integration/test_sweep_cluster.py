@@ -10,9 +10,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator import driver, spec_file
-from orchestrator.sweep import search, sweep
-from orchestrator.sweep.records import TrialRecord
+from orchestrator.execution import driver
+from orchestrator.experiment import reader
+from orchestrator.store.trial_records import TrialRecord
+from orchestrator.sweep import arm_search, sweep
 from orchestrator.sweep.searcher import ArmSearcher
 
 pytestmark = pytest.mark.serial
@@ -43,7 +44,7 @@ def cluster() -> Iterator[Cluster]:
 
 def run_sweep(file: Path, watch: Callable[[ArmSearcher], None]) -> list[TrialRecord]:
     """Search and train the winner on the cluster that is connected."""
-    experiment = spec_file.load(file)
+    experiment = reader.load(file)
     prepared = driver.prepare(experiment, driver.open_records(experiment))
     session = sweep.begin(prepared, module_path=file.parent, command=[])
     won = sweep.search(
@@ -51,7 +52,7 @@ def run_sweep(file: Path, watch: Callable[[ArmSearcher], None]) -> list[TrialRec
     )
     driver.execute(won, session, module_path=file.parent, watch=lambda: None)
     assert won.records.run(won.runs[0].id).result() is not None
-    return search.records_of(prepared, "torch").history().trials
+    return arm_search.records_of(prepared, "torch").history().trials
 
 
 @pytest.mark.slow

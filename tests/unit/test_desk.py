@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.plan import Run
-from orchestrator.sweep.desk import Desk
+from orchestrator.planning.run_plan import Run
+from orchestrator.sweep.broker import Desk
 from trainers.recipes import Recipe
 
 LOST = {"failure": "the worker of rank 0 died", "diverged": False}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cli_shared import errors
+from orchestrator.cli.options import errors
 from trainers.errors import ForeignError, InputError, one_line
 
 GRAPH = """Graph execution error:

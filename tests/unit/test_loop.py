@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from orchestrator.worker import make_task
+from orchestrator.execution.worker import make_task
 from tests.unit.measure_engine import DATASET
 from trainers.contract import Steps
 from trainers.loop import DivergedError, Hooks, train

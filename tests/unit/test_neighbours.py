@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.neighbours import Neighbours
+from orchestrator.execution.cpu_contention import Neighbours
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.serial

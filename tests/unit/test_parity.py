@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import parity
-from orchestrator.records import ExperimentRecords
-from orchestrator.storage import Storage
+from orchestrator.analysis import parity
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
 from tests.conftest import ROOT
 from tests.unit.synthetic import make_records
 from trainers.parity import _sketch
@@ -141,7 +141,8 @@ def test_sketches_keep_differences() -> None:
 def test_a_pair_that_fails_is_flagged_in_the_first_paragraph(
     tmp_path: Path, traces: dict[str, Arrays]
 ) -> None:
-    from orchestrator import compare, report
+    from orchestrator import report
+    from orchestrator.analysis import compare
 
     records = make_records(tmp_path / "x", {"keras": [0.9, 0.8], "torch": [0.9, 0.8]})
     arm = compare.spec.from_json(records.document()["experiment"]).arms["keras"]
