@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from benchmarks.peers import cifar10
+from trainers import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = ROOT / "build" / "benchmarks"
@@ -56,7 +57,7 @@ def archive(data: Path, images: int) -> Path:
 
 def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
     """Start a command from which the project can be imported."""
-    settings = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"} | variables
+    settings = {"PYTHONPATH": str(ROOT)} | variables
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | settings
     )
@@ -80,7 +81,7 @@ def script(name: str, *arguments: object, threads: int, processes: int = 1) -> d
     Args:
         name: of its module.
         arguments: of the script.
-        threads: of each process, for the environment that tandem's workers have, too.
+        threads: of each process, whose environment is the preset of tandem's workers.
         processes: more than one are started by torchrun.
     """
     launcher = [sys.executable, "-m"]
@@ -88,7 +89,7 @@ def script(name: str, *arguments: object, threads: int, processes: int = 1) -> d
         launcher += ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={free_port()}"]
         launcher += ["-m"]
     process = start(
-        [*launcher, f"benchmarks.peers.{name}", *map(str, arguments)], **worker_environment(threads)
+        [*launcher, f"benchmarks.peers.{name}", *map(str, arguments)], **preset.environment(threads)
     )
     return _last_line(finish(process))
 
@@ -100,15 +101,10 @@ def script_pair(name: str, *arguments: object, threads: int) -> dict[str, Any]:
     processes = []
     for index in range(2):
         cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        variables = worker_environment(threads) | {"TF_CONFIG": json.dumps(cluster)}
+        variables = preset.environment(threads) | {"TF_CONFIG": json.dumps(cluster)}
         processes.append(start(command, **variables))
     first, _ = [finish(process) for process in processes]
     return _last_line(first)
-
-
-def worker_environment(threads: int) -> dict[str, str]:
-    """The environment variables of tandem's workers, for scripts that are compared with them."""
-    return {"OMP_NUM_THREADS": str(threads), "TF_ENABLE_ONEDNN_OPTS": "1"}
 
 
 def free_port() -> int:
