@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,9 +24,6 @@ from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
 from trainers.data import Dataset, open_dataset
 from trainers.errors import InputError
 from trainers.recipes import Recipe
-
-if TYPE_CHECKING:
-    from trainers.launch import Launched
 
 _PROBE_BYTES = 1 << 20
 _DISAGREEMENTS_KEPT = 24
@@ -215,8 +211,8 @@ def execute(
 ) -> None:
     """Train every open run on the Ray cluster that this process is connected to.
 
-    A run that fails is recorded and the others go on; what an earlier start gave up is tried
-    again. Interrupting leaves everything recorded so far in place.
+    A run that fails is recorded and the others go on; runs that failed for good in an earlier start are
+    tried again. An interrupt loses nothing that is recorded.
 
     Args:
         prepared: from `prepare`.
@@ -228,31 +224,29 @@ def execute(
     Raises:
         InputError: the cluster is too small.
         StorageError: the storage failed while runs were training.
+        ClusterError: a process of Ray's was lost. Workers that still train end with Ray, as after every error.
     """
-    from trainers import launch
+    from trainers.launch import Launcher
 
     lanes = cluster_capacity(prepared.experiment.scale)
     traced = parity.traced_recipes(prepared.experiment) if checks_parity else []
     waiting = run_plan.sessions(open_runs(prepared, driver_session), lanes=lanes)
-    training_now: dict[futures.Future[Exception | None], tuple[Session, Launched]] = {}
-    try:
-        while waiting or training_now:
-            while waiting and len(training_now) < lanes:
-                session = waiting.pop(0)
-                assignment = _assignment(prepared, session, driver_session, module_path, traced)
-                launched = worker_group.launch(assignment)
-                training_now[launched.ended] = session, launched
-            ended, _ = futures.wait(training_now, timeout=_WATCH_SECONDS, return_when=futures.FIRST_COMPLETED)
-            for future in ended:
-                session, _ = training_now.pop(future)
-                error = future.result()
-                if error is not None:
-                    _note_failure(prepared, session, worker_group.diagnose(error), driver_session)
-                    if _first_open(prepared, session, driver_session) is not None:
-                        waiting.insert(0, session)
-            watch()
-    finally:
-        launch.end(launched for _, launched in training_now.values())
+    launcher = Launcher()
+    training_now: dict[futures.Future[Exception | None], Session] = {}
+    while waiting or training_now:
+        while waiting and len(training_now) < lanes:
+            session = waiting.pop(0)
+            assignment = _assignment(prepared, session, driver_session, module_path, traced)
+            training_now[worker_group.launch(launcher, assignment)] = session
+        ended, _ = futures.wait(training_now, timeout=_WATCH_SECONDS, return_when=futures.FIRST_COMPLETED)
+        for future in ended:
+            session = training_now.pop(future)
+            error = worker_group.outcome(future)
+            if error is not None:
+                _note_failure(prepared, session, worker_group.diagnose(error), driver_session)
+                if _first_open(prepared, session, driver_session) is not None:
+                    waiting.insert(0, session)
+        watch()
     _keep_disagreements(prepared)
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import importlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -93,6 +92,13 @@ def _work(config: dict[str, Any]) -> None:
         "data_seconds": time.time() - imported,
     }
     context = ray.train.get_context()
+    together = broadcast_from_rank_zero(
+        {
+            "bfloat16": runtime.computes_bfloat16(),
+            # On a single node the driver ends with its workers, so that there is nothing to prepare for.
+            "expects_preemption": _alive_nodes() > 1,
+        }
+    )
     worker = _Worker(
         assignment=assignment,
         runtime=runtime,
@@ -100,7 +106,7 @@ def _work(config: dict[str, Any]) -> None:
         records=ExperimentRecords(Storage(assignment.storage_url)),
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
-        bfloat16=broadcast_from_rank_zero(runtime.computes_bfloat16()),
+        **together,
         environment=environment.describe(),
         meter=Meter(first_on_node=context.get_local_rank() == 0),
         lane=Lane(assignment.desk, assignment.lane, rank=context.get_world_rank())
@@ -111,6 +117,13 @@ def _work(config: dict[str, Any]) -> None:
     while (run := worker.next_run()) is not None:
         worker.take(run, startup)
         startup = dict.fromkeys(startup, 0.0)
+
+
+def _alive_nodes() -> int:
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return sum(node["Alive"] for node in nodes)
 
 
 def make_task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_size: int) -> Task:
@@ -152,7 +165,9 @@ class _Worker:
     rank: int
     world_size: int
     bfloat16: bool
-    """Whether the first worker's processors compute it themselves, which settles `precision: auto` for all."""
+    """Whether the first worker's processors compute it themselves, which resolves `precision: auto` for all."""
+    expects_preemption: bool
+    """Whether to ask Ray Train if a worker's node is about to go."""
     environment: Record
     meter: Meter
     lane: Lane | None
@@ -258,7 +273,7 @@ class _Worker:
                 task=task,
                 meter=self.meter,
                 started=started,
-                expects_preemption=os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0",
+                expects_preemption=self.expects_preemption,
                 goes_on=goes_on,
                 patience=patience,
             )

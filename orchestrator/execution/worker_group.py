@@ -1,14 +1,14 @@
-"""One session on Ray Train: a group of workers that trains several runs one after another.
+"""One session on Ray Train: one `fit()`, whose workers train several runs one after another.
 
-Workers stay warm between runs, so that only the first pays for imports. `orchestrator/execution/worker.py` is
-what each of them does.
+Workers stay warm between runs, so that only the first pays for imports. `orchestrator/execution/worker.py`
+holds the training function.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import re
+from concurrent import futures
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.execution.worker import work
@@ -16,15 +16,14 @@ from orchestrator.experiment.spec import Scale
 from orchestrator.planning.run_plan import Session
 from orchestrator.store.storage import Storage, StorageError
 from trainers.data import DataSpec
-from trainers.errors import TandemError, one_line
+from trainers.errors import ClusterError, TandemError, one_line
 from trainers.loop import DivergedError
 from trainers.recipes import Recipe
 
 if TYPE_CHECKING:
-    from trainers.launch import Launched, LeanTrainer
+    from trainers.launch import Launcher
 
 _RAY_OUT_OF_MEMORY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
-_RESIZE_SECONDS = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,39 +63,44 @@ class Failure:
     """The traceback, where there is one."""
 
 
-def launch(assignment: Assignment) -> Launched:
-    """Start the workers of a session on the Ray cluster that this process is connected to."""
-    from ray.train import RunConfig
-    from ray.train.v2.api.config import FailureConfig, LoggingConfig, ScalingConfig
+def launch(launcher: Launcher, assignment: Assignment) -> futures.Future[Exception | None]:
+    """Start the workers of a session; `outcome` tells how the returned future ended."""
+    from trainers.launch import Group
 
     scale = assignment.scale
     framework = assignment.session.framework
-    trainer_class = importlib.import_module(f"trainers.{framework}.trainer").Trainer
     work_name = assignment.lane or assignment.session.runs[0].id
     resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:
         resources["GPU"] = scale.gpus_per_worker
-    trainer: LeanTrainer = trainer_class(
-        work,
-        train_loop_config={"assignment": assignment},
-        scaling_config=ScalingConfig(
-            num_workers=_num_workers(scale),
-            elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
-            use_gpu=scale.gpus_per_worker > 0,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(
+    return launcher.launch(
+        Group(
             name=f"{framework}-{assignment.driver_session}-{work_name}",
-            storage_path=Storage(assignment.storage_url).at("ray").url,
-            failure_config=FailureConfig(max_failures=0),
-            logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
-        ),
+            backend=f"trainers.{framework}.trainer",
+            train=work,
+            config={"assignment": assignment},
+            workers=scale.workers
+            if isinstance(scale.workers, int)
+            else (scale.workers.min, scale.workers.max),
+            resources=resources,
+            storage_url=Storage(assignment.storage_url).at("ray").url,
+            hang_seconds=scale.hang_seconds,
+        )
     )
-    return trainer.launch(hang_seconds=scale.hang_seconds)
 
 
-def _num_workers(scale: Scale) -> int | tuple[int, int]:
-    return scale.workers if isinstance(scale.workers, int) else (scale.workers.min, scale.workers.max)
+def outcome(ended: futures.Future[Exception | None]) -> Exception | None:
+    """Why a session's workers failed; None if they did not.
+
+    Raises:
+        ClusterError: a process of Ray's that leads the workers was lost, and their resources with it.
+    """
+    try:
+        return ended.result()
+    except Exception as error:
+        raise ClusterError(
+            f"a process that leads the workers was lost: {one_line(error)}; give the same command again"
+        ) from error
 
 
 def diagnose(error: Exception) -> Failure:

@@ -88,9 +88,17 @@ def search_arm(
 
     for name, value in _TUNE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from orchestrator.sweep.schedulers import EveryStep, StopWhen, make_loggers, make_scheduler
+    from orchestrator.sweep.schedulers import (
+        EveryStep,
+        PopulationRecorder,
+        StopWhen,
+        TuneSearcher,
+        make_loggers,
+        make_scheduler,
+    )
     from orchestrator.sweep.searcher import ArmSearcher, Spending
     from orchestrator.sweep.trial import Search, Trial
+    from trainers.launch import Launcher
 
     sweep, experiment = _sweep(prepared), prepared.experiment
     records = records_of(prepared, arm)
@@ -121,11 +129,12 @@ def search_arm(
         spending=spending,
         release=desk.release.remote,
     )
-    group = Lanes(prepared, desk, search, driver_session, module_path, at_most=budget.trials)
+    group = Lanes(prepared, Launcher(), desk, search, driver_session, module_path, at_most=budget.trials)
 
     def tend() -> None:
         group.tend()
-        searcher.at_once = (budget.trials or 1) if population else group.count
+        if not population:
+            searcher.at_once = group.count
         records.flush_sometimes()
         watch(searcher)
 
@@ -137,10 +146,11 @@ def search_arm(
                 tune.with_parameters(Trial, search=search, desk=desk, recorded=recorded),
                 {"cpu": 0, **_ON_THE_HEAD},
             ),
+            param_space={"trial": tune.grid_search(searcher.population())} if population else None,
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
+                search_alg=None if population else TuneSearcher(searcher),
                 scheduler=make_scheduler(sweep, search.recipe, sweep.space_of(arm)),
-                num_samples=-1,
+                num_samples=1 if population else -1,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -150,7 +160,11 @@ def search_arm(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=experiment.scale.retries),
                 stop=StopWhen(lambda: group.failure is not None or searcher.is_over),
-                callbacks=[EveryStep(tend), *make_loggers(sweep, f"{experiment.name}-{arm}")],
+                callbacks=[
+                    EveryStep(tend),
+                    *([PopulationRecorder(searcher)] if population else []),
+                    *make_loggers(sweep, f"{experiment.name}-{arm}"),
+                ],
             ),
         )
         try:
@@ -158,7 +172,7 @@ def search_arm(
             tuner.fit()
         finally:
             searcher.close()
-            group.close()
+        group.close()  # after an error or an interrupt the lanes end with Ray
     if group.failure is not None:
         raise group.failure
     if searcher.same_failure is not None:

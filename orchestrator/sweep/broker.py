@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
+from typing import Any
 
 from orchestrator.planning.run_plan import Run
 from orchestrator.store.storage import Record
@@ -43,9 +44,20 @@ class Desk:
         self._slice_epochs = slice_epochs
         self._jobs: dict[str, _Job] = {}
         self._waiting: deque[str] = deque()
+        self._numbers: dict[str, int] = {}
+        self._placement_groups: dict[str, Any] = {}
         self._gone: set[str] = set()
         self._closed = False
         self._changed = asyncio.Condition()
+
+    async def number(self, trial_id: str, configured: int) -> int:
+        """For a trial: its own number.
+
+        Args:
+            trial_id: Ray Tune's.
+            configured: in its config, which later is a copy of another trial's under population based training.
+        """
+        return self._numbers.setdefault(trial_id, configured)
 
     async def outcome(self, run: Run, epoch: int) -> Record:
         """For a trial: wait for an epoch of its run.
@@ -75,6 +87,10 @@ class Desk:
     def _queue(self, job: _Job) -> None:
         if job.lane is None and job.run.id not in self._waiting:
             self._waiting.append(job.run.id)
+
+    async def arrive(self, lane: str, placement_group: Any) -> None:
+        """For a lane: its workers are up, on the resources of this placement group."""
+        self._placement_groups[lane] = placement_group
 
     async def next_run(self, lane: str) -> str | None:
         """For a lane: the id of the run to train now, or None when the sweep is over."""
@@ -146,8 +162,9 @@ class Desk:
             self._changed.notify_all()
         return had_run
 
-    async def close(self) -> None:
-        """For the driver: send the lanes home."""
+    async def close(self) -> dict[str, Any]:
+        """For the driver: end the lanes; returns the placement group of each that was up."""
         async with self._changed:
             self._closed = True
             self._changed.notify_all()
+            return self._placement_groups

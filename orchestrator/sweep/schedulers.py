@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-import types
 from collections.abc import Callable
 from typing import Any
 
 from ray import tune
 from ray.tune import logger, schedulers
+from ray.tune.search import Searcher
 
 from orchestrator.experiment.sweep import OBJECTIVES, Asha, Hyperband, Median, Parameter, Pbt, Space, Sweep
 from orchestrator.store.storage import Record
+from orchestrator.sweep.searcher import ArmSearcher
 from trainers.recipes import Recipe
 
 
@@ -39,7 +40,14 @@ def make_scheduler(sweep: Sweep, recipe: Recipe, space: Space) -> schedulers.Tri
                 **common, grace_period=median.grace_epochs, min_samples_required=median.min_trials
             )
         case Pbt() as pbt:
-            return Population(space, seed=sweep.seed, interval=pbt.interval, quantile=pbt.quantile, **common)
+            random.seed(sweep.seed)  # Ray Tune draws the better trial from the global generator
+            return schedulers.PopulationBasedTraining(
+                **common,
+                perturbation_interval=pbt.interval,
+                synch=True,
+                quantile_fraction=pbt.quantile,
+                custom_explore_fn=Explorer(space, seed=sweep.seed),
+            )
     return schedulers.FIFOScheduler()  # type: ignore[no-untyped-call]
 
 
@@ -68,36 +76,24 @@ def make_loggers(sweep: Sweep, name: str) -> list[tune.Callback]:
     return loggers
 
 
-class Population(schedulers.PopulationBasedTraining):
-    """Ray Tune's population based training, with perturbations that stay within the space."""
+class Explorer:
+    """How population based training changes the parameters that a trial takes over; it stays within the space."""
 
     _FACTORS = (0.8, 1.2)
     _RESAMPLED = 0.25
 
-    def __init__(self, space: Space, *, seed: int, interval: int, quantile: float, **common: Any) -> None:
-        super().__init__(
-            **common,
-            perturbation_interval=interval,
-            synch=True,
-            quantile_fraction=quantile,
-            hyperparam_mutations={"params": {name: lambda: None for name in space}},
-        )
+    def __init__(self, space: Space, *, seed: int) -> None:
         self._space = space
         self._rng = random.Random(seed)
-        random.seed(seed)  # Ray Tune draws the donor from the global generator
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Take in a trial. Ray Tune refuses a searcher here, which would not hear of the changes."""
-        super().on_trial_add(types.SimpleNamespace(search_alg=None), trial)  # type: ignore[arg-type]
-
-    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[Record, Record]:
+    def __call__(self, config: Record) -> Record:
+        """Called by Ray Tune with a copy of the better trial's config."""
         params = {
-            name: self._explored(self._space[name], value)
-            for name, value in trial_to_clone.config["params"].items()
+            name: self.explored(self._space[name], value) for name, value in config["trial"]["params"].items()
         }
-        return trial.config | {"params": params}, {}
+        return config | {"trial": config["trial"] | {"params": params}}
 
-    def _explored(self, parameter: Parameter, value: Any) -> Any:
+    def explored(self, parameter: Parameter, value: Any) -> Any:
         """A value near a good one, or now and then any other."""
         if self._rng.random() < self._RESAMPLED:
             return self._drawn(parameter)
@@ -128,6 +124,71 @@ class _LeftOutOfTunesState:
 
     def __getstate__(self) -> Record:
         return {}
+
+
+class TuneSearcher(_LeftOutOfTunesState, Searcher):
+    """Ray Tune's side of an arm's searcher."""
+
+    def __init__(self, arm: ArmSearcher) -> None:
+        super().__init__()
+        self._arm = arm
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's config, None while enough are under way, FINISHED at the end."""
+        suggested = self._arm.suggest(trial_id)
+        return {"trial": suggested} if isinstance(suggested, dict) else suggested
+
+    def on_trial_result(self, trial_id: str, result: Record) -> None:
+        """Called by Ray Tune after an epoch."""
+        self._arm.on_trial_result(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: Record | None = None, error: bool = False) -> None:
+        """Called by Ray Tune at a trial's end."""
+        self._arm.on_trial_complete(trial_id, result, error)
+
+    def on_pause(self, trial_id: str) -> None:
+        """Called by HyperBand."""
+        self._arm.on_pause(trial_id)
+
+    def on_unpause(self, trial_id: str) -> None:
+        """Called by HyperBand."""
+        self._arm.on_unpause(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Ray Tune's own state is not used: a later driver reads the log."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+
+class PopulationRecorder(_LeftOutOfTunesState, tune.Callback):
+    """Records the trials of population based training, which Ray Tune allows no searcher."""
+
+    def __init__(self, arm: ArmSearcher) -> None:
+        self._arm = arm
+        self._keys: dict[str, str] = {}
+
+    def _key(self, trial: Any) -> str:
+        """A trial's own number; its config has that of the trial whose weights it took over last."""
+        return self._keys.setdefault(trial.trial_id, str(trial.config["trial"]["number"]))
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Ray Tune before anything is taken over."""
+        self._key(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Record, **info: Any
+    ) -> None:
+        """Called by Ray Tune after an epoch."""
+        self._arm.on_trial_result(self._key(trial), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Ray Tune at a trial's end."""
+        self._arm.on_trial_complete(self._key(trial), trial.last_result)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Ray Tune when a trial's process fails for good."""
+        self._arm.on_trial_complete(self._key(trial), error=True)
 
 
 class StopWhen(_LeftOutOfTunesState, tune.Stopper):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from orchestrator.experiment.search_space import recipe_with
@@ -61,7 +62,7 @@ class Trial(tune.Trainable):
         """Take up a trial.
 
         Args:
-            config: `number` and `params`.
+            config: `number` and `params`, below `trial`.
             search: what all trials share.
             desk: the actor that lanes take runs from.
             recorded: trials of earlier starts of the driver, by number.
@@ -72,10 +73,11 @@ class Trial(tune.Trainable):
         self._take_up(config)
 
     def _take_up(self, config: Record) -> None:
-        self._number: int = config["number"]
-        self._run = self._search.run(self._number, config["params"])
+        trial = config["trial"]
+        self._number: int = ray.get(self._desk.number.remote(self.trial_id, trial["number"]))
+        self._params: Params = trial["params"]
+        self._run = self._search.run(self._number, self._params)
         self._epoch = 0
-        self._params: Params = config["params"]
         self._change: str | None = None
 
     def reset_config(self, new_config: Record) -> bool:
@@ -86,8 +88,6 @@ class Trial(tune.Trainable):
 
     def step(self) -> Record:
         """Wait for the next epoch and tell Ray Tune about it."""
-        import ray
-
         known = self._recorded.get(self._number)
         if known is not None and known.run == self._run.id and self._epoch < len(known.epochs):
             if not self._search.replays_epochs:

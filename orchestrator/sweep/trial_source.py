@@ -21,9 +21,13 @@ class Lane:
     """One worker's view of the desk. All workers of a group call the same methods in the same order."""
 
     def __init__(self, desk: Any, name: str, *, rank: int) -> None:
+        from ray.util import get_current_placement_group
+
         self._desk = desk
         self._name = name
         self._leads = rank == 0
+        if self._leads:
+            desk.arrive.remote(name, get_current_placement_group())
 
     def next_run(self) -> Run | None:
         """Wait for a run to train; None when there will be none."""

@@ -16,12 +16,12 @@ from trainers.errors import TandemError
 
 if TYPE_CHECKING:
     from orchestrator.sweep.trial import Search
-    from trainers.launch import Launched
+    from trainers.launch import Launcher
 
 _LOSSES_IN_A_ROW = 3
 _WATCH_SECONDS = 0.5
 _GROW_SECONDS = 5
-_CLOSE_SECONDS = 20
+_CLOSE_SECONDS = 5
 
 
 class SweepError(TandemError):
@@ -34,6 +34,7 @@ class Lanes:
     def __init__(
         self,
         prepared: Prepared,
+        launcher: Launcher,
         desk: Any,
         search: Search,
         driver_session: str,
@@ -47,7 +48,8 @@ class Lanes:
         self._driver_session = driver_session
         self._module_path = module_path
         self._at_most = at_most
-        self._lanes: dict[futures.Future[Exception | None], tuple[str, Launched]] = {}
+        self._lanes: dict[futures.Future[Exception | None], str] = {}
+        self._launcher = launcher
         self._tended_at = self._grown_at = -math.inf
         self._idle_losses = 0
         self.failure: TandemError | None = None
@@ -81,8 +83,7 @@ class Lanes:
             desk=self._desk,
             lane=name,
         )
-        launched = worker_group.launch(assignment)
-        self._lanes[launched.ended] = name, launched
+        self._lanes[worker_group.launch(self._launcher, assignment)] = name
 
     def tend(self) -> None:
         """Start again what was lost, a run of theirs being tried again or given up."""
@@ -93,8 +94,8 @@ class Lanes:
             self._grown_at = self._tended_at
             self._grow()
         for ended in [each for each in self._lanes if each.done()]:
-            name, _ = self._lanes.pop(ended)
-            error = ended.result()
+            name = self._lanes.pop(ended)
+            error = worker_group.outcome(ended)
             unasked = worker_group.Failure("lost", "the workers ended without being told to")
             self._replace(name, worker_group.diagnose(error) if error else unasked)
 
@@ -114,14 +115,16 @@ class Lanes:
         self._launch(name.partition("-")[0])
 
     def close(self) -> None:
-        """Send the workers home, and end those that do not go."""
+        """End the lanes: idle ones end by themselves, those amid an epoch lose their resources."""
         import ray
-
-        from trainers import launch
+        from ray.util import remove_placement_group
 
         driver.ask_for_room(self._prepared.experiment.scale, runs=0)
-        self._desk.close.remote()
-        futures.wait(self._lanes, timeout=_CLOSE_SECONDS)
-        launch.end(launched for _, launched in self._lanes.values())
+        placement_groups = ray.get(self._desk.close.remote())
+        _, training_still = futures.wait(self._lanes, timeout=_CLOSE_SECONDS)
+        for ended in training_still:
+            name = self._lanes[ended]
+            if name in placement_groups:  # else its workers are not up yet, and end when they are
+                remove_placement_group(placement_groups[name])
         self._lanes.clear()
         ray.kill(self._desk)
