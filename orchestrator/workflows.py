@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 
-from orchestrator.analysis import attribution
+from orchestrator.analysis import attribution, compare
 from orchestrator.execution import driver, environment, lease
 from orchestrator.execution.driver import Prepared
 from orchestrator.execution.progress import Progress
@@ -28,6 +29,8 @@ from orchestrator.sweep import sweep
 from orchestrator.sweep.progress import SweepProgress
 from trainers.data.labelled import in_words
 from trainers.errors import InputError
+
+_DISAGREEMENTS_KEPT = 24
 
 if TYPE_CHECKING:
     from orchestrator.analysis.compare import Comparison
@@ -294,3 +297,24 @@ def _train(
 
     with progress.shown():
         driver.execute(prepared, driver_session, module_path=module_path, watch=watch)
+    _keep_disagreements(prepared)
+
+
+def _keep_disagreements(prepared: Prepared) -> None:
+    """Put the test images that arms answer differently into the records, for the report."""
+    answers: dict[str, list[np.ndarray]] = {}
+    for run in prepared.runs:
+        predictions = prepared.records.run(run.id).predictions()
+        if predictions is not None:
+            answers.setdefault(run.arm, []).append(predictions["answers"])
+    dataset = prepared.dataset
+    labels = np.asarray(dataset.test_labels)
+    indices = compare.disagreements(answers, labels, at_most=_DISAGREEMENTS_KEPT)
+    prepared.records.keep_disagreements(
+        {
+            "indices": indices,
+            "labels": labels[indices],
+            "images": np.asarray(dataset.test_images[indices]),
+            "test_labels": labels,
+        }
+    )

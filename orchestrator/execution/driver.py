@@ -9,15 +9,14 @@ from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
 
-import numpy as np
-
-from orchestrator.analysis import compare, parity
+from orchestrator.analysis import parity
 from orchestrator.analysis.parity import Parity
 from orchestrator.execution import environment, lockstep, worker_group
-from orchestrator.execution.worker import is_open
+from orchestrator.execution.assignment import Assignment, Failure
+from orchestrator.execution.run_source import PlannedRuns
 from orchestrator.experiment.spec import Arm, Experiment, Scale
 from orchestrator.planning import run_plan
-from orchestrator.planning.run_plan import Run, Session
+from orchestrator.planning.run_plan import Run, RunQueue
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage, StorageError
 from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
@@ -26,7 +25,6 @@ from trainers.errors import InputError
 from trainers.recipes import Recipe
 
 _PROBE_BYTES = 1 << 20
-_DISAGREEMENTS_KEPT = 24
 _WATCH_SECONDS = 0.5
 _CAPACITY_SECONDS = 2
 
@@ -228,26 +226,25 @@ def execute(
     """
     from trainers.launch import Launcher
 
-    lanes = cluster_capacity(prepared.experiment.scale)
+    groups = cluster_capacity(prepared.experiment.scale)
     traced = parity.traced_recipes(prepared.experiment) if checks_parity else []
-    waiting = run_plan.sessions(open_runs(prepared, driver_session), lanes=lanes)
+    waiting = run_plan.queues(open_runs(prepared, driver_session), groups=groups)
     launcher = Launcher()
-    training_now: dict[futures.Future[Exception | None], Session] = {}
+    training_now: dict[futures.Future[Exception | None], RunQueue] = {}
     while waiting or training_now:
-        while waiting and len(training_now) < lanes:
-            session = waiting.pop(0)
-            assignment = _assignment(prepared, session, driver_session, module_path, traced)
-            training_now[worker_group.launch(launcher, assignment)] = session
+        while waiting and len(training_now) < groups:
+            queue = waiting.pop(0)
+            assignment = _assignment(prepared, queue, driver_session, module_path, traced)
+            training_now[worker_group.launch(launcher, assignment)] = queue
         ended, _ = futures.wait(training_now, timeout=_WATCH_SECONDS, return_when=futures.FIRST_COMPLETED)
         for future in ended:
-            session = training_now.pop(future)
+            queue = training_now.pop(future)
             error = worker_group.outcome(future)
             if error is not None:
-                _note_failure(prepared, session, worker_group.diagnose(error), driver_session)
-                if _first_open(prepared, session, driver_session) is not None:
-                    waiting.insert(0, session)
+                _note_failure(prepared, queue, worker_group.diagnose(error), driver_session)
+                if _first_open(prepared, queue, driver_session) is not None:
+                    waiting.insert(0, queue)
         watch()
-    _keep_disagreements(prepared)
 
 
 def cluster_capacity(scale: Scale) -> int:
@@ -300,14 +297,16 @@ def await_capacity(scale: Scale, *, seconds: float) -> None:
 def open_runs(prepared: Prepared, driver_session: str) -> list[Run]:
     """The runs that still have something to train."""
     records = prepared.records
-    return [run for run in prepared.runs if is_open(records.run(run.id), driver_session)]
+    return [run for run in prepared.runs if records.run(run.id).is_open(driver_session)]
 
 
 def _assignment(
-    prepared: Prepared, session: Session, driver_session: str, module_path: Path, traced: list[Recipe]
-) -> worker_group.Assignment:
-    return worker_group.Assignment(
-        session=session,
+    prepared: Prepared, queue: RunQueue, driver_session: str, module_path: Path, traced: list[Recipe]
+) -> Assignment:
+    return Assignment(
+        name=queue.runs[0].id,
+        framework=queue.framework,
+        runs=PlannedRuns(queue.runs, driver_session),
         scale=prepared.experiment.scale,
         data=prepared.experiment.data,
         data_fingerprint=prepared.dataset.fingerprint,
@@ -347,15 +346,13 @@ def check_parity(prepared: Prepared, *, steps: int) -> list[tuple[Recipe, Parity
     return compared
 
 
-def _first_open(prepared: Prepared, session: Session, driver_session: str) -> RunRecords | None:
-    """The run that the session's workers were training, or would train next."""
-    records = (prepared.records.run(run.id) for run in session.runs)
-    return next((run for run in records if is_open(run, driver_session)), None)
+def _first_open(prepared: Prepared, queue: RunQueue, driver_session: str) -> RunRecords | None:
+    """The run that the queue's workers were training, or would train next."""
+    records = (prepared.records.run(run.id) for run in queue.runs)
+    return next((run for run in records if run.is_open(driver_session)), None)
 
 
-def _note_failure(
-    prepared: Prepared, session: Session, failure: worker_group.Failure, driver_session: str
-) -> None:
+def _note_failure(prepared: Prepared, queue: RunQueue, failure: Failure, driver_session: str) -> None:
     """Record a failure of the run under way and decide whether it is given up.
 
     Raises:
@@ -363,7 +360,7 @@ def _note_failure(
     """
     if failure.kind == "storage":
         raise StorageError(failure.cause)
-    run = _first_open(prepared, session, driver_session)
+    run = _first_open(prepared, queue, driver_session)
     if run is None:
         return
     hang = run.take_hang()
@@ -380,25 +377,5 @@ def _note_failure(
             "cause": cause,
             "detail": detail,
             "given_up": failure.kind != "lost" or out_of_retries,
-        }
-    )
-
-
-def _keep_disagreements(prepared: Prepared) -> None:
-    """Put the test images that arms answer differently into the records, for the report."""
-    answers: dict[str, list[np.ndarray]] = {}
-    for run in prepared.runs:
-        predictions = prepared.records.run(run.id).predictions()
-        if predictions is not None:
-            answers.setdefault(run.arm, []).append(predictions["answers"])
-    dataset = prepared.dataset
-    labels = np.asarray(dataset.test_labels)
-    indices = compare.disagreements(answers, labels, at_most=_DISAGREEMENTS_KEPT)
-    prepared.records.keep_disagreements(
-        {
-            "indices": indices,
-            "labels": labels[indices],
-            "images": np.asarray(dataset.test_images[indices]),
-            "test_labels": labels,
         }
     )

@@ -190,6 +190,12 @@ class RunRecords:
         """What `finish` wrote, or None while the run is not done."""
         return self._files.read_json("result.json")
 
+    def is_open(self, driver_session: str) -> bool:
+        """Whether there is something to train: the run is not done and did not fail permanently in this session."""
+        return self.result() is None and not any(
+            failure["given_up"] and failure["driver_session"] == driver_session for failure in self.failures()
+        )
+
     def was_finished(self) -> bool:
         """Whether `finish` was called, even if what it wrote is damaged."""
         return self._files.read("result.json") is not None
