@@ -19,7 +19,7 @@ from typing import Any
 from orchestrator import report, workflows
 from orchestrator.analysis import scaling
 from orchestrator.clusters.job_bundle import EXPERIMENT_FILE, FILES_VARIABLE
-from orchestrator.execution import driver, driver_log
+from orchestrator.execution import driver, driver_log, environment
 from orchestrator.execution.progress import open_console
 from orchestrator.execution.ray_runtime import joined_ray
 from orchestrator.experiment import spec
@@ -63,6 +63,7 @@ def _told(error: TandemError) -> int:
 
 
 def _check(experiment: spec.Experiment) -> int:
+    print(f"Ray {environment.version('ray')}", flush=True)
     with joined_ray():
         fit = driver.runs_that_fit(experiment.scale)
     if fit == 0 and experiment.kubernetes is not None:  # the head alone was started, to look
