@@ -70,9 +70,10 @@ class Trial(tune.Trainable):
         self._search = search
         self._broker = broker
         self._recorded = recorded
-        self._take_up(config)
+        self.take_up(config)
 
-    def _take_up(self, config: Record) -> None:
+    def take_up(self, config: Record) -> None:
+        """Become the trial of a config."""
         trial = config["trial"]
         self._number: int = ray.get(self._broker.number.remote(self.trial_id, trial["number"]))
         self._params: Params = trial["params"]
@@ -83,7 +84,7 @@ class Trial(tune.Trainable):
     def reset_config(self, new_config: Record) -> bool:
         """Become another trial, or the same one with other parameters."""
         self.cleanup()
-        self._take_up(new_config)
+        self.take_up(new_config)
         return True
 
     def step(self) -> Record:
