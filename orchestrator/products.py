@@ -226,9 +226,7 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
         raise InputError(
             f"{run_id} has no checkpoint here to take a model from; results are fetched with --checkpoints"
         )
-    attempts = run.attempts()
-    precision = attempts[-1].get("precision") if attempts else None
-    recipe = experiment.arms[entry["arm"]].recipe().settled(bfloat16=precision == "bfloat16")
+    recipe = experiment.arms[entry["arm"]].recipe()
     framework: Any = importlib.import_module(f"trainers.{entry['framework']}.engine")
     product: Any = importlib.import_module(f"trainers.{entry['framework']}.product")
     height, width, channels = document["data"]["image_shape"]
@@ -242,7 +240,7 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
         inputs=run.inputs() or input_transform(open_dataset(experiment.data), recipe),
         class_weights=None,
     )
-    engine = framework.Runtime(threads=1, use_gpu=False).engine(task)
+    engine = framework.Runtime(threads=1, use_gpu=False).engine(task.in_float32())
     engine.load_state(state)
     product.save(engine.product(), Path(directory), task.image_shape)
 
