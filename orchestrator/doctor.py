@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _disk() -> Iterator[Finding]:
-    for place in (Path("/tmp"), Path.cwd()):
+    for place in (Path(tempfile.gettempdir()), Path.cwd()):
         free = shutil.disk_usage(place).free
         if free < _LEAST_DISK:
             yield Finding(

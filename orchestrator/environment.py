@@ -10,16 +10,20 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 _PACKAGES = ("tandem", "ray", "tensorflow", "keras", "torch", "numpy", "pandas", "pyarrow")
 
 
 def available_cpus() -> int:
     """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # Linux alone restricts a process in a way that can be read
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def describe() -> dict[str, Any]:
-    """Machine, versions and commit, as plain JSON."""
+    """Machine, its load over the last minute, versions and commit, as plain JSON."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
@@ -27,7 +31,8 @@ def describe() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cpus": available_cpus(),
         "gpus": gpus(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_average": round(psutil.getloadavg()[0], 1),
         "packages": {name: version(name) for name in _PACKAGES},
         "commit": _commit(),
     }
