@@ -404,7 +404,8 @@ def _train_and_report(
 
     with _interruptible(f"go on with: tandem resume {records.storage.url}") as console:
         commands.train(experiment, records, module_path, console, searches=searches, command=sys.argv[1:])
-    if _report(records, as_json).failed_runs:
+        comparison = _report(records, as_json)
+    if comparison.failed_runs:
         raise typer.Exit(1)
 
 

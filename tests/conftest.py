@@ -19,7 +19,7 @@ NO_CIFAR10 = "CIFAR-10 is not beside the repository, in ../shared/data/cifar10"
 NO_MOUNT = "mounting a file system needs root"
 ALLOWED_SKIPS = {
     NO_CIFAR10: "the data set is no part of the repository; small files in its formats are read everywhere",
-    NO_MOUNT: "a small disk cannot be made without root",
+    NO_MOUNT: "neither a small disk nor a machine without /proc can be made without it",
 }
 """Why a test may be skipped where CI=true, and why that is tolerable. There any other skipped test is a failure."""
 
