@@ -137,8 +137,7 @@ def check(
 
         experiment = load(file, set_, searches=False)
         if on is None:
-            fit = commands.local_capacity(experiment.scale)
-            lines = commands.check(experiment, fit=fit)
+            lines = commands.check_here(experiment)
         else:
             from orchestrator.clusters.base import open_cluster
 
@@ -158,12 +157,13 @@ def parity(
 ) -> None:
     """Check step by step that both frameworks do the same work."""
     with errors(debug):
-        from orchestrator import driver, spec_file
+        from orchestrator import driver, environment, spec_file
         from orchestrator.clusters.local import local_ray
 
         experiment = spec_file.load(file, set_ or [])
         if len({arm.framework for arm in experiment.arms.values()}) < 2:
             raise InputError(f"{file}: parity needs an arm of each framework, keras and torch")
+        environment.require_frameworks(["keras", "torch"])
         prepared = driver.prepare(experiment, driver.open_records(experiment))
         with local_ray():
             compared = driver.check_parity(prepared, steps=steps)
@@ -319,12 +319,14 @@ def model(
 ) -> None:
     """Write an experiment's best model. With its preprocessing, class names and a card."""
     with errors(debug):
-        from orchestrator import products
+        from orchestrator import environment, products
         from orchestrator.records import ExperimentRecords
         from orchestrator.storage import Storage
 
         written = products.save(ExperimentRecords(Storage(directory)), to, arm=arm)
         typer.echo(f"{to}: {', '.join(written)}")
+        if "model.onnx" not in written:
+            typer.echo(f"note: for an ONNX file, {environment.install_command(['onnx'])}", err=True)
 
 
 @app.command()

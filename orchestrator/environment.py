@@ -7,12 +7,21 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-_PACKAGES = ("tandem", "ray", "tensorflow", "keras", "torch", "numpy", "pandas", "pyarrow")
+from trainers.errors import InputError
+
+DISTRIBUTION = "tandem-compare"
+"""The package's name in registries."""
+FRAMEWORK_NAMES = {"keras": "Keras", "torch": "PyTorch"}
+_MODULES = {"keras": ("keras", "tensorflow"), "torch": ("torch",)}
+"""What the extra of each framework installs."""
+_PACKAGES = (DISTRIBUTION, "ray", "tensorflow", "keras", "torch", "numpy", "pandas", "pyarrow")
 
 
 def available_cpus() -> int:
@@ -36,6 +45,28 @@ def describe() -> dict[str, Any]:
         "packages": {name: version(name) for name in _PACKAGES},
         "commit": _commit(),
     }
+
+
+def missing_frameworks(frameworks: Iterable[str]) -> list[str]:
+    """Those that are not installed here."""
+    return [name for name in sorted(set(frameworks)) if not all(map(find_spec, _MODULES[name]))]
+
+
+def install_command(extras: Iterable[str]) -> str:
+    """The command that installs optional parts of tandem."""
+    return f"pip install '{DISTRIBUTION}[{','.join(extras)}]'"
+
+
+def require_frameworks(frameworks: Iterable[str]) -> None:
+    """Refuse what needs a framework that is not installed here.
+
+    Raises:
+        InputError: names the command that installs it.
+    """
+    if missing := missing_frameworks(frameworks):
+        names = " and ".join(FRAMEWORK_NAMES[name] for name in missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise InputError(f"{names} {verb} not installed here; {install_command(missing)}")
 
 
 def version(package: str) -> str | None:

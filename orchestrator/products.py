@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator import environment
 from trainers.data.decoding import decode, refuse
 from trainers.data.labelled import Encoded
 from trainers.errors import InputError, TandemError, one_line
@@ -67,8 +68,8 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
     """Write the model of an experiment's best arm, or of one by name; returns the names of the files.
 
     Raises:
-        InputError: there is no such arm, it has no finished run, its checkpoint is gone, or the directory cannot be
-            made.
+        InputError: there is no such arm, it has no finished run, its checkpoint is gone, its framework is not
+            installed, or the directory cannot be made.
         TandemError: the framework cannot save it.
     """
     from orchestrator import compare
@@ -76,6 +77,7 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
     comparison = compare.analyse(records)
     chosen = _arm(comparison, arm)
     run = _run(chosen)
+    environment.require_frameworks([chosen.framework])
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -109,7 +111,7 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
     """What a saved model says of picture files, resized to what it was trained on.
 
     Raises:
-        InputError: there is no model, or a picture cannot be read.
+        InputError: there is no model, its framework is not installed, or a picture cannot be read.
     """
     try:
         description = json.loads((directory / DESCRIPTION).read_text())
@@ -117,6 +119,7 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
         raise InputError(
             f"{directory} holds no model of tandem's; give a directory that tandem model wrote"
         ) from error
+    environment.require_frameworks([description["framework"]])
     missing = [str(image) for image in images if not image.is_file()]
     if missing:
         raise InputError(f"{', '.join(missing)}: there is no such file")
@@ -168,7 +171,7 @@ def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
     return _CARD.format(
         experiment=comparison.name,
         arm=arm.name,
-        framework={"keras": "Keras", "torch": "PyTorch"}[arm.framework],
+        framework=environment.FRAMEWORK_NAMES[arm.framework],
         model=arm.recipe["model"],
         parameters=arm.parameters or 0,
         classes=", ".join(data["class_names"]),
