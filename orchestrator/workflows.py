@@ -35,6 +35,18 @@ def local_capacity(scale: Scale) -> int:
     return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
 
 
+def check_here(experiment: Experiment) -> Iterator[str]:
+    """As `check`, of what this machine has room for.
+
+    Raises:
+        InputError: something that would make the runs fail on any machine, or this machine is too small.
+    """
+    yield from check(experiment, fit=local_capacity(experiment.scale))
+    if missing := environment.missing_frameworks(arm.framework for arm in experiment.arms.values()):
+        names = " and ".join(environment.FRAMEWORK_NAMES[name] for name in missing)
+        yield f"note: to train here, install {names}: {environment.install_command(missing)}"
+
+
 def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
     """What is to be done, line by line, with how long it will take if earlier runs tell.
 
@@ -123,6 +135,7 @@ def train(
         connect: starts Ray on this machine, or joins a cluster.
     """
     if connect is local_ray:
+        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
         local_capacity(experiment.scale)
     crossed, origin = _crossed(experiment, searches=searches)
     with console.status("reading the data"):
@@ -162,6 +175,7 @@ def measure_scaling(
     plan = scaling.variants(experiment, workers)
     largest = experiment.scale.model_copy(update={"workers": workers[-1]})
     if connect is local_ray:
+        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
         local_capacity(largest)
     with _alone(records, console):
         with connect():

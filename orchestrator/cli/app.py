@@ -139,8 +139,7 @@ def check(
 
         experiment = load(file, set_, searches=False)
         if on is None:
-            fit = workflows.local_capacity(experiment.scale)
-            lines = workflows.check(experiment, fit=fit)
+            lines = workflows.check_here(experiment)
         else:
             from orchestrator.clusters.interface import open_cluster
 
@@ -160,13 +159,14 @@ def parity(
 ) -> None:
     """Check step by step that both frameworks do the same work."""
     with errors(debug):
-        from orchestrator.execution import driver
+        from orchestrator.execution import driver, environment
         from orchestrator.execution.ray_runtime import local_ray
         from orchestrator.experiment import reader
 
         experiment = reader.load(file, set_ or [])
         if len({arm.framework for arm in experiment.arms.values()}) < 2:
             raise InputError(f"{file}: parity needs an arm of each framework, keras and torch")
+        environment.require_frameworks(["keras", "torch"])
         prepared = driver.prepare(experiment, driver.open_records(experiment))
         with local_ray():
             compared = driver.check_parity(prepared, steps=steps)
@@ -324,12 +324,15 @@ def model(
 ) -> None:
     """Write an experiment's best model. With its preprocessing, class names and a card."""
     with errors(debug):
+        from orchestrator.execution import environment
         from orchestrator.report import exported_model
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
 
         written = exported_model.save(ExperimentRecords(Storage(directory)), to, arm=arm)
         typer.echo(f"{to}: {', '.join(written)}")
+        if "model.onnx" not in written:
+            typer.echo(f"note: for an ONNX file, {environment.install_command(['onnx'])}", err=True)
 
 
 @app.command()
@@ -410,7 +413,8 @@ def _train_and_report(
 
     with _interruptible(f"go on with: tandem resume {records.storage.url}") as console:
         workflows.train(experiment, records, module_path, console, searches=searches, command=sys.argv[1:])
-    if _report(records, as_json).failed_runs:
+        comparison = _report(records, as_json)
+    if comparison.failed_runs:
         raise typer.Exit(1)
 
 

@@ -71,6 +71,9 @@ def errors(debug: bool) -> Iterator[None]:
     """Print an error as one sentence and exit with its code; the traceback is for debugging alone."""
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo("tandem: interrupted", err=True)
+        sys.exit(130)
     except Exception as error:
         if debug or isinstance(error, typer.Exit | BrokenPipeError):
             raise
