@@ -89,6 +89,18 @@ def local_capacity(scale: Scale) -> int:
     return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
 
 
+def check_here(experiment: Experiment) -> Iterator[str]:
+    """As `check`, of what this machine has room for.
+
+    Raises:
+        InputError: something that would make the runs fail on any machine, or this machine is too small.
+    """
+    yield from check(experiment, fit=local_capacity(experiment.scale))
+    if missing := environment.missing_frameworks(arm.framework for arm in experiment.arms.values()):
+        names = " and ".join(environment.FRAMEWORK_NAMES[name] for name in missing)
+        yield f"note: to train here, install {names}: {environment.install_command(missing)}"
+
+
 def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
     """Describe an experiment before it is trained, line by line, with an estimate of its time.
 
@@ -177,6 +189,7 @@ def train(
         connect: starts or joins Ray.
     """
     if connect is local_ray:
+        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
         local_capacity(experiment.scale)
     crossed, origin = _crossed(experiment, searches=searches)
     with console.status("reading the data"):
@@ -218,6 +231,7 @@ def measure_scaling(
     plan = scaling.variants(experiment, workers)
     largest = experiment.scale.model_copy(update={"workers": workers[-1]})
     if connect is local_ray:
+        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
         local_capacity(largest)
     with _lease(records, console):
         with connect():

@@ -44,6 +44,11 @@ class Task:
         """Height, width and channels of what the model sees."""
         return self.recipe.model_shape(self.image_shape)
 
+    def in_float32(self) -> Task:
+        """The same part, computed in float32: a trained model is tested and saved in it, whatever it was trained in."""
+        recipe = self.recipe.model_copy(update={"precision": "float32"})
+        return dataclasses.replace(self, recipe=recipe)
+
 
 @dataclasses.dataclass(frozen=True)
 class Steps:

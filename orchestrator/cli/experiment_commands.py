@@ -129,13 +129,14 @@ def parity(
 ) -> None:
     """Check step by step that both frameworks do the same work."""
     with errors(debug):
-        from orchestrator.execution import driver
+        from orchestrator.execution import driver, environment
         from orchestrator.execution.ray_runtime import local_ray
         from orchestrator.experiment import reader
 
         experiment = reader.load(file, set_ or [])
         if len({arm.framework for arm in experiment.arms.values()}) < 2:
             raise InputError(f"{file}: parity needs an arm of each framework, keras and torch")
+        environment.require_frameworks(["keras", "torch"])
         prepared = driver.prepare(experiment, driver.open_records(experiment))
         with local_ray():
             compared = driver.check_parity(prepared, steps=steps)

@@ -26,8 +26,7 @@ class Local(Cluster):
         """Check the data, the storage and this machine's CPUs and GPUs."""
         from orchestrator import workflows
 
-        experiment = bundle.spec.experiment
-        yield from workflows.check(experiment, fit=workflows.local_capacity(experiment.scale))
+        yield from workflows.check_here(bundle.spec.experiment)
 
     def run(self, bundle: JobBundle, console: Console) -> Outcome:
         """Run a job. Ctrl-C and SIGTERM stop it, and what is recorded is kept."""

@@ -296,12 +296,20 @@ class _Worker:
     def test(
         self, run: Run, task: Task, engine: Any, heartbeat: Callable[[], None]
     ) -> tuple[Record, dict[str, np.ndarray]]:
-        """What the test images say of a trained model, and what it costs to run, each worker doing its part.
+        """Evaluate a trained model on the test images and measure what it costs to run; each worker does its part.
+
+        The model is evaluated in float32, as it is saved.
 
         Returns:
             Of rank 0, the result as it is kept, and each test image's answer, int64 [n], with its confidence,
             float32 [n].
         """
+        device_memory = engine.device_memory_peak()
+        reached = self.measured(("matrix product", task.recipe.precision), engine.matmul_flops)
+        if task.recipe.precision != "float32":
+            task, state = task.in_float32(), engine.state()
+            engine = self.runtime.engine(task)
+            engine.load_state(state)
         final = final_test(task, self.dataset, engine, heartbeat)
         held = (
             robustness(task, self.dataset, engine, final.answers, heartbeat)
@@ -315,8 +323,6 @@ class _Worker:
                 ("answers", run.arm), lambda: answer_speed(task, engine, self.dataset.test_images)
             )
             forward_flops = self.measured(("forward pass", run.arm), engine.forward_flops)
-        device_memory = engine.device_memory_peak()
-        reached = self.measured(("matrix product", task.recipe.precision), engine.matmul_flops)
         rates, peaks = gather(task, engine, [math.nan if reached is None else reached, device_memory]).T
         return {
             "test_loss": final.evaluation.loss,
