@@ -274,7 +274,9 @@ def test_pixels_without_a_known_range_are_refused_by_name(tmp_path: Path) -> Non
     saved(tmp_path / "class1" / "float.tif", np.linspace(0, 1, 144, dtype=np.float32).reshape(12, 12))
     sentence, reason, name = unreadable(path=tmp_path)
     assert "1 of 21 images" in sentence and name == "  class1/float.tif"
-    assert reason.startswith("pixels of the kind F; 8 bits a channel, or 16 of grey, are needed, or data.window")
+    assert reason.startswith(
+        "pixels of the kind F; 8 bits a channel, or 16 of grey, are needed, or data.window"
+    )
 
 
 def test_pictures_are_turned_as_their_camera_says(tmp_path: Path) -> None:

@@ -93,7 +93,9 @@ def test_the_guard_may_be_switched_off(off: object, loss: float) -> None:
 
 @pytest.mark.parametrize(("loss", "word"), [(np.nan, "NaN"), (np.inf, "infinite")])
 def test_a_loss_that_is_not_finite_ends_a_run_at_once(loss: float, word: str) -> None:
-    with pytest.raises(DivergedError, match=rf"the loss became {word} at step 7 \(epoch 1\) with learning rate"):
+    with pytest.raises(
+        DivergedError, match=rf"the loss became {word} at step 7 \(epoch 1\) with learning rate"
+    ):
         guess(*[1] * 6, loss)
 
 
