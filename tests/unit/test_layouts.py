@@ -30,6 +30,7 @@ def classes(root: Path, *names: str, count: int = 10) -> Path:
             "train/ holds 5 pictures but no class folders; if train is a class, give its folder another",
         ),
         (["train", "sample"], "train/ holds 5 pictures but no class folders"),
+        (["train_images", "cat", "dog"], "train_images/ holds 5 pictures but no class folders"),
         (["train", "test", "cat"], "train/ and test/ hold pictures but no class folders"),
         (["train", "test/a", "test/b"], "train/ holds 5 pictures but no class folders"),
         (["test/a", "test/b", "val/a", "val/b"], "holds val/ and test/ but no train/ with class folders"),

@@ -246,7 +246,7 @@ def test_float_pixels_that_are_no_numbers_are_black(tmp_path: Path) -> None:
 def test_arrays_of_other_numbers_take_a_window(tmp_path: Path) -> None:
     images = np.stack([hounsfield(number) for number in range(20)])
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(20) % 2)
-    with pytest.raises(Exception, match="uint16 from 31768 to .* or data.window or data.stretch"):
+    with pytest.raises(Exception, match=r"uint16 from 31768 to .* or data\.window or data\.stretch"):
         opened(tmp_path / "a.npz")
     dataset = opened(tmp_path / "a.npz", window=[32668, 32968])
     by_hand = np.rint(np.clip((images.astype(float) - 32668) / 300 * 255, 0, 255)).astype(np.uint8)
@@ -383,7 +383,7 @@ def test_differing_sizes_without_an_image_size_are_refused(tmp_path: Path) -> No
 def test_the_limit_on_large_pictures_is_a_field(tmp_path: Path) -> None:
     fill(tmp_path / "a", 4, side=20)
     fill(tmp_path / "b", 4, side=30)
-    with pytest.raises(Exception, match="30x30 are 900 pixels; data.max_pixels allows 800"):
+    with pytest.raises(Exception, match=r"30x30 are 900 pixels; data\.max_pixels allows 800"):
         opened(tmp_path, image_size=8, max_pixels=800)
     assert sizes(opened(tmp_path, image_size=8, max_pixels=900))
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,17 +139,14 @@ def _root(directory: Path, notes: list[str]) -> _Root:
         raise InputError(_no_folders(directory))
     splits = dict(sorted(splits_named(by_name).items(), key=lambda split: [*IN_WORDS].index(split[1])))
     classes = [folder for name, folder in by_name.items() if name not in splits]
-    if splits:
-        flat = [name for name in splits if not _folders(by_name[name])]
-        beside_classes = sum(map(bool, map(_pictures, classes))) >= 2
-        if len({*splits.values()}) > 1 or len(flat) < len(splits) or not beside_classes:
-            raise InputError(_no_classes(directory, by_name, flat, [*splits]))
-        for name, kind in splits.items():
-            if kind == "train":
-                notes.append(f"{name}/ is taken for a class, as the folders beside it are")
-                classes = sorted([*classes, by_name[name]])
-            else:
-                notes.append(_unlabelled(by_name[name], kind))
+    if splits and not _stand_beside_classes(splits, by_name, classes):
+        raise InputError(_no_classes(directory, by_name, splits))
+    for name, kind in splits.items():
+        if kind == "train":
+            notes.append(f"{name}/ is taken for a class, as the folders beside it are")
+            classes = sorted([*classes, by_name[name]])
+        else:
+            notes.append(_unlabelled(by_name[name], kind))
     if len(classes) == 1:
         (folder,) = classes
         beside = _pictures(directory)
@@ -158,6 +155,16 @@ def _root(directory: Path, notes: list[str]) -> _Root:
             f"{f', and {_plural(len(beside))} beside it' if beside else ''}; at least 2 classes are needed"
         )
     return _Root(directory, classes)
+
+
+def _stand_beside_classes(splits: dict[str, str], by_name: dict[str, Path], classes: list[Path]) -> bool:
+    """Whether folders called like a split are an unlabelled one beside classes, or a class called train."""
+    return (
+        len({*splits.values()}) == 1
+        and ("train" not in splits.values() or [name.casefold() for name in splits] == ["train"])
+        and not any(_folders(by_name[name]) for name in splits)
+        and sum(bool(_pictures(folder)) for folder in classes) >= 2
+    )
 
 
 def _unlabelled(folder: Path, kind: str) -> str:
@@ -180,8 +187,10 @@ def _no_folders(directory: Path) -> str:
     )
 
 
-def _no_classes(directory: Path, by_name: dict[str, Path], flat: list[str], splits: list[str]) -> str:
+def _no_classes(directory: Path, by_name: dict[str, Path], splits: Iterable[str]) -> str:
     """Why folders that are called like splits are not read."""
+    splits = [*splits]
+    flat = [name for name in splits if not _folders(by_name[name])]
     if not flat:
         return (
             f"{directory} holds {' and '.join(f'{name}/' for name in splits)} but no train/ with class folders; "
