@@ -34,6 +34,10 @@ def classes(root: Path, *names: str, count: int = 10) -> Path:
         (["train", "test", "cat"], "train/ and test/ hold pictures but no class folders"),
         (["train", "test/a", "test/b"], "train/ holds 5 pictures but no class folders"),
         (["test/a", "test/b", "val/a", "val/b"], "holds val/ and test/ but no train/ with class folders"),
+        (
+            ["train/train/a", "train/train/b", "train/test/a", "x"],
+            "/train holds train/ and test/ instead of class",
+        ),
         (["."], "holds 5 pictures but no class folders"),
         (["animals"], "holds one class folder only, animals with 5 pictures; at least 2 classes are needed"),
         (["animals", "."], "holds one class folder only, animals with 5 pictures, and 5 pictures beside it"),

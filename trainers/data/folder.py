@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -187,14 +187,16 @@ def _no_folders(directory: Path) -> str:
     )
 
 
-def _no_classes(directory: Path, by_name: dict[str, Path], splits: Iterable[str]) -> str:
+def _no_classes(directory: Path, by_name: dict[str, Path], splits: dict[str, str]) -> str:
     """Why folders that are called like splits are not read."""
-    splits = [*splits]
     flat = [name for name in splits if not _folders(by_name[name])]
     if not flat:
+        found = f"{directory} holds {' and '.join(f'{name}/' for name in splits)}"
+        if "train" in splits.values():
+            return f"{found} instead of class folders; give it as data.path if it is the data set"
         return (
-            f"{directory} holds {' and '.join(f'{name}/' for name in splits)} but no train/ with class folders; "
-            "give the training pictures as train/, or one of these folders as data.path"
+            f"{found} but no train/ with class folders; give the training pictures as train/, or one of these folders "
+            "as data.path"
         )
     counts = [_count(by_name[name]) for name in flat]
     if len(flat) == 1:
@@ -202,7 +204,7 @@ def _no_classes(directory: Path, by_name: dict[str, Path], splits: Iterable[str]
     else:
         named = " and ".join(f"{name}/" for name in flat)
         found = f"{named} hold pictures but no class folders ({' and '.join(map(str, counts))})"
-    rename = f"if {splits[0]} is a class, give its folder another name; " if len(splits) == 1 else ""
+    rename = f"if {flat[0]} is a class, give its folder another name; " if len(splits) == 1 else ""
     return f"{directory}: {found}; {rename}{_WANTED}{_table_beside(directory)}"
 
 
