@@ -128,6 +128,7 @@ def check(
         typer.Option("--probe", help="Start a head pod on Kubernetes that looks at data and storage there."),
     ] = False,
     set_: Overrides = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Check an experiment and estimate its time; train nothing.
@@ -140,12 +141,18 @@ def check(
         experiment = load(file, set_, searches=False)
         if on is None:
             fit = workflows.local_capacity(experiment.scale)
+            if as_json:
+                typer.echo(json.dumps(workflows.facts(experiment, fit=fit), indent=1))
+                return
             lines = workflows.check(experiment, fit=fit)
         else:
             from orchestrator.clusters.interface import open_cluster
 
             shipped = package(experiment, file.parent, searches=False)
             lines = open_cluster(on, namespace=namespace).check(shipped, probes=probe)
+            if as_json:
+                typer.echo(json.dumps({"lines": [*lines]}, indent=1))
+                return
         for line in lines:
             typer.echo(line)
 
