@@ -106,6 +106,7 @@ def check(
         typer.Option("--probe", help="On Kubernetes, check data and storage from a head pod."),
     ] = False,
     set_: Overrides = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Check an experiment and estimate its time; train nothing.
@@ -115,7 +116,11 @@ def check(
     with errors(debug):
         from orchestrator.clusters.registry import open_cluster
 
-        for line in open_cluster(on, namespace=namespace).check(read_job(file, set_), probes=probe):
+        cluster, bundle = open_cluster(on, namespace=namespace), read_job(file, set_)
+        if as_json:
+            typer.echo(json.dumps(cluster.check_results(bundle, probes=probe), indent=1))
+            return
+        for line in cluster.check(bundle, probes=probe):
             typer.echo(line)
 
 

@@ -21,12 +21,14 @@ from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage, StorageError
 from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
 from trainers.data import Dataset, open_dataset
+from trainers.data.decoding import UnreadableError
 from trainers.errors import InputError
 from trainers.recipes import Recipe
 
 _PROBE_BYTES = 1 << 20
 _WATCH_SECONDS = 0.5
 _CAPACITY_SECONDS = 2
+_UNREADABLE = "unreadable.txt"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
         InputError: something that would make the runs fail.
     """
     _check_writable(records.storage)
-    dataset = open_dataset(experiment.data)
+    dataset = _open_dataset(experiment, records)
     height, width, _ = dataset.image_shape
     for name, arm in experiment.arms.items():
         if arm.augmentation.crop >= min(height, width):
@@ -77,6 +79,24 @@ def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
         runs=run_plan.expand(experiment, dataset.fingerprint),
         records=records,
     )
+
+
+def _open_dataset(experiment: Experiment, records: ExperimentRecords) -> Dataset:
+    """Read the data, and keep a list of the pictures that cannot be read beside the records.
+
+    Raises:
+        InputError: the data are wrong.
+    """
+    try:
+        dataset = open_dataset(experiment.data)
+    except UnreadableError as error:
+        records.storage.write(_UNREADABLE, f"{error.listing}\n".encode())
+        raise UnreadableError(f"{error}\nThis list is in {records.storage.url}/{_UNREADABLE}") from error
+    if dataset.unreadable:
+        records.storage.write(_UNREADABLE, f"{dataset.unreadable}\n".encode())
+    else:
+        records.storage.delete(_UNREADABLE)
+    return dataset
 
 
 def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:

@@ -52,6 +52,7 @@ _NOT_COMPILED = {
     "early_stopping",
     "flip_averaging",
     "shift_averaging",
+    "stop_on_divergence",
 }
 
 

@@ -50,7 +50,7 @@ def _run(scale: Scale, fingerprint: str, arm: str, framework: str, seed: int, re
         "data": fingerprint,
         "framework": framework,
         "seed": seed,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", exclude={"stop_on_divergence"}),  # no result depends on it
         "scale": workers_identity(scale),
     }
     return Run(

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.execution import environment
-from trainers.data.decoding import decode, refuse
+from trainers.data.decoding import Broken, UnreadableError, decode
 from trainers.data.labelled import Encoded
+from trainers.data.spec import PictureSpec
 from trainers.errors import InputError, TandemError, one_line
 from trainers.loop import evaluation_batch
 
@@ -99,6 +100,7 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
         "image_shape": data["image_shape"],
         "test_accuracy": run.result["test_accuracy"],
         "recipe": chosen.recipe,
+        "pictures": _picture_fields(comparison.document["experiment"].get("data") or {}),
         "data_fingerprint": data["fingerprint"],
         "files": files,
     }
@@ -125,9 +127,11 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
         raise InputError(f"{', '.join(missing)}: there is no such file")
     height, width, channels = description["image_shape"]
     encoded = [Encoded.of_file(image, str(image)) for image in images]
-    broken: list[str] = []
-    pixels = [*decode(encoded, (height, width, channels), broken)]
-    refuse(broken, of=len(images))
+    broken: list[Broken] = []
+    spec = PictureSpec.model_validate(description.get("pictures", {}))
+    pixels = [*decode(encoded, (height, width, channels), spec, broken)]
+    if broken:
+        raise UnreadableError.of(broken, images=len(images), remedy="")
     with tempfile.TemporaryDirectory() as scratch:
         np.save(Path(scratch) / "images.npy", np.concatenate(pixels))
         _in_process("predict", str(directory), scratch, module_path=str(directory))
@@ -137,6 +141,11 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
         Answer(str(image), names[int(row.argmax())], float(row.max()))
         for image, row in zip(images, probabilities, strict=True)
     ]
+
+
+def _picture_fields(data: dict[str, Any]) -> dict[str, Any]:
+    """How the pictures of an experiment became pixels."""
+    return {field: data[field] for field in PictureSpec.model_fields if field in data}
 
 
 def _arm(comparison: Comparison, name: str | None) -> ArmSummary:

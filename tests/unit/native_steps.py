@@ -28,7 +28,13 @@ LABELS = RNG.integers(0, CLASSES, (STEPS, BATCH))
 SCALE, OFFSET = np.full(3, 1 / 128, np.float32), np.full(3, -1, np.float32)  # without rounding
 SPEEDNET: dict[str, Any] = {
     "model": "speednet",
-    "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.1, "decoupled": True},
+    "optimizer": {
+        "name": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 0.1,
+        "decoupled": True,
+    },
     "loss": {"label_smoothing": 0.1},
     "weight_average": 0.9,
 }
