@@ -55,8 +55,6 @@ class Steps:
     """Int64 [steps, share]."""
     learning_rates: np.ndarray
     """Float32 [steps]."""
-    average_rates: np.ndarray
-    """Float32 [steps]: how far each step moves the averaged weights towards the weights."""
     loss_scale: float
     """1 / global batch size, or 0 for a worker whose share of the last batch is empty."""
 
@@ -109,7 +107,7 @@ class Engine(Protocol):
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and right answers.
 
-        The losses are float32 [steps].
+        The losses are [steps], those that the model adds of itself included.
         """
 
     def gradients(self, steps: Steps) -> Weights:
@@ -121,8 +119,17 @@ class Engine(Protocol):
     def predict(self, images: np.ndarray) -> np.ndarray:
         """As `forward`, with `weight_average` of the averaged weights."""
 
+    def share_statistics(self) -> None:
+        """Give every worker the first one's moving statistics, which evaluation uses; called by all at once."""
+
     def weights(self) -> Weights:
         """A built-in model's weights by neutral name."""
+
+    def neutral_state(self) -> Weights:
+        """A built-in model's weights and its optimizer's slots, which both frameworks can load."""
+
+    def load_neutral_state(self, state: Weights) -> None:
+        """Take over what either framework's `neutral_state` gave."""
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""

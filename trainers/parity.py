@@ -22,7 +22,7 @@ from trainers.contract import Engine, State, Steps, Task
 from trainers.data import Dataset
 from trainers.data.batches import epoch_steps
 from trainers.initial import Weights
-from trainers.recipes import Recipe, average_rates, learning_rates
+from trainers.recipes import Recipe, learning_rates
 
 SKETCH = 64
 _ROUNDING = 1e-6
@@ -117,7 +117,6 @@ def single_steps(task: Task, dataset: Dataset, steps: int) -> Iterator[Steps]:
         augmentation=task.recipe.augmentation,
         batch_size=size,
         learning_rates=learning_rates(task.recipe, count),
-        average_rates=average_rates(task.recipe, count),
         seed=task.seed,
         epoch=1,
         rank=task.rank,
@@ -132,7 +131,6 @@ def _single(block: Steps, place: int) -> Steps:
         block.images[part],
         block.labels[part],
         block.learning_rates[part],
-        block.average_rates[part],
         block.loss_scale,
     )
 

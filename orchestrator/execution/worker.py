@@ -130,7 +130,7 @@ def make_task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_s
 def _compiled_for(task: Task) -> str:
     """What an engine is built for; the rest of a recipe reaches it with each step."""
     recipe = task.recipe.model_dump(mode="json", exclude=_NOT_COMPILED)
-    del recipe["optimizer"]["learning_rate"]
+    recipe["optimizer"].pop("learning_rate", None)
     return json.dumps([recipe, task.seed], sort_keys=True)
 
 
