@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.analysis import compare, parity
-from orchestrator.analysis.parity import Parity
+from orchestrator.analysis.parity import Parity, Work
 from orchestrator.execution import environment, lockstep, worker_group
 from orchestrator.execution.worker import is_open
 from orchestrator.experiment.spec import Arm, Experiment, Scale
@@ -326,30 +326,44 @@ def _assignment(
     )
 
 
-def check_parity(prepared: Prepared, *, steps: int) -> list[tuple[Recipe, Parity]]:
-    """Train every recipe of the experiment in both frameworks side by side, and compare each step.
+def check_parity(
+    prepared: Prepared, works: list[Work], *, module_path: Path, steps: int
+) -> list[tuple[Work, Parity]]:
+    """Train each work in both frameworks side by side, and compare every step.
 
-    Keras leads; PyTorch starts every step from Keras' weights and optimizer state. What the records
-    already hold is not traced again.
+    Keras leads; PyTorch starts every step from Keras' weights and optimizer state. As many workers and GPUs are used
+    as the experiment says, or one worker without a GPU where there are fewer. What the records already hold is not
+    traced again.
 
     Args:
         prepared: from `prepare`.
+        works: from `parity.works`.
+        module_path: directory that users' own models are imported from.
         steps: to train for.
+
+    Raises:
+        InputError: the weights of a user's own models do not correspond, or a model draws random numbers.
     """
+    scale = prepared.experiment.scale
+    fits = runs_that_fit(scale) > 0
+    workers = scale.min_workers if fits else 1
     compared = []
-    for recipe in parity.traced_recipes(prepared.experiment):
-        key = parity.recipe_key(recipe, prepared.dataset.fingerprint)
-        traces = prepared.records.parity(key, FRAMEWORKS, steps=steps)
+    for work in works:
+        key = work.key(prepared.dataset.fingerprint)
+        traces = prepared.records.parity(key, FRAMEWORKS, steps=steps, workers=workers)
         if traces is None:
             traces = lockstep.traces(
-                recipe,
+                work,
                 prepared.experiment.data,
-                threads=prepared.experiment.scale.cpus_per_worker,
+                module_path=module_path,
+                workers=workers,
+                threads=scale.cpus_per_worker,
+                gpus=scale.gpus_per_worker if fits else 0.0,
                 steps=steps,
             )
             for framework, trace in zip(FRAMEWORKS, traces, strict=True):
-                prepared.records.keep_parity(key, framework, steps, trace)
-        compared.append((recipe, parity.compare(traces[0], traces[1], FRAMEWORKS)))
+                prepared.records.keep_parity(key, framework, trace)
+        compared.append((work, parity.compare(traces[0], traces[1], FRAMEWORKS)))
     return compared
 
 

@@ -64,7 +64,6 @@ def steps(learning_rate: float, first: int = 0, last: int = 6, size: int = 16) -
         IMAGES[part].reshape(count, size, *IMAGES.shape[1:]),
         LABELS[part].reshape(count, size),
         np.full(count, learning_rate, np.float32),
-        np.full(count, 0.3, np.float32),
         1 / size,
     )
 
@@ -119,15 +118,6 @@ class Side:
             model = self.models.build_model(name, (side, side, 3), 7)
             self.measured[f"smallest/{name}"] = self._forward(model, np.zeros((1, side, side, 3), np.float32))
 
-    def single_value_to_normalise(self) -> None:
-        """Of one small image a deep network sees but one value a channel."""
-        model, _ = self._shared("resnet18", (8, 8, 1))
-        x = np.random.default_rng(2).normal(size=(1, 8, 8, 1)).astype(np.float32)
-        self.measured["single/outputs"] = self._forward(model, x, training=True)
-        weights = self.models.get_weights(model)
-        statistics = [name for name in sorted(weights) if name.endswith((".mean", ".variance"))]
-        self.measured["single/statistics"] = np.concatenate([weights[name] for name in statistics])
-
     def _shared(self, name: str, shape: tuple[int, int, int]) -> tuple[Any, Weights]:
         """A network with the weights that the other framework gives it too."""
         model = self.models.build_model(name, shape, 7)
@@ -136,13 +126,13 @@ class Side:
         self.models.set_weights(model, weights)
         return model, weights
 
-    def _forward(self, model: Any, x: np.ndarray, *, training: bool = False) -> np.ndarray:
+    def _forward(self, model: Any, x: np.ndarray) -> np.ndarray:
         if self.framework == "keras":
-            return np.asarray(model(x, training=training))
+            return np.asarray(model(x, training=False))
         import torch
 
         with torch.no_grad():
-            return np.asarray(model.train(training)(torch.from_numpy(x).permute(0, 3, 1, 2)))
+            return np.asarray(model.eval()(torch.from_numpy(x).permute(0, 3, 1, 2)))
 
     def updates_step_by_step(self) -> None:
         for place, optimizer in enumerate(OPTIMIZERS):
@@ -215,7 +205,7 @@ class Side:
         self.measured["fast/correct"] = np.array(correct)
         self.measured["fast/averaged"] = engine.predict(IMAGES)
         self.measured |= {f"fast/weight/{name}": value for name, value in engine.weights().items()}
-        gradients = engine.gradients(steps(0.01))
+        _, gradients = engine.take_step(steps(0.01, last=1))
         self.measured |= {f"fast/gradient/{name}": value for name, value in gradients.items()}
 
     def precision_and_seeds(self) -> None:
@@ -237,7 +227,6 @@ def main(framework: str, output: str) -> None:
     side = Side(framework)
     side.models_on_shared_weights()
     side.smallest_images()
-    side.single_value_to_normalise()
     side.updates_step_by_step()
     side.weighted_classes()
     side.batch_normalisation()

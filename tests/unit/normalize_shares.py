@@ -56,8 +56,8 @@ def own_keras_model(image_shape: tuple[int, int, int], _: int) -> Any:
 def in_torch(rank: int, addresses: list[str]) -> Iterator[Measure]:
     import torch
     import torch.distributed as dist
-
     from trainers.torch.batch_norm import BatchNorm, synchronize
+
     from trainers.torch.models import build_model
 
     def measure(precision: str) -> dict[str, np.ndarray]:
@@ -95,8 +95,8 @@ def in_keras(rank: int, addresses: list[str]) -> Iterator[Measure]:
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}}
     )
     import tensorflow as tf
-
     from trainers.keras.batch_norm import BatchNorm
+
     from trainers.keras.models import build_model
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
