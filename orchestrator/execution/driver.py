@@ -9,13 +9,14 @@ from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
 
-from orchestrator.analysis import parity
-from orchestrator.analysis.parity import Parity
+import numpy as np
+
 from orchestrator.execution import environment, lockstep, worker_group
 from orchestrator.execution.assignment import Assignment, Failure
 from orchestrator.execution.run_source import PlannedRuns
 from orchestrator.experiment.spec import Arm, Experiment, Scale
-from orchestrator.planning import run_plan
+from orchestrator.planning import parity_plan, run_plan
+from orchestrator.planning.parity_plan import Work
 from orchestrator.planning.run_plan import Run, RunQueue
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage, StorageError
@@ -247,7 +248,7 @@ def execute(
     from trainers.launch import Launcher
 
     groups = cluster_capacity(prepared.experiment.scale)
-    traced = parity.traced_recipes(prepared.experiment) if checks_parity else []
+    traced = parity_plan.traced_recipes(prepared.experiment) if checks_parity else []
     waiting = run_plan.queues(open_runs(prepared, driver_session), groups=groups)
     launcher = Launcher()
     training_now: dict[futures.Future[Exception | None], RunQueue] = {}
@@ -339,31 +340,45 @@ def _assignment(
     )
 
 
-def check_parity(prepared: Prepared, *, steps: int) -> list[tuple[Recipe, Parity]]:
-    """Train every recipe of the experiment in both frameworks side by side, and compare each step.
+def trace_parity(
+    prepared: Prepared, works: list[Work], *, module_path: Path, steps: int
+) -> list[list[dict[str, np.ndarray]]]:
+    """Train each work in both frameworks side by side; returns the traces of Keras and PyTorch for each.
 
-    Keras leads; PyTorch starts every step from Keras' weights and optimizer state. What the records
-    already hold is not traced again.
+    Keras leads; PyTorch starts every step from Keras' weights and optimizer state. As many workers and GPUs are used
+    as the experiment says, or one worker without a GPU where there are fewer. What the records already hold is not
+    traced again.
 
     Args:
         prepared: from `prepare`.
+        works: from `parity_plan.works`.
+        module_path: directory that users' own models are imported from.
         steps: to train for.
+
+    Raises:
+        InputError: the weights of a user's own models do not correspond, or a model draws random numbers.
     """
-    compared = []
-    for recipe in parity.traced_recipes(prepared.experiment):
-        key = parity.recipe_key(recipe, prepared.dataset.fingerprint)
-        traces = prepared.records.parity(key, FRAMEWORKS, steps=steps)
+    scale = prepared.experiment.scale
+    fits = runs_that_fit(scale) > 0
+    workers = scale.min_workers if fits else 1
+    traced = []
+    for work in works:
+        key = work.key(prepared.dataset.fingerprint)
+        traces = prepared.records.parity(key, FRAMEWORKS, steps=steps, workers=workers)
         if traces is None:
             traces = lockstep.traces(
-                recipe,
+                work,
                 prepared.experiment.data,
-                threads=prepared.experiment.scale.cpus_per_worker,
+                module_path=module_path,
+                workers=workers,
+                threads=scale.cpus_per_worker,
+                gpus=scale.gpus_per_worker if fits else 0.0,
                 steps=steps,
             )
             for framework, trace in zip(FRAMEWORKS, traces, strict=True):
-                prepared.records.keep_parity(key, framework, steps, trace)
-        compared.append((recipe, parity.compare(traces[0], traces[1], FRAMEWORKS)))
-    return compared
+                prepared.records.keep_parity(key, framework, trace)
+        traced.append(traces)
+    return traced
 
 
 def _first_open(prepared: Prepared, queue: RunQueue, driver_session: str) -> RunRecords | None:

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from orchestrator.analysis.parity import recipe_key
 from orchestrator.execution import environment
 from orchestrator.execution.assignment import Assignment
 from orchestrator.execution.recorder import Recorder
 from orchestrator.execution.resource_usage import Meter
 from orchestrator.execution.run_source import OpenRunSource
 from orchestrator.execution.watchdog import Watchdog
+from orchestrator.planning.parity_plan import recipe_key
 from orchestrator.planning.run_plan import Run
 from orchestrator.store.records import ExperimentRecords, Position
 from orchestrator.store.storage import Record, Storage
@@ -33,12 +33,12 @@ from trainers.contract import State, Task
 from trainers.data import Dataset, open_dataset
 from trainers.early_stopping import Patience
 from trainers.errors import ForeignError, InputError, TandemError, one_line
-from trainers.inputs import input_transform
 from trainers.loop import DivergedError, final_test, gather, train
 from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
 from trainers.parity import trace
-from trainers.recipes import Recipe, class_weights
+from trainers.recipes import Recipe
 from trainers.robustness import robustness
+from trainers.tasks import make_task
 
 Measured = TypeVar("Measured")
 
@@ -124,20 +124,6 @@ def _alive_nodes() -> int:
     return sum(node["Alive"] for node in nodes)
 
 
-def make_task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_size: int) -> Task:
-    """One worker's part of a run on a data set."""
-    return Task(
-        recipe=recipe,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        image_shape=dataset.image_shape,
-        num_classes=len(dataset.class_names),
-        inputs=input_transform(dataset, recipe),
-        class_weights=class_weights(recipe.loss, dataset.train_labels, len(dataset.class_names)),
-    )
-
-
 def _compiled_for(task: Task) -> str:
     """What an engine is built for; the rest of a recipe reaches it with each step."""
     recipe = task.recipe.model_dump(mode="json", exclude=_NOT_COMPILED)
@@ -187,13 +173,15 @@ class _Worker:
         framework = self.assignment.framework
         for recipe in self.assignment.parity_recipes:
             key = recipe_key(recipe, self.assignment.data_fingerprint)
-            known = self.rank == 0 and self.records.has_parity(key, framework, PARITY_STEPS)
+            known = self.rank == 0 and self.records.has_parity(
+                key, framework, steps=PARITY_STEPS, workers=self.world_size
+            )
             if broadcast_from_rank_zero(known):
                 continue
             task = self.task(recipe, seed=0)
             traced = trace(task, self.dataset, self.runtime.engine(task), steps=PARITY_STEPS)
             if self.rank == 0:
-                self.records.keep_parity(key, framework, PARITY_STEPS, traced)
+                self.records.keep_parity(key, framework, traced)
 
     def patience(self, run: Run, position: Position) -> Patience:
         """What ends a run before its last epoch; a trial's scheduler alone ends a trial."""

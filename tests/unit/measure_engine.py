@@ -201,7 +201,7 @@ class Side:
         self.measured["fast/correct"] = np.array(correct)
         self.measured["fast/averaged"] = engine.predict(IMAGES)
         self.measured |= {f"fast/weight/{name}": value for name, value in engine.weights().items()}
-        gradients = engine.gradients(steps(0.01))
+        _, gradients = engine.take_step(steps(0.01, last=1))
         self.measured |= {f"fast/gradient/{name}": value for name, value in gradients.items()}
 
     def precision_and_seeds(self) -> None:
