@@ -23,7 +23,7 @@ EXPERIMENT = """\
 name: toys
 data: {source: digits}
 arms:
-  toy: {framework: torch, model: 'toys.linear:build', epochs: 2, seeds: [0]}
+  toy: {framework: torch, model: 'toys.linear:build', optimizer: {learning_rate: 0.01}, epochs: 5, seeds: [0]}
 storage: results
 """
 

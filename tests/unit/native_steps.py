@@ -1,6 +1,6 @@
 """Twenty steps of a tandem engine, and the same steps of a plain script, for comparison.
 
-Usage: python -m tests.unit.native_steps SIDE FRAMEWORK RANK DIRECTORY [ADDRESS ...]
+Usage: python -m tests.unit.native_steps SIDE FRAMEWORK CASES DIRECTORY RANK [ADDRESS ...]
 SIDE is `engine`, and then `plain`, which starts from the engines' weights. With two addresses, as one of two workers.
 The .npz that it writes holds `<case>/<array>`: losses, float64 [20], of the global batches; the weights after the last
 step; logits of one batch.
@@ -28,7 +28,13 @@ LABELS = RNG.integers(0, CLASSES, (STEPS, BATCH))
 SCALE, OFFSET = np.full(3, 1 / 128, np.float32), np.full(3, -1, np.float32)  # without rounding
 SPEEDNET: dict[str, Any] = {
     "model": "speednet",
-    "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.1, "decoupled": True},
+    "optimizer": {
+        "name": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 0.1,
+        "decoupled": True,
+    },
     "loss": {"label_smoothing": 0.1},
     "weight_average": 0.9,
 }
@@ -43,10 +49,9 @@ CASES: dict[str, dict[str, Any]] = {
     "resnet9": {"model": "resnet9", "optimizer": {"name": "adamw", "learning_rate": 0.001}},
     "resnet18": {"model": "resnet18", "optimizer": {"name": "sgd", "learning_rate": 0.01}},
     "speednet": SPEEDNET,
+    "synchronized": SPEEDNET | {"sync_batch_norm": True},
     "own": {"model": "tests.unit.own_models:{framework}_model", "optimizer": "adam"},
 }
-SYNCHRONIZED = {"synchronized": SPEEDNET | {"sync_batch_norm": True}}
-"""For several workers on CPUs, which PyTorch cannot do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,19 +78,12 @@ class Case:
         return learning_rates(self.recipe, STEPS)
 
 
-def cases(framework: str, *, rank: int, world_size: int) -> dict[str, Case]:
-    """All that a framework is compared on, by name."""
-    named = CASES | (SYNCHRONIZED if framework == "keras" and world_size > 1 else {})
-    return {
-        name: Case(
-            Recipe.model_validate(
-                fields | {"model": fields["model"].format(framework=framework), "batch_size": BATCH}
-            ),
-            rank,
-            world_size,
-        )
-        for name, fields in named.items()
-    }
+def case_of(name: str, framework: str, *, rank: int, world_size: int) -> Case:
+    """What a name stands for in a framework."""
+    fields = CASES[name]
+    model = fields["model"].format(framework=framework)
+    recipe = Recipe.model_validate(fields | {"model": model, "batch_size": BATCH})
+    return Case(recipe, rank, world_size)
 
 
 def engine_steps(runtime: Any, case: Case) -> tuple[State, dict[str, np.ndarray]]:
@@ -103,9 +101,9 @@ def engine_steps(runtime: Any, case: Case) -> tuple[State, dict[str, np.ndarray]
     engine = runtime.engine(task)
     start = engine.state()
     losses, _ = engine.train_steps(Steps(case.images, case.labels, case.rates, 1 / BATCH))
+    engine.share_statistics()
     state = engine.state()
     weights = [state[name] for name in state if name.startswith("model/") and state[name].dtype == np.float32]
-    engine.share_statistics()
     return start, {
         "losses": engine.all_reduce(losses.astype(np.float64)) / BATCH,
         "weights": np.concatenate([weight.ravel() for weight in weights]),
@@ -113,11 +111,14 @@ def engine_steps(runtime: Any, case: Case) -> tuple[State, dict[str, np.ndarray]
     }
 
 
-def main(side: str, framework: str, rank: str, directory: str, *addresses: str) -> None:
+def main(side: str, framework: str, names: str, directory: str, rank: str, *addresses: str) -> None:
     plain = importlib.import_module(f"tests.unit.plain_{framework}")
     plain.join(int(rank), addresses)
     starts = Path(directory, "start.npz")
-    described = cases(framework, rank=int(rank), world_size=max(len(addresses), 1))
+    described = {
+        name: case_of(name, framework, rank=int(rank), world_size=max(len(addresses), 1))
+        for name in names.split(",")
+    }
     arrays: dict[str, dict[str, np.ndarray]] = {}
     if side == "engine":
         runtime = importlib.import_module(f"trainers.{framework}.engine").Runtime(threads=1, use_gpu=False)

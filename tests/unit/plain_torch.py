@@ -51,7 +51,9 @@ def steps(name: str, case: Case, start: dict[str, np.ndarray]) -> dict[str, np.n
     optimizer = OPTIMIZERS[name](parallel.parameters())
 
     pixels = torch.from_numpy(case.images).permute(0, 1, 4, 2, 3).float()
-    inputs = torch.addcmul(torch.from_numpy(OFFSET).view(-1, 1, 1), pixels, torch.from_numpy(SCALE).view(-1, 1, 1))
+    inputs = torch.addcmul(
+        torch.from_numpy(OFFSET).view(-1, 1, 1), pixels, torch.from_numpy(SCALE).view(-1, 1, 1)
+    )
     labels = torch.from_numpy(case.labels)
     smoothing = 0.1 if name == "speednet" else 0.0
     losses = []
@@ -77,7 +79,8 @@ def steps(name: str, case: Case, start: dict[str, np.ndarray]) -> dict[str, np.n
     shown = averaged.module if name == "speednet" else model
     images = torch.from_numpy(IMAGES[0]).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
-        logits = shown.eval()(torch.addcmul(torch.from_numpy(OFFSET).view(-1, 1, 1), images, torch.from_numpy(SCALE).view(-1, 1, 1)))
+        offset, scale = (torch.from_numpy(values).view(-1, 1, 1) for values in (OFFSET, SCALE))
+        logits = shown.eval()(torch.addcmul(offset, images, scale))
     weights = [value for value in model.state_dict().values() if value.dtype == torch.float32]
     return {
         "losses": (mean / case.world_size).numpy(),

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.contract import State, Steps, Task
+from trainers.contract import State, Steps, Task, UnbiasedVariance
 from trainers.initial import Weights, initial_weights
 from trainers.keras.models import build_model, get_weights, named_variables, set_weights
 from trainers.keras.optimizers import build_optimizer, coupled_decay, get_slots, set_slots
@@ -63,6 +63,8 @@ class Runtime:
 class KerasEngine:
     """One model being trained; see `trainers.contract.Engine`."""
 
+    framework = "keras"
+
     def __init__(self, task: Task, strategy: tf.distribute.Strategy) -> None:
         keras.utils.set_random_seed(task.seed)
         recipe = task.recipe
@@ -91,7 +93,9 @@ class KerasEngine:
         images, labels = tf.TensorSpec([None, *task.image_shape], tf.uint8), tf.TensorSpec([None], tf.int64)
         number = tf.TensorSpec([], tf.float32)
         self._step = _graph(self._distributed_step, input_signature=[images, labels, number, number])
-        self._gradients = _graph(self._distributed_gradients, input_signature=[images, labels, number])
+        self._shown_step = _graph(
+            self._distributed_shown_step, input_signature=[images, labels, number, number]
+        )
         self._forward = _graph(self._distributed_forward, input_signature=[images])
         self._sum = _graph(self._distributed_sum, reduce_retracing=True)
 
@@ -150,9 +154,10 @@ class KerasEngine:
         of_model = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in self._model.losses]
         return of_data, tf.add_n(of_model) if of_model else tf.zeros(()), logits
 
-    def _replica_gradients(self, images, labels, loss_scale, decay):
+    def _replica_gradients(self, images, labels, loss_scale):
         """Gradients of this worker's part of the loss, its loss summed over the share, and its right answers."""
         variables = self._model.trainable_variables
+        decay = coupled_decay(self._task.recipe.optimizer)
         with tf.GradientTape() as tape:
             of_data, of_model, logits = self._losses(images, labels)
             of_worker = of_model
@@ -165,22 +170,25 @@ class KerasEngine:
         return tape.gradient(loss, variables), of_data + of_model * share, correct
 
     def _replica_step(self, images, labels, learning_rate, loss_scale):
-        decay = coupled_decay(self._task.recipe.optimizer)
-        gradients, loss, correct = self._replica_gradients(images, labels, loss_scale, decay)
+        gradients, loss, correct = self._replica_gradients(images, labels, loss_scale)
         self._optimizer.learning_rate.assign(learning_rate)
         self._optimizer.apply(gradients, self._model.trainable_variables)
-        return loss, correct
+        return loss, correct, gradients
 
     def _distributed_step(self, images, labels, learning_rate, loss_scale):
-        return self._strategy.run(self._replica_step, args=(images, labels, learning_rate, loss_scale))
+        return self._strategy.run(self._replica_step, args=(images, labels, learning_rate, loss_scale))[:2]
 
-    def _distributed_gradients(self, images, labels, loss_scale):
-        def gradients(images, labels, loss_scale):
+    def _distributed_shown_step(self, images, labels, learning_rate, loss_scale):
+        """The loss of a step, and by their variables' paths the gradients that it took."""
+
+        def step(*arguments):
+            loss, _, gradients = self._replica_step(*arguments)
+            paths = [variable.path for variable in self._model.trainable_variables]
+            shown = {path: each for path, each in zip(paths, gradients, strict=True) if each is not None}
             context = tf.distribute.get_replica_context()
-            here, _, _ = self._replica_gradients(images, labels, loss_scale, 0.0)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, here)
+            return loss, context.all_reduce(tf.distribute.ReduceOp.SUM, shown)
 
-        return self._strategy.run(gradients, args=(images, labels, loss_scale))
+        return self._strategy.run(step, args=(images, labels, learning_rate, loss_scale))
 
     def _distributed_forward(self, images):
         def forward(images):
@@ -207,10 +215,18 @@ class KerasEngine:
         losses = np.array([loss.numpy() for loss, _ in taken])
         return losses, sum(int(correct) for _, correct in taken)
 
-    def gradients(self, steps: Steps) -> Weights:
-        """A built-in model's gradients of the first step's loss, over all workers."""
-        values = self._gradients(steps.images[0], steps.labels[0], steps.loss_scale)
-        return {name: value.numpy() for name, value in zip(self._trained_weights(), values, strict=True)}
+    def take_step(self, step: Steps) -> tuple[float, Weights]:
+        """As `train_steps`, but a single step, and with what it took; see `trainers.contract.Engine`."""
+        decay = coupled_decay(self._task.recipe.optimizer)
+        before = self.weights() if decay else {}
+        loss, gradients = self._shown_step(
+            step.images[0], step.labels[0], step.learning_rates[0], step.loss_scale
+        )
+        return float(loss), {
+            name: gradients[variable.path].numpy() - (decay * before[name] if decay else 0)
+            for name, variable in self._trained_weights().items()
+            if variable.path in gradients
+        }
 
     def forward(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels], of the weights under training."""
@@ -248,8 +264,16 @@ class KerasEngine:
             variable.assign(values.reshape(variable.shape))
 
     def weights(self) -> Weights:
-        """A built-in model's weights by neutral name."""
+        """The model's weights by neutral name."""
         return get_weights(self._model)
+
+    def weight_names(self) -> dict[str, str]:
+        """The path of each weight's variable by its neutral name."""
+        return {name: variable.path for name, variable in named_variables(self._model).items()}
+
+    def unbiased_variances(self) -> dict[str, UnbiasedVariance]:
+        """None: Keras keeps the biased variance of each batch."""
+        return {}
 
     def product(self) -> keras.Model:
         """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
@@ -259,12 +283,12 @@ class KerasEngine:
             )
 
     def _trained_weights(self) -> dict[str, keras.Variable]:
-        """The trainable weights of a built-in model by neutral name, in Keras' order."""
+        """The trainable weights by neutral name, in Keras' order."""
         names = {variable.path: name for name, variable in named_variables(self._model).items()}
         return {names[variable.path]: variable for variable in self._model.trainable_variables}
 
     def neutral_state(self) -> Weights:
-        """A built-in model's weights and its optimizer's slots, which both frameworks can load."""
+        """The model's weights and its optimizer's slots, which both frameworks can load."""
         slots = get_slots(self._optimizer, self._task.recipe.optimizer, self._trained_weights())
         return get_weights(self._model) | slots
 

@@ -147,16 +147,17 @@ _ROLES = {
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every weight under its neutral name."""
-    return {
-        f"{layer.name}.{_ROLES[variable.name]}": variable
-        for layer in model.layers
-        for variable in layer.variables
-    }
+    """Every weight under its neutral name: its path without the model's own name, and its role."""
+    named = {}
+    for variable in model.variables:
+        if variable.dtype.startswith("float"):
+            *layers_, kind = variable.path.removeprefix(f"{model.name}/").split("/")
+            named[".".join([*layers_, _ROLES.get(kind, kind)])] = variable
+    return named
 
 
 def get_weights(model: keras.Model) -> Weights:
-    """The weights of a built-in network under the names and layouts of `trainers.initial`."""
+    """The weights of a network under their neutral names, in the layouts of `trainers.initial`."""
     return {name: np.array(variable) for name, variable in named_variables(model).items()}
 
 

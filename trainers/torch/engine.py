@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.contract import State, Steps, Task
+from trainers.contract import State, Steps, Task, UnbiasedVariance
 from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
@@ -23,6 +24,7 @@ from trainers.torch.models import (
     get_gradients,
     get_slots,
     get_weights,
+    named_tensors,
     set_slots,
     set_weights,
 )
@@ -56,6 +58,8 @@ class Runtime:
 
 class TorchEngine:
     """One model being trained; see `trainers.contract.Engine`."""
+
+    framework = "torch"
 
     def __init__(self, task: Task, *, use_gpu: bool) -> None:
         torch.manual_seed(task.seed)
@@ -172,12 +176,10 @@ class TorchEngine:
         if self._average is not None:
             self._average.update_parameters(self._module)
 
-    def gradients(self, steps: Steps) -> Weights:
-        """A built-in model's gradients of the first step's loss, over all workers."""
-        self._model.train()
-        loss, _ = self._loss(self._on_device(steps.images[0]), self._on_device(steps.labels[0]))
-        self._backward(loss, steps.labels.shape[1], steps.loss_scale)
-        return get_gradients(self._module)
+    def take_step(self, step: Steps) -> tuple[float, Weights]:
+        """As `train_steps`, but a single step, and with what it took; see `trainers.contract.Engine`."""
+        losses, _ = self.train_steps(step)
+        return float(losses[0]), get_gradients(self._module)
 
     def forward(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels], of the weights under training."""
@@ -208,8 +210,32 @@ class TorchEngine:
                     dist.broadcast(buffer, 0)
 
     def weights(self) -> Weights:
-        """A built-in model's weights by neutral name."""
+        """The model's weights by neutral name."""
         return get_weights(self._module)
+
+    def weight_names(self) -> dict[str, str]:
+        """The key of each weight in the `state_dict` by its neutral name."""
+        return {name: key for name, (key, _) in named_tensors(self._module).items()}
+
+    @torch.no_grad()
+    def unbiased_variances(self) -> dict[str, UnbiasedVariance]:
+        """By their neutral names, the moving variances that keep the unbiased variance of each batch."""
+        found = {}
+
+        def note(path: str, module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            found[f"{path}.variance"] = UnbiasedVariance(module.momentum, inputs[0][0, 0].numel())
+
+        hooks = [
+            module.register_forward_pre_hook(functools.partial(note, path))
+            for path, module in self._module.named_modules()
+            if getattr(module, "running_var", None) is not None and getattr(module, "momentum", None)
+        ]
+        self._module.eval()
+        pixels = torch.zeros((1, *self._task.image_shape), dtype=torch.uint8, device=self._device)
+        self._module(self._inputs(pixels))
+        for hook in hooks:
+            hook.remove()
+        return found
 
     def product(self) -> torch.nn.Module:
         """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
@@ -224,7 +250,7 @@ class TorchEngine:
         return product.cpu().eval()
 
     def neutral_state(self) -> Weights:
-        """A built-in model's weights and its optimizer's slots, which both frameworks can load."""
+        """The model's weights and its optimizer's slots, which both frameworks can load."""
         kept = self._optimizer.state_dict()["state"]
         weights = list(self._module.parameters())
         state = get_weights(self._module)

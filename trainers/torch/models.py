@@ -203,47 +203,44 @@ class _BasicBlock(nn.Module):
         return F.relu(self.b(F.relu(self.a(x))) + straight)
 
 
-_ROLES = {
-    "weight": "scale",
-    "bias": "offset",
-    "running_mean": "mean",
-    "running_var": "variance",
-}
+_ROLES = {"running_mean": "mean", "running_var": "variance"}
 
 
-def _named_tensors(model: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:
-    """Every weight under its neutral name, with the module that owns it."""
+def named_tensors(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
+    """Every weight under its neutral name, with its key in the `state_dict`."""
     tensors = {}
     for path, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            tensors[f"{path}.kernel"] = (module, module.weight)
-            if module.bias is not None:
-                tensors[f"{path}.bias"] = (module, module.bias)
-        elif isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
-            for attribute, role in _ROLES.items():
-                tensors[f"{path}.{role}"] = (module, getattr(module, attribute))
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        is_scaling = getattr(getattr(module, "weight", None), "ndim", 0) == 1
+        kernel = "embeddings" if isinstance(module, nn.Embedding) else "kernel"
+        roles = _ROLES | ({"weight": "scale", "bias": "offset"} if is_scaling else {"weight": kernel})
+        for attribute, tensor in own:
+            if tensor.is_floating_point():
+                prefix = f"{path}." if path else ""
+                tensors[f"{prefix}{roles.get(attribute, attribute)}"] = (f"{prefix}{attribute}", tensor)
     return tensors
 
 
-def _to_neutral(module: nn.Module, tensor: Tensor) -> Tensor:
-    if tensor.ndim == 4:
-        return tensor.permute(2, 3, 1, 0)
-    return tensor.t() if isinstance(module, nn.Linear) and tensor.ndim == 2 else tensor
+def _to_neutral(name: str, tensor: Tensor) -> Tensor:
+    """A tensor as Keras lays it out: kernels as height, width, inputs, outputs."""
+    if not name.endswith(".kernel") or tensor.ndim < 2:
+        return tensor
+    return tensor.permute(*range(2, tensor.ndim), 1, 0)
 
 
 def get_weights(model: nn.Module) -> Weights:
-    """The weights of a built-in network under the names and layouts of `trainers.initial`."""
+    """The weights of a network under their neutral names, in the layouts of `trainers.initial`."""
     return {
-        name: np.array(_to_neutral(module, tensor.detach()).cpu())
-        for name, (module, tensor) in _named_tensors(model).items()
+        name: np.array(_to_neutral(name, tensor.detach()).cpu())
+        for name, (_, tensor) in named_tensors(model).items()
     }
 
 
 def get_gradients(model: nn.Module) -> Weights:
     """The gradients of the trainable weights, likewise."""
     return {
-        name: np.array(_to_neutral(module, tensor.grad).cpu())
-        for name, (module, tensor) in _named_tensors(model).items()
+        name: np.array(_to_neutral(name, tensor.grad).cpu())
+        for name, (_, tensor) in named_tensors(model).items()
         if tensor.grad is not None
     }
 
@@ -251,21 +248,21 @@ def get_gradients(model: nn.Module) -> Weights:
 @torch.no_grad()
 def set_weights(model: nn.Module, weights: Weights) -> None:
     """The reverse of `get_weights`."""
-    for name, (module, tensor) in _named_tensors(model).items():
-        _to_neutral(module, tensor).copy_(torch.from_numpy(weights[name]))
+    for name, (_, tensor) in named_tensors(model).items():
+        _to_neutral(name, tensor).copy_(torch.from_numpy(weights[name]))
 
 
 def get_slots(model: nn.Module, slots: Mapping[nn.Parameter, Tensor], ending: str) -> Weights:
     """What an optimizer keeps of each weight, as `<weight>#<ending>`, in the neutral layout.
 
     Args:
-        model: a built-in network.
+        model: a network.
         slots: by weight, in PyTorch's layout.
         ending: of the names.
     """
     return {
-        f"{name}#{ending}": np.array(_to_neutral(module, slots[tensor]).cpu())
-        for name, (module, tensor) in _named_tensors(model).items()
+        f"{name}#{ending}": np.array(_to_neutral(name, slots[tensor]).cpu())
+        for name, (_, tensor) in named_tensors(model).items()
         if tensor in slots
     }
 
@@ -273,8 +270,8 @@ def get_slots(model: nn.Module, slots: Mapping[nn.Parameter, Tensor], ending: st
 def set_slots(model: nn.Module, slots: Weights, ending: str) -> dict[nn.Parameter, Tensor]:
     """The reverse of `get_slots`; the tensors lie in memory as the weights do, as fused kernels need."""
     turned = {}
-    for name, (module, tensor) in _named_tensors(model).items():
-        if (key := f"{name}#{ending}") in slots:
+    for name, (_, tensor) in named_tensors(model).items():
+        if isinstance(tensor, nn.Parameter) and (key := f"{name}#{ending}") in slots:
             turned[tensor] = torch.empty_like(tensor)
-            _to_neutral(module, turned[tensor]).copy_(torch.from_numpy(slots[key]))
+            _to_neutral(name, turned[tensor]).copy_(torch.from_numpy(slots[key]))
     return turned
