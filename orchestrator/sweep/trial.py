@@ -138,4 +138,4 @@ class Trial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Let the lane go."""
-        self._desk.release.remote(self._run.id)
+        self._desk.release.remote(self._run.id, self._epoch)

@@ -133,3 +133,22 @@ def test_a_population_takes_turns() -> None:
         assert trained == ["a", "b"] * 3
 
     play(scene())
+
+
+def test_a_process_that_a_trial_has_left_does_not_stop_it_in_its_new_one() -> None:
+    async def scene() -> None:
+        desk = Desk(slice_epochs=None)
+        first = asyncio.create_task(desk.outcome(a_run("a"), 1))
+        assert await desk.next_run("lane") == "a"
+        await desk.report("a", [{"epoch": 1}])
+        await first
+        onward = asyncio.create_task(desk.outcome(a_run("a"), 2))
+        await asyncio.sleep(0)
+        await desk.release("a", 1)
+        assert await desk.wants("a", 1)
+        await desk.report("a", [{"epoch": 2}])
+        await onward
+        await desk.release("a", 2)
+        assert not await desk.wants("a", 2)
+
+    play(scene())
