@@ -27,6 +27,7 @@ from orchestrator.planning.run_plan import Run
 from orchestrator.store.records import ExperimentRecords, Position, RunRecords
 from orchestrator.store.storage import Record, Storage
 from orchestrator.sweep.trial_source import Lane
+from trainers import preset
 from trainers.answering import AnswerSpeed, answer_speed
 from trainers.contract import EpochMetrics, State, Task
 from trainers.data import Dataset, open_dataset
@@ -177,6 +178,11 @@ class _Worker:
     known: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
     """What `measured` found."""
 
+    def settings(self) -> Record:
+        """The variables of this process, and what the framework computes with."""
+        framework = importlib.import_module(f"trainers.{self.assignment.session.framework}.settings")
+        return {**preset.observed(), **framework.observed()}
+
     def next_run(self) -> Run | None:
         """What to train next, the same on every worker."""
         from ray.train.collective import broadcast_from_rank_zero
@@ -286,7 +292,7 @@ class _Worker:
                         "first_step": position.step,
                         "workers": self.world_size,
                         "precision": task.recipe.precision,
-                        "environment": self.environment,
+                        "environment": self.environment | {"settings": self.settings()},
                         "startup": startup | {"build_seconds": time.time() - started},
                     }
                 )
