@@ -1,4 +1,4 @@
-"""What the commands share: their common options, and how an error is told."""
+"""Options that several commands have, the job that a command describes, and how a command reports an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from trainers.errors import InputError, TandemError, one_line
 
 if TYPE_CHECKING:
-    from orchestrator.clusters.job_bundle import Package
+    from orchestrator.clusters.job_bundle import JobBundle
     from orchestrator.experiment.spec import Experiment
 
 _ON = "A Ray cluster's dashboard, such as http://head:8265; or kuberay, or kuberay:CONTEXT."
@@ -26,9 +26,14 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as keras.epochs=2."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
-On = Annotated[str | None, typer.Option("--on", metavar="CLUSTER", help=_ON)]
-Cluster = Annotated[str, typer.Option("--on", metavar="CLUSTER", help=_ON)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+On = Annotated[
+    str,
+    typer.Option("--on", metavar="CLUSTER", help=f"{_ON} This machine when left out.", show_default=False),
+]
+"""Defaults to `LOCAL`."""
+LOCAL = "local"
+JobsOn = Annotated[str, typer.Option("--on", metavar="CLUSTER", help=_ON)]
 Namespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", help="Of Kubernetes; the context's own when left out."),
@@ -37,38 +42,56 @@ Searches = Annotated[bool, typer.Option("--sweep", help="Search the arms first, 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def load(file: Path, set_: list[str] | None, *, searches: bool) -> Experiment:
-    """Read an experiment file.
+def read_job(
+    file: Path,
+    set_: list[str] | None,
+    *,
+    searches: bool = False,
+    attributes: bool = False,
+    scaling: tuple[int, ...] = (),
+) -> JobBundle:
+    """Read an experiment file into the job that a command runs, with the modules beside it.
+
+    Args:
+        file: the experiment file.
+        set_: overrides, as `--set` gives them.
+        searches: whether the arms' hyperparameters are searched first.
+        attributes: whether the gap between two arms is attributed to their differences.
+        scaling: numbers of workers to measure scaling on, instead of training.
 
     Raises:
-        InputError: it is wrong, or is to be searched without saying how.
+        InputError: the file is wrong; or its arms are to be searched, but it has no search space.
     """
     from orchestrator.experiment import reader
+    from orchestrator.experiment.spec import Attribution
 
     experiment = reader.load(file, set_ or [])
     if searches and experiment.sweep is None:
         raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
-    return experiment
+    if attributes and experiment.attribution is None:
+        experiment = experiment.model_copy(update={"attribution": Attribution()})
+    return bundle_of(experiment, file.parent, searches=searches, scaling=scaling)
 
 
-def package(
-    experiment: Experiment, module_path: Path, *, searches: bool, scaling: tuple[int, ...] = ()
-) -> Package:
-    """An experiment with the modules beside it, ready to be shipped."""
-    from orchestrator.clusters.job_bundle import Package
+def bundle_of(
+    experiment: Experiment,
+    module_path: Path,
+    *,
+    searches: bool,
+    scaling: tuple[int, ...] = (),
+    resumes: str | None = None,
+) -> JobBundle:
+    """The job of an experiment that was read, with the modules of a directory."""
+    from orchestrator.clusters.job_bundle import JobBundle
+    from orchestrator.planning.job import JobSpec
 
-    return Package(
-        experiment=experiment,
-        searches=searches,
-        module_path=module_path.resolve(),
-        command=sys.argv[1:],
-        scaling=scaling,
-    )
+    spec = JobSpec(experiment=experiment, searches=searches, command=sys.argv[1:], scaling=scaling)
+    return JobBundle(spec=spec, module_path=module_path.resolve(), resumes=resumes)
 
 
 @contextlib.contextmanager
 def errors(debug: bool) -> Iterator[None]:
-    """Print an error as one sentence and exit with its code; the traceback is for debugging alone."""
+    """Print an error as one sentence and exit with its code; with `debug`, leave it to show its traceback."""
     try:
         yield
     except KeyboardInterrupt:
@@ -78,11 +101,11 @@ def errors(debug: bool) -> Iterator[None]:
         if debug or isinstance(error, typer.Exit | BrokenPipeError):
             raise
         if isinstance(error, TandemError):
-            told, code = str(error), error.exit_code
+            sentence, code = str(error), error.exit_code
         else:
-            told, code = (
+            sentence, code = (
                 f"unexpected {one_line(error)}; --debug shows where it came from",
                 TandemError.exit_code,
             )
-        typer.echo(f"tandem: {told}", err=True)
+        typer.echo(f"tandem: {sentence}", err=True)
         sys.exit(code)

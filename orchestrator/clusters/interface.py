@@ -1,145 +1,117 @@
-"""What tandem needs of a cluster that is elsewhere: take a job, tell of it, show its log, stop it."""
+"""What every cluster does with a job, this machine included.
+
+A cluster is opened by its address, without a connection; the first call that needs one makes it.
+"""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-import enum
-import re
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.clusters.diagnosis import Finding
-from orchestrator.clusters.job_bundle import Package
-from trainers.errors import ClusterError, InputError
+from orchestrator.clusters.job_bundle import JobBundle
+from orchestrator.planning.job import Outcome
+from orchestrator.store.storage import Record
+from trainers.errors import InputError
 
-_QUOTES = ", last available logs"
-_LONGEST_MESSAGE = 500
+if TYPE_CHECKING:
+    from rich.console import Console
 
-
-class DriverLostError(ClusterError):
-    """The cluster calls a job running whose driver is gone; submitting it again goes on from its records."""
-
-
-class JobState(enum.StrEnum):
-    """Where a job stands."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether nothing more comes."""
-        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED)
+_LONGEST_TEXT = 300
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """A submitted experiment as its cluster tells of it."""
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A reason why a job cannot run, or why it failed."""
 
-    id: str
-    experiment: str
-    """Its name."""
-    results: str
-    """Where its records and report are kept."""
-    state: JobState
-    message: str
-    """The cluster's own words, in one line."""
-    started_at: float | None
-    """Seconds since the epoch."""
-    ended_at: float | None
+    cause: str
+    """A short name, for scripts."""
+    sentence: str
+    remedy: str
+    """A command or an edit that removes the cause."""
+
+    def __str__(self) -> str:
+        return f"{self.sentence}; {self.remedy}"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Level:
-    """One link of the chain from a job down to its runs."""
-
-    kind: str
-    name: str
-    state: str
-    detail: str = ""
+def shortened(message: object) -> str:
+    """A message in one line, cut to a length that suits a finding."""
+    return " ".join(str(message or "").split())[:_LONGEST_TEXT]
 
 
-def in_brief(message: str) -> str:
-    """What Ray says of a job's end, in one line: with the last one of the log that it quotes."""
-    said, _, log = message.partition(_QUOTES)
-    told = [line.strip() for line in log.partition("\n")[2].splitlines() if line.strip()]
-    return ": ".join([*said.strip().splitlines()[:1], *told[-1:]])[:_LONGEST_MESSAGE]
+class Cluster(abc.ABC):
+    """Where a job runs."""
 
-
-class Cluster(Protocol):
-    """A cluster that runs the driver on its head node."""
-
-    def submit(self, package: Package) -> Job:
-        """Start a package's driver; where the same work is under way already, say so instead.
-
-        Raises:
-            ClusterError: it cannot be reached, or refuses.
-        """
-
-    def check(self, package: Package, *, probes: bool) -> Iterator[str]:
-        """What there is to say of a package before it is submitted, line by line.
+    def __init__(self, address: str, namespace: str | None = None) -> None:
+        """Remember where the cluster is.
 
         Args:
-            package: what would be submitted.
-            probes: whether pods may be started to look; on a cluster that stands, a job of a few seconds looks anyway.
+            address: as `--on` gives it.
+            namespace: of Kubernetes, as `--namespace` gives it.
 
         Raises:
-            TandemError: it could not run; says why.
+            InputError: the address is wrong, or this kind of cluster has no namespaces.
+        """
+        if namespace is not None:
+            raise InputError(f"--namespace {namespace}: is for --on kuberay, not for {address!r}")
+        self.address = address
+
+    @abc.abstractmethod
+    def check(self, bundle: JobBundle, *, probes: bool) -> Iterator[str]:
+        """Describe a job before it runs, line by line.
+
+        Args:
+            bundle: the job.
+            probes: whether pods may be started for it.
+
+        Raises:
+            TandemError: the job could not run; the message says why.
         """
 
-    def job(self, job_id: str) -> Job:
-        """One job.
+    def check_results(self, bundle: JobBundle, *, probes: bool) -> Record:
+        """What `check` describes, as plain JSON; at least its lines."""
+        return {"lines": [*self.check(bundle, probes=probes)]}
+
+    @abc.abstractmethod
+    def run(self, bundle: JobBundle, console: Console) -> Outcome:
+        """Run a job to its end.
+
+        Args:
+            bundle: the job.
+            console: where progress is shown.
+
+        Raises:
+            TandemError: the job did not run.
+        """
+
+    @abc.abstractmethod
+    def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
+        """What a job's driver and workers printed, each line once.
+
+        Args:
+            job_id: the job.
+            follow: whether to wait for new lines until the job has ended.
 
         Raises:
             InputError: there is no such job.
         """
 
-    def jobs(self) -> list[Job]:
-        """All of tandem's jobs, newest first."""
+    @abc.abstractmethod
+    def findings(self, job_id: str | None) -> list[Finding]:
+        """Why a job does not run or failed; without a job, why none could run."""
 
-    def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
-        """What the driver prints, each line once; when following, until the job has ended.
+    def manifests(self, bundle: JobBundle, *, schedule: str | None, validate: bool) -> list[dict[str, Any]]:
+        """The Kubernetes objects that run a job.
+
+        Args:
+            bundle: the job.
+            schedule: if given, the objects start the job at each of its times.
+            validate: whether the API server validates the objects.
 
         Raises:
-            DriverLostError: the job will never end by itself.
+            InputError: this is not a Kubernetes cluster.
         """
-
-    def cancel(self, job_id: str) -> Job:
-        """Stop a job, and wait until it has stopped."""
-
-    def chain(self, job_id: str) -> list[Level]:
-        """What a job consists of on this cluster, from the top down; its runs are in the records."""
-
-    def findings(self, job_id: str | None) -> list[Finding]:
-        """What keeps a job, or any job, from running, and the command or edit that mends it."""
-
-
-def open_cluster(address: str, *, namespace: str | None = None) -> Cluster:
-    """The cluster of an address.
-
-    Args:
-        address: of a Ray cluster's dashboard, or `kuberay` or `kuberay:CONTEXT`.
-        namespace: of Kubernetes; the context's own when left out.
-
-    Raises:
-        InputError: the address is of no known kind.
-        ClusterError: nothing answers there, or it runs another version of Ray.
-    """
-    kind, _, context = address.partition(":")
-    if kind == "kuberay":
-        from orchestrator.clusters.kuberay.cluster import KubeRay
-
-        return KubeRay(context or None, namespace)
-    if namespace is not None:
-        raise InputError(f"--namespace {namespace}: is for --on kuberay, not for {address!r}")
-    if re.match(r"(https?|ray)://", address):
-        from orchestrator.clusters.ray_jobs import RayJobs
-
-        return RayJobs(address)
-    raise InputError(
-        f"--on {address!r}: give the address of a Ray cluster's dashboard, such as http://head:8265, or kuberay, "
-        "or kuberay: and a context of your kubeconfig"
-    )
+        raise InputError(
+            f"--on {self.address}: only kuberay, or kuberay:CONTEXT, runs jobs from Kubernetes objects"
+        )

@@ -1,4 +1,4 @@
-"""What is shipped to a cluster: tandem's code, the user's modules and the experiment, in one directory."""
+"""A job as it is sent to a cluster: the specification, the user's modules and tandem's own code."""
 
 from __future__ import annotations
 
@@ -10,123 +10,95 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.experiment.spec import Experiment
+from orchestrator.planning.job import JOB_FILE, JobSpec
 from orchestrator.planning.run_plan import short_hash
-from orchestrator.store.storage import url_below
 from trainers.errors import InputError
 
-EXPERIMENT_FILE = "tandem-job.json"
-ENTRYPOINT = "python -m orchestrator.head"
-"""Followed by the job's id and the directory that the files are in."""
-FILES_VARIABLE = "TANDEM_FILES"
-"""Holds the files as JSON where there is no directory to ship them in."""
 _PACKAGES = ("orchestrator", "trainers")
 _CODE = Path(__file__).resolve().parents[2]
 _SUFFIXES = {".py", ".html", ".js"}
 _LARGEST_BYTES = 20 << 20
-_NIGHTLY_NAME_PART = 18
 _NAME_PART = 28
-"""Of an experiment's name in a job's id: KubeRay takes 47 characters, and an attempt needs a few."""
+"""Characters of the experiment's name in a job's id. KubeRay allows 47 in all, and attempts add a few."""
+_NIGHTLY_NAME_PART = 18
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Package:
-    """An experiment on its way to a cluster."""
+class JobBundle:
+    """A job with the directory that its experiment file came from."""
 
-    experiment: Experiment
-    searches: bool
-    """Whether its arms are searched first."""
+    spec: JobSpec
     module_path: Path
-    """Directory that holds the user's own modules, of which every .py file goes along."""
-    command: list[str]
-    """The words after `tandem` that led here, for the records."""
-    is_check: bool = False
-    """Whether nothing is to be trained, only checked."""
-    is_dated: bool = False
-    """Whether each start is an experiment of its own, with the day in its name."""
-    scaling: tuple[int, ...] = ()
-    """Numbers of workers to measure the arms' scaling on, instead of training them."""
+    """Holds the user's own modules; every .py file in it is sent."""
+    resumes: str | None = None
+    """Directory or URL of an interrupted experiment, which `tandem resume` goes on with."""
+
+    @property
+    def records_url(self) -> str:
+        """Where this machine finds the experiment's records, which may have been moved since they were written."""
+        return self.spec.results if self.resumes is None else self.resumes
 
     @property
     def job_id(self) -> str:
-        """The same for the same work, so that a second submission finds the first."""
-        name = self.experiment.name[:_NAME_PART].rstrip("-")
-        return f"tandem-{name}-{short_hash(self._document())}"
+        """Equal for equal work, so that a second submission finds the first."""
+        return self._id(_NAME_PART)
 
     @property
     def nightly_id(self) -> str:
-        """The same, as short as the name of a RayCronJob has to be."""
-        return (
-            f"tandem-{self.experiment.name[:_NIGHTLY_NAME_PART].rstrip('-')}-{short_hash(self._document())}"
-        )
+        """The same, short enough for the name of a RayCronJob."""
+        return self._id(_NIGHTLY_NAME_PART)
 
-    @property
-    def results(self) -> str:
-        """Where the records and the report will be kept."""
-        return url_below(self.experiment.storage, self.experiment.name)
-
-    @property
-    def outcome(self) -> str:
-        """Where below the results the numbers are that the driver ends with."""
-        return "scaling/scaling.json" if self.scaling else "report/results.json"
-
-    def _document(self) -> dict[str, object]:
-        document = {"experiment": self.experiment.model_dump(mode="json"), "searches": self.searches}
-        return (
-            document
-            | ({"is_dated": True} if self.is_dated else {})
-            | ({"is_check": True} if self.is_check else {})
-            | ({"scaling": self.scaling} if self.scaling else {})
-        )
+    def _id(self, length: int) -> str:
+        name = self.spec.experiment.name[:length].rstrip("-")
+        return f"tandem-{name}-{short_hash(self.spec.work)}"
 
     def files(self) -> dict[str, str]:
-        """The experiment and the user's modules, by file name.
+        """The specification and the user's modules, by file name.
 
         Raises:
             InputError: the modules are too large to be code.
         """
-        document = self._document() | {"command": self.command}
         modules = {module.name: module.read_text() for module in self._modules()}
-        return modules | {EXPERIMENT_FILE: json.dumps(document, sort_keys=True)}
+        return modules | {JOB_FILE: json.dumps(self.spec.to_json(), sort_keys=True)}
 
     @contextlib.contextmanager
     def directory(self) -> Iterator[Path]:
-        """The same beside tandem's own code, in a directory for as long as the block lasts."""
+        """A temporary directory with these files and tandem's own code; it is removed after the block."""
         with tempfile.TemporaryDirectory() as scratch:
             root = Path(scratch)
             for name in _PACKAGES:
-                shutil.copytree(_CODE / name, root / name, ignore=_only_code)
+                shutil.copytree(_CODE / name, root / name, ignore=_all_but_code)
             for name, text in self.files().items():
                 (root / name).write_text(text)
             yield root
 
     def _modules(self) -> list[Path]:
-        if not any(":" in arm.model for arm in self.experiment.arms.values()):
+        if not any(":" in arm.model for arm in self.spec.experiment.arms.values()):
             return []
         modules = sorted(self.module_path.glob("*.py"))
         size = sum(module.stat().st_size for module in modules)
         if size > _LARGEST_BYTES:
             raise InputError(
-                f"{self.module_path}: its .py files have {size >> 20} MiB, which is too much to ship; "
-                "keep the experiment file beside its own modules only"
+                f"{self.module_path}: its .py files have {size >> 20} MiB, more than the {_LARGEST_BYTES >> 20} MiB "
+                "that can be sent; keep only the experiment's own modules beside the experiment file"
             )
         return modules
 
 
 def attempt_id(first: str, attempt: int) -> str:
-    """The id of an attempt at some work, from 1; that of the first is the work's own."""
+    """The id of an attempt, counted from 1; the first attempt has the work's own id."""
     return first if attempt == 1 else f"{first}-{attempt}"
 
 
 def attempt_of(job_id: str, first: str) -> int | None:
-    """Which attempt of some work a job is, from 1; None if it is of other work."""
+    """The attempt that a job is, counted from 1; None if the job does other work."""
     if job_id == first:
         return 1
     number = job_id.removeprefix(f"{first}-")
     return int(number) if number != job_id and number.isdigit() else None
 
 
-def _only_code(directory: str, names: list[str]) -> list[str]:
+def _all_but_code(directory: str, names: list[str]) -> list[str]:
     return [
         name
         for name in names

@@ -120,6 +120,19 @@ class Attribution(Block):
     )
 
 
+class Parity(Block):
+    """Which weights of a user's own models correspond, where their names and shapes do not tell."""
+
+    weights: dict[str, str] = Field(
+        {}, description="Keys of PyTorch's state_dict by paths of Keras' variables, such as dense/kernel."
+    )
+    flattened: dict[str, tuple[int, int, int]] = Field(
+        {},
+        description="Height, width and channels that are flattened into a dense kernel's inputs, by its path in "
+        "Keras; for PyTorch models that flatten channels first.",
+    )
+
+
 class Experiment(Block):
     """A whole experiment file, every default filled in."""
 
@@ -138,6 +151,7 @@ class Experiment(Block):
         le=1,
         description="What the time to an accuracy is told for; when left out, the most that every run reached.",
     )
+    parity: Parity = Parity()
     robustness: bool = Field(
         True, description="Test trained models on noisy, blurred and JPEG-compressed images as well."
     )
@@ -209,6 +223,24 @@ def first_problem(error: ValidationError) -> str:
     field = ".".join(str(step) for step in problem["loc"] if step not in RECIPE_TAGS)
     message = problem["msg"].removeprefix("Value error, ")
     return f"{field}: {message}" if field else message
+
+
+def describe_value(value: Any) -> str:
+    """A recipe's field in a few words: `adam 0.001, epsilon 1e-07`."""
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "none"
+    if not isinstance(value, dict):
+        return str(value)
+    name = value.get("name", "")
+    rate = f" {value['learning_rate']:g}" if "learning_rate" in value else ""
+    rest = [
+        key
+        if entry is True
+        else f"{key.replace('_', ' ')} {entry if isinstance(entry, str) else f'{entry:g}'}"
+        for key, entry in value.items()
+        if key not in ("name", "learning_rate") and entry
+    ]
+    return f"{name}{rate}{', ' if rest and name else ''}{', '.join(rest)}" or "none"
 
 
 def from_json(document: Mapping[str, Any]) -> Experiment:

@@ -40,7 +40,7 @@ def is_private_path(path: str) -> bool:
 
 
 class Scope:
-    """What names stand for in a module, function or class: paths such as `ray.get()`, or own classes."""
+    """What names stand for in a scope: paths such as `ray.get()` of other packages, or our own classes."""
 
     def __init__(self, parent: Scope | None = None, owner: ast.ClassDef | None = None) -> None:
         self.parent = parent

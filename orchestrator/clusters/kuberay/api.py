@@ -1,7 +1,7 @@
-"""Kubernetes' API through the official client, in plain dictionaries: patient, and in plain words.
+"""Requests to the Kubernetes API through the official client, with plain dictionaries as objects.
 
-What may pass by itself (no answer, throttling, an error of the server's own) is tried again for two minutes once
-the server has answered at all. What will not pass is a `Refusal` with the API's own reason in it.
+Temporary errors (no answer, throttling, an error of the server) are retried, after the first answer for two minutes.
+Other errors are a `Refusal` with the API's own reason in it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.clusters.kubernetes_objects import Manifest
+from orchestrator.clusters.kuberay.objects import Manifest
 from trainers.errors import ClusterError
 
-_PATIENCE_SECONDS = 120.0
-_FIRST_PATIENCE_SECONDS = 5.0
+_RETRY_SECONDS = 120.0
+_FIRST_RETRY_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 10.0
 _REQUEST_SECONDS = 30.0
 _WATCH_SECONDS = 60
 _PAGE = 500
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+_TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of object and where the API has it."""
+    """A kind of object, with its path in the API."""
 
     name: str
     plural: str
@@ -41,12 +41,12 @@ class Kind:
 
     @property
     def resource(self) -> str:
-        """As roles name it."""
+        """Its name in roles."""
         group = self.api.rpartition("/")[0]
         return f"{self.plural}.{group}" if group else self.plural
 
     def path(self, namespace: str | None, name: str = "") -> str:
-        """Where the API has the objects of a namespace (None: of all, or of a kind that has none)."""
+        """The path of a namespace's objects; without a namespace, of all objects of the kind."""
         root = f"/api/{self.api}" if "/" not in self.api else f"/apis/{self.api}"
         within = f"/namespaces/{namespace}" if namespace else ""
         return f"{root}{within}/{self.plural}" + (f"/{name}" if name else "")
@@ -66,18 +66,18 @@ ACCESS_REVIEW = Kind("SelfSubjectAccessReview", "selfsubjectaccessreviews", "aut
 
 
 class Refusal(ClusterError):
-    """The API said no; `status` is HTTP's."""
+    """The API refused a request; `status` is the HTTP status."""
 
     def __init__(self, sentence: str, *, status: int) -> None:
         super().__init__(sentence)
         self.status = status
 
 
-class NotThere(Refusal):
+class NotFound(Refusal):
     """There is no such object, kind or namespace."""
 
 
-class AlreadyThere(Refusal):
+class AlreadyExists(Refusal):
     """There is an object of this name."""
 
 
@@ -85,7 +85,7 @@ class KubernetesApi:
     """The control plane of one context of the kubeconfig, or of the cluster that this runs in."""
 
     def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
-        """Read the configuration and greet the server.
+        """Read the configuration and ask the server for its version.
 
         Args:
             context: of the kubeconfig; its current one when left out.
@@ -96,19 +96,19 @@ class KubernetesApi:
         """
         self._client, self.context, own = _configured(context)
         self.namespace = namespace or own
-        self._patience = _FIRST_PATIENCE_SECONDS
+        self._retry_seconds = _FIRST_RETRY_SECONDS
         self.version = str(self.request("GET", "/version")["gitVersion"])
-        self._patience = _PATIENCE_SECONDS
+        self._retry_seconds = _RETRY_SECONDS
 
     def get(self, kind: Kind, name: str) -> Manifest | None:
         """An object, or None where there is none."""
         try:
             return self.request("GET", kind.path(self._within(kind), name))
-        except NotThere:
+        except NotFound:
             return None
 
     def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> list[Manifest]:
-        """All objects that selectors name, read page by page."""
+        """All objects that match the selectors, read page by page."""
         query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(_PAGE)}
         query = {name: value for name, value in query.items() if value}
         found: list[Manifest] = []
@@ -118,7 +118,7 @@ class KubernetesApi:
             except Refusal as refusal:
                 if refusal.status != 410 or "continue" not in query:
                     raise
-                del query["continue"]  # the list changed too much while it was read: from its beginning
+                del query["continue"]  # the list changed while it was read: start again
                 found = []
                 continue
             found += page["items"]
@@ -128,21 +128,21 @@ class KubernetesApi:
             query["continue"] = token
 
     def create(self, kind: Kind, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
-        """Create an object, unknown fields refused.
+        """Create an object; unknown fields are an error.
 
         Raises:
-            AlreadyThere: there is an object of this name.
+            AlreadyExists: there is an object of this name.
         """
         query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
         return self.request("POST", kind.path(self._within(kind)), query, manifest)
 
     def delete(self, kind: Kind, name: str) -> None:
-        """Ask for an object's end; one that is gone already is fine."""
-        with contextlib.suppress(NotThere):
+        """Delete an object if it exists, without waiting for its end."""
+        with contextlib.suppress(NotFound):
             self.request("DELETE", kind.path(self._within(kind), name), {"propagationPolicy": "Background"})
 
     def may(self, verb: str, kind: Kind) -> bool:
-        """Whether these credentials may do something in the namespace."""
+        """Whether these credentials allow a verb on a kind in the namespace."""
         attributes = {
             "namespace": self.namespace,
             "verb": verb,
@@ -157,7 +157,7 @@ class KubernetesApi:
         return bool(self.request("POST", ACCESS_REVIEW.path(None), {}, review)["status"]["allowed"])
 
     def watch(self, kind: Kind, name: str, *, every: float) -> Iterator[Manifest | None]:
-        """An object now, after each change, and at least so often (seconds); None once it is gone."""
+        """An object now, after each change, and at least every so many seconds; None after it is deleted."""
         changes: queue.SimpleQueue[Manifest | ClusterError | None] = queue.SimpleQueue()
         over = threading.Event()
 
@@ -169,7 +169,7 @@ class KubernetesApi:
                         return
             except ClusterError as error:
                 changes.put(error)
-            except Exception as error:  # or whoever waits for changes would wait for ever
+            except Exception as error:  # without this, the reader of the queue would wait for ever
                 changes.put(ClusterError(f"watching {kind.resource} {name} failed: {error!r}"))
 
         threading.Thread(target=look, daemon=True, name="tandem-watch").start()
@@ -187,7 +187,7 @@ class KubernetesApi:
             over.set()
 
     def _changes(self, kind: Kind, name: str) -> Iterator[Manifest | None]:
-        """The same from one watch after another: each ends sooner or later, and the next begins anew."""
+        """An object now and after each change, from successive watches, since the server ends each after a while."""
         while True:
             current = self.get(kind, name)
             yield current
@@ -206,10 +206,10 @@ class KubernetesApi:
                     return
                 if event["type"] in ("ADDED", "MODIFIED"):
                     yield event["object"]
-            time.sleep(0.2)  # a server that ends each watch at once is not stormed
+            time.sleep(0.2)  # limits the rate if the server ends each watch at once
 
     def _events(self, path: str, query: dict[str, str]) -> Iterator[Manifest]:
-        """A watch's events until the server ends it, says that it expired (410), or is lost."""
+        """A watch's events until the server ends it, the watch expires (410), or the connection is lost."""
         import urllib3
         from kubernetes import watch
         from kubernetes.client.rest import ApiException
@@ -228,12 +228,12 @@ class KubernetesApi:
             return
 
     def proxied(self, service: str, path: str, token: str) -> str | None:
-        """What a service inside the cluster answers to a GET; None where it does not.
+        """The answer of a service inside the cluster to a GET; None if there is none.
 
         Args:
             service: its name and port, as `name:port`.
-            path: below its root.
-            token: Ray's, sent in the header that the API server leaves alone.
+            path: below the service's root.
+            token: Ray's, sent in a header that the API server passes on.
         """
         where = f"/api/v1/namespaces/{self.namespace}/services/{service}/proxy{path}"
         headers = {"x-ray-authorization": f"Bearer {token}"}
@@ -246,29 +246,31 @@ class KubernetesApi:
         """One request and its answer.
 
         Raises:
-            Refusal: the server says no.
-            ClusterError: it does not answer, or only with errors, for two minutes.
+            Refusal: the server refuses it.
+            ClusterError: the server does not answer, or only with temporary errors, for two minutes.
         """
         import urllib3
         from kubernetes.client.rest import ApiException
 
-        limit, pause = time.monotonic() + self._patience, 0.25
+        limit, pause = time.monotonic() + self._retry_seconds, 0.25
         while True:
             wait = pause * random.uniform(0.75, 1.25)
             try:
                 response = self._send(method, path, query or {}, body, seconds=_REQUEST_SECONDS)
                 if response.status < 300:
                     return dict(json.loads(response.data))
-                if response.status not in _PASSING:
+                if response.status not in _TEMPORARY:
                     raise self._refusal(method, path, response)
-                told = f"answers {response.status} ({_status_of(response).get('message', response.reason)})"
-                told_to_wait = response.headers.get("Retry-After", "0")
-                wait = max(wait, urllib3.Retry().parse_retry_after(told_to_wait))
+                problem = (
+                    f"answers {response.status} ({_status_of(response).get('message', response.reason)})"
+                )
+                retry_after = response.headers.get("Retry-After", "0")
+                wait = max(wait, urllib3.Retry().parse_retry_after(retry_after))
             except (urllib3.exceptions.HTTPError, OSError, ApiException, json.JSONDecodeError) as error:
-                told = f"does not answer ({_innermost(error)})"
+                problem = f"does not answer ({_innermost(error)})"
             if time.monotonic() + wait > limit:
                 raise ClusterError(
-                    f"the API server of {self.context} {told}; is the cluster up, and does "
+                    f"the API server of {self.context} {problem}; is the cluster up, and does "
                     "kubectl get --raw /version work with the same kubeconfig?"
                 )
             time.sleep(wait)
@@ -284,7 +286,7 @@ class KubernetesApi:
         seconds: float,
         headers: dict[str, str] | None = None,
     ) -> Any:
-        """Send through the client's own connections and credentials; the answer is not yet read."""
+        """Send a request with the client's connections and credentials; the body of the answer is not read yet."""
         import urllib3
 
         sent = {"Accept": "application/json", "Content-Type": "application/json"} | (headers or {})
@@ -304,9 +306,9 @@ class KubernetesApi:
         message = str(status.get("message", "")).strip() or f"{method} {path}: {response.status}"
         kind = Refusal
         if response.status == 404:
-            kind = NotThere
+            kind = NotFound
         elif status.get("reason") == "AlreadyExists":
-            kind = AlreadyThere
+            kind = AlreadyExists
         return kind(self._sentence(response.status, message), status=response.status)
 
     def _sentence(self, status: int, message: str) -> str:
@@ -322,7 +324,7 @@ class KubernetesApi:
             )
         if status == 404 and message.startswith("404 page not found"):
             return (
-                f"{self.context} does not know RayJobs, so KubeRay is not installed there; helm install "
+                f"{self.context} has no RayJobs, so KubeRay is not installed there; helm install "
                 "kuberay-operator kuberay/kuberay-operator (see docs/kubernetes.md)"
             )
         if status == 404 and message.startswith("namespaces "):
@@ -342,12 +344,12 @@ def _configured(context: str | None) -> tuple[Any, str, str]:
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException as error:
-            raise ClusterError(f"inside a cluster, but without credentials for it: {error}") from error
+            raise ClusterError(f"this pod has no credentials for its cluster: {error}") from error
         mounted = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
         namespace = mounted.read_text().strip() if mounted.exists() else "default"
-        return client.ApiClient(_once(configuration)), "this cluster", namespace
+        return client.ApiClient(_without_retries(configuration)), "this cluster", namespace
     try:
-        # Named each time: the client would keep the variable's value of when it was imported.
+        # The client reads KUBECONFIG only when it is imported, so the file is named here.
         file = os.environ.get("KUBECONFIG") or "~/.kube/config"
         contexts, current = config.list_kube_config_contexts(file)
         names = [entry["name"] for entry in contexts]
@@ -358,20 +360,20 @@ def _configured(context: str | None) -> tuple[Any, str, str]:
         config.load_kube_config(file, context=chosen["name"], client_configuration=configuration)
     except ClusterError:
         raise
-    except Exception as error:  # the client raises whatever its YAML reader and its parsing do
+    except Exception as error:  # the client raises errors of many kinds for a file that it cannot read
         raise ClusterError(
-            f"no usable kubeconfig ({_innermost(error)}); set KUBECONFIG to one, or write ~/.kube/config"
+            f"no usable kubeconfig ({_innermost(error)}); set KUBECONFIG to a file, or write ~/.kube/config"
         ) from error
     namespace = (chosen.get("context") or {}).get("namespace") or "default"
-    return client.ApiClient(_once(configuration)), f"context {chosen['name']}", namespace
+    return client.ApiClient(_without_retries(configuration)), f"context {chosen['name']}", namespace
 
 
 def _has_kubeconfig() -> bool:
     return "KUBECONFIG" in os.environ or Path("~/.kube/config").expanduser().exists()
 
 
-def _once(configuration: Any) -> Any:
-    """Without retries of the client's own, which know nothing of what may pass."""
+def _without_retries(configuration: Any) -> Any:
+    """Turn off the client's own retries, which do not know which errors are temporary."""
     configuration.retries = False
     return configuration
 

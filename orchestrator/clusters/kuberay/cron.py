@@ -1,4 +1,4 @@
-"""Cron schedules as KubeRay's operator reads them, checked before one is sent that would never come."""
+"""Cron schedules as KubeRay's operator reads them, checked before they are sent."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PART = re.compile(r"(?:[*?]|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>[0-9
 
 
 def check_schedule(schedule: str) -> None:
-    """Refuse a schedule that the operator could not read.
+    """Refuse a schedule that the operator cannot read.
 
-    Its language is that of https://pkg.go.dev/github.com/robfig/cron/v3: five fields, or a word such as `@daily`.
+    The syntax is that of https://pkg.go.dev/github.com/robfig/cron/v3: five fields, or a word such as `@daily`.
 
     Raises:
         InputError: names the field.
@@ -37,8 +37,8 @@ def check_schedule(schedule: str) -> None:
     for text, (name, lowest, highest, names) in zip(fields, _FIELDS, strict=True):
         if not all(_is_valid(part.lower(), lowest, highest, names) for part in text.split(",")):
             raise InputError(
-                f"--cron {schedule!r}: {text!r} is no {name}; {lowest} to {highest}, lists such as {lowest},{highest}, "
-                f"ranges such as {lowest}-{highest}, steps such as */2 and * are"
+                f"--cron {schedule!r}: {text!r} is not a valid {name}; give a number from {lowest} to {highest}, "
+                f"a list such as {lowest},{highest}, a range such as {lowest}-{highest}, a step such as */2, or *"
             )
 
 
@@ -53,7 +53,7 @@ def _is_valid(part: str, lowest: int, highest: int, names: tuple[str, ...]) -> b
 
 
 def _number(text: str, lowest: int, names: tuple[str, ...]) -> int:
-    """A field's value; -1 for what is none."""
+    """A field's value; -1 if it is not valid."""
     if text in names:
         return lowest + names.index(text)
     return int(text) if text.isdecimal() else -1

@@ -1,4 +1,4 @@
-"""From an experiment to the objects that KubeRay runs it from. Pure: what is printed is what is sent."""
+"""The objects that KubeRay runs a job from. `tandem render` prints exactly what `tandem submit` sends."""
 
 from __future__ import annotations
 
@@ -8,75 +8,76 @@ from pathlib import PurePosixPath
 
 import yaml
 
-from orchestrator.clusters.job_bundle import ENTRYPOINT, FILES_VARIABLE, Package, attempt_id
+from orchestrator.clusters.job_bundle import JobBundle, attempt_id
 from orchestrator.clusters.kuberay.cron import check_schedule
-from orchestrator.clusters.kubernetes_objects import Manifest
+from orchestrator.clusters.kuberay.objects import Manifest
 from orchestrator.experiment.kubernetes import Kubernetes, Pod, Redis, WorkerGroup, resources
+from orchestrator.planning.job import ENTRYPOINT, FILES_VARIABLE
 from trainers.errors import InputError
 
 RESULTS = "tandem/results"
-"""Annotation: where the records and the report are kept."""
+"""Annotation: URL or directory of the records and the report."""
 EXPERIMENT = "tandem/experiment"
 """Label: the experiment's name."""
 JOB = "tandem/job"
-"""Label: the job's id, the same for all attempts at the same work."""
+"""Label: the job's id, equal for all attempts at the same work."""
 
 _JOB_DIRECTORY = "/tandem/job"
 _LARGEST_CONFIG_MAP = 1 << 20
 _LARGEST_VARIABLE = 96 << 10
-"""Linux takes 128 KiB in one environment variable."""
+"""Linux allows 128 KiB in one environment variable."""
 _USER = 1000
 _UNPRIVILEGED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 _WRITABLE = {"shared-memory": "/dev/shm", "scratch": "/tmp"}
 
 
-def render(package: Package, *, namespace: str | None = None, attempt: int = 1) -> list[Manifest]:
-    """The RayJob that trains an experiment, and a ConfigMap with the experiment and the user's modules.
+def render(bundle: JobBundle, *, namespace: str | None = None, attempt: int = 1) -> list[Manifest]:
+    """A ConfigMap with the experiment and the user's modules, and the RayJob that mounts it.
 
-    On a cluster that stands already there is no pod to mount a ConfigMap in: they go in the job's environment.
+    On an existing RayCluster no pod can mount a ConfigMap, so the files are in the job's environment.
 
     Args:
-        package: what to run.
+        bundle: the job.
         namespace: for an experiment that names none.
-        attempt: at the same work, from 1; a further one gets a name of its own.
+        attempt: which attempt at the same work this is, counted from 1; each has a name of its own.
 
     Raises:
         InputError: the experiment has no `kubernetes:` block, its modules are too large, or its results
-            would be gone with the pods.
+            would be deleted with the pods.
     """
-    settings = package.experiment.kubernetes
+    settings = bundle.spec.experiment.kubernetes
     if settings is None:
         raise InputError("the experiment has no kubernetes: block; give one with at least an image")
-    storage = package.experiment.storage
+    storage = bundle.spec.experiment.storage
     if "://" not in storage and not any(_is_below(storage, claim.path) for claim in settings.claims):
         raise InputError(
-            f"storage {storage!r} is inside the pods and would be gone with them; give a URL such as s3://, "
+            f"storage {storage!r} is inside the pods and would be deleted with them; give a URL such as s3://, "
             "or a directory below the path of one of kubernetes.claims"
         )
-    name = attempt_id(package.job_id, attempt)
-    metadata = _metadata(package, settings, name, settings.namespace or namespace)
+    name = attempt_id(bundle.job_id, attempt)
+    metadata = _metadata(bundle, settings, name, settings.namespace or namespace)
     if settings.cluster is not None:
-        return [_job_on_a_standing_cluster(package, settings.cluster, metadata)]
-    return [_config_map(package, metadata), _ray_job(package, settings, metadata)]
+        return [_job_on_existing_cluster(bundle, settings.cluster, metadata)]
+    return [_config_map(bundle, metadata), _ray_job(bundle, settings, metadata)]
 
 
-def render_nightly(package: Package, *, schedule: str, namespace: str | None = None) -> list[Manifest]:
-    """A ConfigMap and a RayCronJob that trains an experiment anew at each time of a schedule.
+def render_nightly(bundle: JobBundle, *, schedule: str, namespace: str | None = None) -> list[Manifest]:
+    """A ConfigMap and a RayCronJob that trains the experiment again at each time of a schedule.
 
     Raises:
-        InputError: as `render`; or the experiment runs on a cluster that stands already, or waits in a queue,
-            whose label a RayCronJob cannot pass on; or KubeRay cannot read the schedule.
+        InputError: as `render`; or the experiment runs on an existing RayCluster, or in a queue, whose label a
+            RayCronJob cannot pass on; or KubeRay cannot read the schedule.
     """
     check_schedule(schedule)
-    settings = package.experiment.kubernetes
+    settings = bundle.spec.experiment.kubernetes
     if settings is not None and (settings.cluster is not None or settings.queue is not None):
-        raise InputError("--cron: a RayCronJob takes neither kubernetes.cluster nor kubernetes.queue")
-    config_map, job = render(package, namespace=namespace)
+        raise InputError("--cron: a RayCronJob supports neither kubernetes.cluster nor kubernetes.queue")
+    config_map, job = render(bundle, namespace=namespace)
     del job["spec"]["jobId"]
     cron = {
         "apiVersion": "ray.io/v1",
         "kind": "RayCronJob",
-        "metadata": job["metadata"] | {"name": package.nightly_id},
+        "metadata": job["metadata"] | {"name": bundle.nightly_id},
         "spec": {"schedule": schedule, "jobTemplate": job["spec"]},
     }
     return [config_map, cron]
@@ -86,16 +87,16 @@ def _is_below(path: str, directory: str) -> bool:
     return PurePosixPath(path).is_relative_to(directory)
 
 
-def _metadata(package: Package, settings: Kubernetes, name: str, namespace: str | None) -> Manifest:
+def _metadata(bundle: JobBundle, settings: Kubernetes, name: str, namespace: str | None) -> Manifest:
     labels = {
         "app.kubernetes.io/name": "tandem",
         "app.kubernetes.io/managed-by": "tandem",
-        EXPERIMENT: package.experiment.name,
-        JOB: package.job_id,
+        EXPERIMENT: bundle.spec.experiment.name,
+        JOB: bundle.job_id,
     }
     if settings.queue is not None:
         labels |= _queue_labels(settings, settings.queue, name)
-    metadata: Manifest = {"name": name, "labels": labels, "annotations": {RESULTS: package.results}}
+    metadata: Manifest = {"name": name, "labels": labels, "annotations": {RESULTS: bundle.spec.results}}
     return metadata if namespace is None else metadata | {"namespace": namespace}
 
 
@@ -117,12 +118,12 @@ def _queue_labels(settings: Kubernetes, queue: str, name: str) -> dict[str, str]
     return labels
 
 
-def _config_map(package: Package, metadata: Manifest) -> Manifest:
-    files = package.files()
+def _config_map(bundle: JobBundle, metadata: Manifest) -> Manifest:
+    files = bundle.files()
     size = sum(len(text.encode()) for text in files.values())
     if size > _LARGEST_CONFIG_MAP - 4096:
         raise InputError(
-            f"the experiment and its modules have {size >> 10} KiB, more than a ConfigMap holds; "
+            f"the experiment and its modules have {size >> 10} KiB, more than a ConfigMap can hold; "
             "put the modules into the image"
         )
     return {
@@ -134,11 +135,11 @@ def _config_map(package: Package, metadata: Manifest) -> Manifest:
     }
 
 
-def _job_on_a_standing_cluster(package: Package, cluster: str, metadata: Manifest) -> Manifest:
-    files = json.dumps(package.files())
+def _job_on_existing_cluster(bundle: JobBundle, cluster: str, metadata: Manifest) -> Manifest:
+    files = json.dumps(bundle.files())
     if len(files.encode()) > _LARGEST_VARIABLE:
         raise InputError(
-            f"the experiment and its modules have {len(files) >> 10} KiB, more than a job's environment holds; "
+            f"the experiment and its modules have {len(files) >> 10} KiB, more than a job's environment can hold; "
             "put the modules into the cluster's image"
         )
     spec = {
@@ -152,38 +153,38 @@ def _job_on_a_standing_cluster(package: Package, cluster: str, metadata: Manifes
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
 
 
-def _ray_job(package: Package, settings: Kubernetes, metadata: Manifest) -> Manifest:
+def _ray_job(bundle: JobBundle, settings: Kubernetes, metadata: Manifest) -> Manifest:
     name = metadata["name"]
     spec: Manifest = {
-        # The other modes take the end of a log stream for the job's.
+        # In the other modes KubeRay mistakes the end of a log stream for the end of the job.
         "submissionMode": "HTTPMode",
         "entrypoint": f"{ENTRYPOINT} {name} {_JOB_DIRECTORY}",
         "jobId": name,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": settings.keep_seconds,
         "preRunningDeadlineSeconds": settings.start_seconds,
-        "backoffLimit": 0 if package.is_check else settings.retries,
-        "rayClusterSpec": _ray_cluster(package, settings, name),
+        "backoffLimit": 0 if bundle.spec.is_check else settings.retries,
+        "rayClusterSpec": _ray_cluster(bundle, settings, name),
     }
     if settings.deadline_seconds is not None:
         spec["activeDeadlineSeconds"] = settings.deadline_seconds
-    if settings.suspended and not package.is_check:
+    if settings.suspended and not bundle.spec.is_check:
         spec["suspend"] = True
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
 
 
-def _ray_cluster(package: Package, settings: Kubernetes, name: str) -> Manifest:
+def _ray_cluster(bundle: JobBundle, settings: Kubernetes, name: str) -> Manifest:
     cluster: Manifest = {
         "rayVersion": settings.ray_version or importlib.metadata.version("ray"),
         "authOptions": {"mode": "token"},
         "enableInTreeAutoscaling": settings.autoscales,
         "headGroupSpec": {
-            "rayStartParams": {"num-cpus": "0"},  # nothing trains beside the driver
-            "template": _template(package, settings, settings.head, "ray-head", name),
+            "rayStartParams": {"num-cpus": "0"},  # no worker runs beside the driver
+            "template": _template(bundle, settings, settings.head, "ray-head", name),
         },
         "workerGroupSpecs": []
-        if package.is_check
-        else [_worker_group(package, settings, group, name) for group in settings.workers],
+        if bundle.spec.is_check
+        else [_worker_group(bundle, settings, group, name) for group in settings.workers],
     }
     if settings.autoscales:
         cluster["autoscalerOptions"] = {
@@ -191,13 +192,13 @@ def _ray_cluster(package: Package, settings: Kubernetes, name: str) -> Manifest:
             "idleTimeoutSeconds": settings.idle_seconds,
             "securityContext": _UNPRIVILEGED,
         }
-    if settings.redis is not None and not package.is_check:
-        cluster["gcsFaultToleranceOptions"] = _outliving(settings.redis)
+    if settings.redis is not None and not bundle.spec.is_check:
+        cluster["gcsFaultToleranceOptions"] = _fault_tolerance(settings.redis)
     return cluster
 
 
-def _outliving(redis: Redis) -> Manifest:
-    """With no externalStorageNamespace KubeRay takes the RayCluster's uid: none wakes with another's state."""
+def _fault_tolerance(redis: Redis) -> Manifest:
+    """Without externalStorageNamespace, KubeRay uses the RayCluster's uid, so that clusters never share GCS state."""
     options: Manifest = {"redisAddress": redis.address}
     if redis.secret is not None:
         reference = {"secretKeyRef": {"name": redis.secret, "key": "password"}}
@@ -205,7 +206,7 @@ def _outliving(redis: Redis) -> Manifest:
     return options
 
 
-def _worker_group(package: Package, settings: Kubernetes, group: WorkerGroup, name: str) -> Manifest:
+def _worker_group(bundle: JobBundle, settings: Kubernetes, group: WorkerGroup, name: str) -> Manifest:
     return {
         "groupName": group.name,
         "replicas": group.min,
@@ -213,11 +214,11 @@ def _worker_group(package: Package, settings: Kubernetes, group: WorkerGroup, na
         "maxReplicas": group.max,
         "numOfHosts": group.hosts,
         "rayStartParams": {},
-        "template": _template(package, settings, group, "ray-worker", name),
+        "template": _template(bundle, settings, group, "ray-worker", name),
     }
 
 
-def _template(package: Package, settings: Kubernetes, pod: Pod, container: str, name: str) -> Manifest:
+def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str, name: str) -> Manifest:
     is_head = container == "ray-head"
     spec: Manifest = {
         "restartPolicy": "Never",
@@ -240,7 +241,7 @@ def _template(package: Package, settings: Kubernetes, pod: Pod, container: str, 
         ],
         "volumes": _volumes(settings, pod, name),
     }
-    if not (is_head and settings.autoscales):  # the autoscaler beside the head talks to Kubernetes
+    if not (is_head and settings.autoscales):  # the autoscaler in the head pod calls the Kubernetes API
         spec["automountServiceAccountToken"] = False
     if settings.service_account is not None:
         spec["serviceAccountName"] = settings.service_account
@@ -250,7 +251,7 @@ def _template(package: Package, settings: Kubernetes, pod: Pod, container: str, 
         spec["nodeSelector"] = pod.node_selector
     if pod.tolerations:
         spec["tolerations"] = [taint.model_dump(exclude_none=True) for taint in pod.tolerations]
-    return {"metadata": {"labels": {EXPERIMENT: package.experiment.name}}, "spec": spec}
+    return {"metadata": {"labels": {EXPERIMENT: bundle.spec.experiment.name}}, "spec": spec}
 
 
 def _mounts(settings: Kubernetes) -> list[Manifest]:
