@@ -21,7 +21,7 @@ from tests.cluster.kube.api_server import ApiServer
 from tests.cluster.models import SLOW_MODEL
 from tests.conftest import start_tandem, tandem
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 
 def written(tmp_path: Path, document: dict[str, Any], **kubernetes: Any) -> Path:

@@ -17,7 +17,7 @@ from tests.cluster.kube.nodes import free_port
 from tests.cluster.models import REMEMBERING_MODEL, SLOW_MODEL
 from tests.conftest import start_tandem, tandem
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 EXPERIMENT = """\
 name: there

@@ -18,7 +18,7 @@ from orchestrator.store.records import RunRecords
 from tests.conftest import tandem
 from trainers.errors import InputError
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 ELASTIC = """\
 name: elastic

@@ -17,7 +17,7 @@ from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Storage
 from tests.conftest import NO_MOUNT, start_tandem, tandem
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 LONG = """\
 name: long

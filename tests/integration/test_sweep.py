@@ -21,7 +21,7 @@ from orchestrator.store.trial_records import SearchHistory, SearchRecords
 from tests.conftest import start_tandem, tandem
 from tests.integration.test_faults import training_workers, wait_for
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 SWEEP = """\
 name: swept
