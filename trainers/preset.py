@@ -31,6 +31,12 @@ THREADS = "OMP_NUM_THREADS"
 """Ray sets it to a worker's number of CPUs."""
 
 
+def apply() -> None:
+    """Set the variables in this process, for the processes that it starts and the libraries that it imports."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def environment(threads: int) -> dict[str, str]:
     """The variables of a bare loop that trains with a number of threads, as tandem's workers have them."""
     return {**ENVIRONMENT, THREADS: str(threads)}

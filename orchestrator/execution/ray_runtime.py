@@ -31,8 +31,9 @@ def local_ray() -> Iterator[None]:
     Raises:
         ClusterError: Ray did not start.
     """
-    for name, value in {**_RAY_SETTINGS, **preset.ENVIRONMENT}.items():
-        os.environ.setdefault(name, value)  # Ray's processes inherit it
+    preset.apply()  # Ray's processes inherit this environment
+    for name, value in _RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     import ray
 
     try:
