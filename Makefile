@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-kind lint bench image clean
+.PHONY: help demo test test-all test-ray test-kind lint bench image clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,11 @@ test: lint tools ## Lint, types, import rules, and all tests but the slow ones
 
 test-all: test ## Every test, the slow ones included
 	$(BIN)/pytest -m slow
+
+RAY ?= 2.58
+
+test-ray: .venv-ray-$(RAY)/ready tools ## The tests that use Ray, with another version of it: make test-ray RAY=2.59
+	PYTHONPATH=$(CURDIR)/.venv-ray-$(RAY) $(BIN)/pytest -m ray
 
 test-kind: .venv/ready ## The whole way on a real Kubernetes; needs docker, kind, kubectl and helm
 	tests/kind/run.sh
@@ -43,7 +48,7 @@ image: ## The image for clusters, on CPUs
 	docker build --target cpu --tag tandem:0.1.0-cpu .
 
 clean: ## Remove the environment, caches and results of the examples
-	rm -rf .venv .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results
+	rm -rf .venv .venv-ray-* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results
 
 # What tests talk to: kubectl and helm, an S3 server in an environment of its own, whose dependencies contradict ours,
 # and axe, which judges whether a page can be used by everybody.
@@ -70,4 +75,9 @@ tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server .venv/axe/axe.min.js
 	@echo "setting up .venv: installs Ray, TensorFlow and PyTorch, a few minutes the first time"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile --editable ".[dev,onnx]"
+	@touch $@
+
+# Ray alone: its directory comes before that of .venv, whose TensorFlow and PyTorch stay.
+.venv-ray-%/ready: .venv/ready
+	$(BIN)/pip install --quiet --no-compile --no-deps --upgrade --target .venv-ray-$* "ray[default,train,tune]==$*.*"
 	@touch $@

@@ -68,7 +68,7 @@ def start_tandem(*arguments: str | Path, cwd: Path | None = None) -> subprocess.
 
 
 def tandem(
-    *arguments: str | Path, cwd: Path | None = None, timeout: float = 300
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 540
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     process = start_tandem(*arguments, cwd=cwd)

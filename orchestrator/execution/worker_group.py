@@ -55,8 +55,9 @@ def outcome(ended: futures.Future[Exception | None]) -> Exception | None:
     try:
         return ended.result()
     except Exception as error:
+        cause = getattr(error, "cause", error)  # of what was raised in Ray's process
         raise ClusterError(
-            f"a process that leads the workers was lost: {one_line(error)}; give the same command again"
+            f"a process that leads the workers was lost: {one_line(cause)}; give the same command again"
         ) from error
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 BACKENDS = """
 from ray.train.backend import Backend, BackendConfig
@@ -84,7 +84,7 @@ def test_groups_fail_each_by_itself_and_give_their_resources_back(tmp_path: Path
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
     assert done.returncode == 0, "no thread that waits for a group ends the driver's process" + done.stderr
     strangers, errors, last = done.stdout.splitlines()
