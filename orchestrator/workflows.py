@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 
-from orchestrator.analysis import attribution
+from orchestrator.analysis import attribution, compare
 from orchestrator.execution import driver, environment, lease
 from orchestrator.execution.driver import Prepared
 from orchestrator.execution.progress import Progress
@@ -26,8 +27,12 @@ from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record, Storage
 from orchestrator.sweep import sweep
 from orchestrator.sweep.progress import SweepProgress
-from trainers.data.labelled import in_words
+from trainers.data.labelled import IN_WORDS, in_words
 from trainers.errors import InputError
+
+_DISAGREEMENTS_KEPT = 24
+_MOST_CLASSES = 20
+"""Classes that `check` prints each."""
 
 if TYPE_CHECKING:
     from orchestrator.analysis.compare import Comparison
@@ -86,8 +91,20 @@ def local_capacity(scale: Scale) -> int:
     return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
 
 
-def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
-    """Describe an experiment before it is trained, line by line, with an estimate of its time.
+def check_here(experiment: Experiment) -> Iterator[str]:
+    """As `check`, of what this machine has room for.
+
+    Raises:
+        InputError: something that would make the runs fail on any machine, or this machine is too small.
+    """
+    yield from check(experiment, fit=local_capacity(experiment.scale))
+    if missing := environment.missing_frameworks(arm.framework for arm in experiment.arms.values()):
+        names = " and ".join(environment.FRAMEWORK_NAMES[name] for name in missing)
+        yield f"note: to train here, install {names}: {environment.install_command(missing)}"
+
+
+def facts(experiment: Experiment, *, fit: int) -> Record:
+    """What is known of an experiment before it is trained: its runs, its data, and its time if earlier runs tell.
 
     Args:
         experiment: as it was read.
@@ -98,23 +115,12 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
     """
     experiment, _ = _crossed(experiment, searches=False)
     prepared = driver.prepare(experiment, driver.open_records(experiment))
-    data, at_once = prepared.dataset, min(fit, len(prepared.runs))
-    height, width, channels = data.image_shape
-    yield (
-        f"{len(prepared.runs)} runs, {at_once} at a time; "
-        f"{len(data.train_labels)} training, {len(data.validation_labels)} validation and "
-        f"{len(data.test_labels)} test images of {width}x{height}x{channels} in "
-        f"{len(data.class_names)} classes"
-    )
-    if data.groups is not None:
-        yield f"groups by {experiment.data.group_by!r}: {in_words(data.groups)}"
-    if experiment.sweep is not None:
-        for name in experiment.arms:
-            limits = experiment.sweep.budget_of(name).model_dump(exclude_none=True)
-            listed = ", ".join(f"{value:g} {limit}" for limit, value in limits.items())
-            yield f"sweep of {name}: {', '.join(experiment.sweep.space_of(name))}; {listed}"
-    for warning in data.warnings:
-        yield f"note: {warning}"
+    data = prepared.dataset
+    labels = {"train": data.train_labels, "validation": data.validation_labels, "test": data.test_labels}
+    counts = {
+        split: np.bincount(of_split, minlength=len(data.class_names)).tolist()
+        for split, of_split in labels.items()
+    }
     expected = estimate.from_records(
         experiment,
         Storage(experiment.storage),
@@ -122,24 +128,96 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
         image_shape=data.image_shape,
         fit=fit,
     )
+    sweep = experiment.sweep
+    return {
+        "runs": len(prepared.runs),
+        "at_once": min(fit, len(prepared.runs)),
+        "data": {
+            "image_shape": [*data.image_shape],
+            "images": {split: len(of_split) for split, of_split in labels.items()},
+            "classes": [
+                {"name": name} | {split: counts[split][place] for split in labels}
+                for place, name in enumerate(data.class_names)
+            ],
+            "groups": data.groups,
+            "notes": data.warnings,
+        },
+        "sweep": None
+        if sweep is None
+        else {
+            name: {
+                "parameters": [*sweep.space_of(name)],
+                "budget": sweep.budget_of(name).model_dump(exclude_none=True),
+            }
+            for name in experiment.arms
+        },
+        "time": None if expected is None else dataclasses.asdict(expected),
+    }
+
+
+def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
+    """The same line by line.
+
+    Args:
+        experiment: as it was read.
+        fit: runs that there is room for at once.
+
+    Raises:
+        InputError: something that would make the runs fail.
+    """
+    known = facts(experiment, fit=fit)
+    data, expected = known["data"], known["time"]
+    height, width, channels = data["image_shape"]
+    images = data["images"]
+    yield (
+        f"{known['runs']} runs, {known['at_once']} at a time; {images['train']} training, {images['validation']} "
+        f"validation and {images['test']} test images of {width}x{height}x{channels} in {len(data['classes'])} classes"
+    )
+    yield from _classes(data["classes"])
+    if data["groups"] is not None:
+        yield f"groups by {experiment.data.group_by!r}: {in_words(data['groups'])}"
+    for name, searched in (known["sweep"] or {}).items():
+        limits = ", ".join(f"{value:g} {limit}" for limit, value in searched["budget"].items())
+        yield f"sweep of {name}: {', '.join(searched['parameters'])}; {limits}"
+    for note in data["notes"]:
+        yield f"note: {note}"
     if expected is None:
         yield (
             f"time: no earlier run in {experiment.storage} has every arm's framework, model, batch size and scale; "
             "to measure it, train two epochs: --set arms.*.epochs=2 --set name=calibration"
         )
         return
-    error = f"± {expected.relative_error:.0%}"
-    if expected.search_seconds is not None:
+    error = f"± {expected['relative_error']:.0%}"
+    if expected["search_seconds"] is not None:
         yield (
-            f"time of the search: at most {_duration(expected.search_seconds)} {error}{_money(expected.search_cost)}, "
-            "if no trial takes longer than its arm's own recipe"
+            f"time of the search: at most {_duration(expected['search_seconds'])} {error}"
+            f"{_money(expected['search_cost'])}, if no trial takes longer than its arm's own recipe"
         )
     what = "time after the search" if experiment.sweep else "time"
     about = "at most" if any(arm.early_stopping for arm in experiment.arms.values()) else "about"
     yield (
-        f"{what}: {about} {_duration(expected.seconds)} {error}{_money(expected.cost)}, "
-        f"from {expected.runs_seen} earlier runs"
+        f"{what}: {about} {_duration(expected['seconds'])} {error}{_money(expected['cost'])}, "
+        f"from {expected['runs_seen']} earlier runs"
     )
+
+
+def _classes(classes: list[Record]) -> Iterator[str]:
+    """Each class with its images in each split; of many classes the first, the last, the largest and the smallest."""
+    shown = {entry["name"]: entry for entry in classes}
+    if len(classes) > _MOST_CLASSES:
+        by_size = sorted(classes, key=lambda entry: int(entry["train"]))
+        shown = {
+            f"{which}: {entry['name']}": entry
+            for which, entry in (
+                ("first", classes[0]),
+                ("last", classes[-1]),
+                ("largest", by_size[-1]),
+                ("smallest", by_size[0]),
+            )
+        }
+    wide = max(map(len, shown))
+    for name, entry in shown.items():
+        yield f"  {name:{wide}}  {in_words({split: entry[split] for split in IN_WORDS})}"
 
 
 def _money(cost: float | None) -> str:
@@ -174,6 +252,7 @@ def train(
         connect: starts or joins Ray.
     """
     if connect is local_ray:
+        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
         local_capacity(experiment.scale)
     crossed, origin = _crossed(experiment, searches=searches)
     with console.status("reading the data"):
@@ -215,6 +294,7 @@ def measure_scaling(
     plan = scaling.variants(experiment, workers)
     largest = experiment.scale.model_copy(update={"workers": workers[-1]})
     if connect is local_ray:
+        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
         local_capacity(largest)
     with _lease(records, console):
         with connect():
@@ -294,3 +374,24 @@ def _train(
 
     with progress.shown():
         driver.execute(prepared, driver_session, module_path=module_path, watch=watch)
+    _keep_disagreements(prepared)
+
+
+def _keep_disagreements(prepared: Prepared) -> None:
+    """Put the test images that arms answer differently into the records, for the report."""
+    answers: dict[str, list[np.ndarray]] = {}
+    for run in prepared.runs:
+        predictions = prepared.records.run(run.id).predictions()
+        if predictions is not None:
+            answers.setdefault(run.arm, []).append(predictions["answers"])
+    dataset = prepared.dataset
+    labels = np.asarray(dataset.test_labels)
+    indices = compare.disagreements(answers, labels, at_most=_DISAGREEMENTS_KEPT)
+    prepared.records.keep_disagreements(
+        {
+            "indices": indices,
+            "labels": labels[indices],
+            "images": np.asarray(dataset.test_images[indices]),
+            "test_labels": labels,
+        }
+    )

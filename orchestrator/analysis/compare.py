@@ -31,6 +31,7 @@ from orchestrator.analysis.performance import Performance
 from orchestrator.analysis.sweeps import SweepSummary, summarise
 from orchestrator.experiment import spec
 from orchestrator.experiment.spec import Experiment
+from orchestrator.planning import parity_plan
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
 from trainers.contract import FRAMEWORKS
@@ -95,7 +96,7 @@ class Comparison:
                     "test_accuracy_deviation": arm.accuracy_deviation,
                     "balanced_accuracy": _interval_json(arm.balanced_accuracy),
                     "images_per_second": _interval_json(arm.images_per_second),
-                    "parity": arm.parity and dataclasses.asdict(arm.parity) | {"agrees": arm.parity.agrees},
+                    "parity": arm.parity and arm.parity.json(),
                     "train_seconds": arm.train_seconds,
                     "class_accuracy": None if arm.class_accuracy is None else arm.class_accuracy.tolist(),
                     "confusion": None if arm.confusion is None else arm.confusion.tolist(),
@@ -268,14 +269,11 @@ def _parities(
     records: ExperimentRecords, document: Record, experiment: Experiment | None
 ) -> dict[str, Parity]:
     """The parity of each arm's recipe, where both frameworks have traced it."""
-    parities = {}
-    for name, arm in experiment.arms.items() if experiment else ():
-        recipe = parity.traced_recipe(arm)
-        if recipe is not None:
-            key = parity.recipe_key(recipe, document["data"]["fingerprint"])
-            traces = records.parity(key, FRAMEWORKS)
-            if traces is not None:
-                parities[name] = parity.compare(traces[0], traces[1], FRAMEWORKS)
+    parities: dict[str, Parity] = {}
+    for work in parity_plan.works(experiment)[0] if experiment else []:
+        traces = records.parity(work.key(document["data"]["fingerprint"]), FRAMEWORKS)
+        if traces is not None:
+            parities |= dict.fromkeys(work.arms, parity.compare(traces[0], traces[1], FRAMEWORKS))
     return parities
 
 

@@ -36,7 +36,7 @@ class PairComparison:
     speed_doubt: str | None
     """Why the speeds are not compared, or why that says little, where either is known."""
     parity_failures: list[str]
-    """For arms of two frameworks, what parts the frameworks on either arm's recipe."""
+    """For arms of two frameworks, where the frameworks do not do the same work on either arm's recipe."""
 
     @property
     def gap(self) -> Interval | None:
@@ -99,7 +99,7 @@ def compare_pair(
         parity_failures=[]
         if first.framework == second.framework
         else [
-            f"{arm.name}: {arm.parity.parts_at}"
+            f"{arm.name}: {arm.parity.differs_at}"
             for arm in (first, second)
             if arm.parity is not None and not arm.parity.agrees
         ],

@@ -42,7 +42,7 @@ def _scored(arm: ArmSummary) -> str:
 
 
 def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
-    return f"{_verdict(first, second, pair)} {_credit(pair)}{_parity(pair)}{_speed(first, second, pair)}"
+    return f"{_verdict(first, second, pair)} {_credit(pair)}{_parity(first, second, pair)}{_speed(first, second, pair)}"
 
 
 def _verdict(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
@@ -98,16 +98,23 @@ def _taken_apart(arms: list[ArmSummary], pairs: list[PairComparison], found: Att
     if not found.shares:
         return f"{_ranked(ends, pairs)} {split}"
     (pair,) = pairs
-    return f"{_verdict(first, second, pair)} {split}{_parity(pair)}{_speed(first, second, pair)}"
-
-
-def _parity(pair: PairComparison) -> str:
-    if not pair.parity_failures:
-        return ""
     return (
-        " Beware: the two frameworks do not do the same work on these recipes "
-        f"({'; '.join(dict.fromkeys(pair.parity_failures))})."
+        f"{_verdict(first, second, pair)} {split}{_parity(first, second, pair)}{_speed(first, second, pair)}"
     )
+
+
+def _parity(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
+    """The verdict on both arms' recipes; nothing where no parity was traced, or the framework is the same."""
+    found = [arm.parity for arm in (first, second) if arm.parity is not None]
+    if pair.same_framework or not found:
+        return ""
+    if failures := dict.fromkeys(pair.parity_failures):
+        return (
+            f" Beware: the two frameworks do not do the same work on these recipes ({'; '.join(failures)})."
+        )
+    named = dict.fromkeys(difference.sentence for parity in found for difference in parity.named)
+    up_to = f" up to named differences: {'; '.join(named)}" if named else ""
+    return f" Both frameworks do the same work on these recipes{up_to}."
 
 
 def _credit(pair: PairComparison) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -106,6 +105,7 @@ def check(
         typer.Option("--probe", help="On Kubernetes, check data and storage from a head pod."),
     ] = False,
     set_: Overrides = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Check an experiment and estimate its time; train nothing.
@@ -115,7 +115,11 @@ def check(
     with errors(debug):
         from orchestrator.clusters.registry import open_cluster
 
-        for line in open_cluster(on, namespace=namespace).check(read_job(file, set_), probes=probe):
+        cluster, bundle = open_cluster(on, namespace=namespace), read_job(file, set_)
+        if as_json:
+            typer.echo(json.dumps(cluster.check_results(bundle, probes=probe), indent=1))
+            return
+        for line in cluster.check(bundle, probes=probe):
             typer.echo(line)
 
 
@@ -129,28 +133,35 @@ def parity(
 ) -> None:
     """Check step by step that both frameworks do the same work."""
     with errors(debug):
-        from orchestrator.execution import driver
+        from orchestrator.analysis.parity import compare
+        from orchestrator.execution import driver, environment
         from orchestrator.execution.ray_runtime import local_ray
         from orchestrator.experiment import reader
+        from orchestrator.planning.parity_plan import works
+        from trainers.contract import FRAMEWORKS
 
         experiment = reader.load(file, set_ or [])
-        if len({arm.framework for arm in experiment.arms.values()}) < 2:
-            raise InputError(f"{file}: parity needs an arm of each framework, keras and torch")
+        found, missing = works(experiment)
+        if not found:
+            raise InputError(f"{file}: {missing[0]}")
+        environment.require_frameworks(FRAMEWORKS)
         prepared = driver.prepare(experiment, driver.open_records(experiment))
         with local_ray():
-            compared = driver.check_parity(prepared, steps=steps)
-        if not compared:
-            raise InputError(f"{file}: parity needs a built-in model; your own has no twin to compare")
+            traces = driver.trace_parity(prepared, found, module_path=file.parent.resolve(), steps=steps)
+        compared = [
+            (work, compare(pair[0], pair[1], FRAMEWORKS)) for work, pair in zip(found, traces, strict=True)
+        ]
         if as_json:
             results = [
-                {"recipe": recipe.model_dump(mode="json"), "agrees": result.agrees}
-                | dataclasses.asdict(result)
-                for recipe, result in compared
+                {"arms": work.arms, "recipe": work.recipes[0].model_dump(mode="json")} | result.json()
+                for work, result in compared
             ]
             typer.echo(json.dumps(results, indent=1))
         else:
-            for recipe, result in compared:
-                typer.echo(f"{recipe.model}, {recipe.optimizer.name}: {result.sentence()}")
+            for work, result in compared:
+                typer.echo(f"{', '.join(work.arms)}: {result.sentence()}")
+            for sentence in missing:
+                typer.echo(sentence, err=True)
     if not all(result.agrees for _, result in compared):
         raise typer.Exit(1)
 

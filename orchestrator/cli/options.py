@@ -94,6 +94,9 @@ def errors(debug: bool) -> Iterator[None]:
     """Print an error as one sentence and exit with its code; with `debug`, leave it to show its traceback."""
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
     except Exception as error:
         if debug or isinstance(error, typer.Exit | BrokenPipeError):
             raise

@@ -121,12 +121,15 @@ def model(
 ) -> None:
     """Export an experiment's best model. With its preprocessing, class names and a model card."""
     with errors(debug):
+        from orchestrator.execution import environment
         from orchestrator.report import exported_model
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
 
         written = exported_model.save(ExperimentRecords(Storage(directory)), to, arm=arm)
         typer.echo(f"{to}: {', '.join(written)}")
+        if "model.onnx" not in written:
+            typer.echo(f"note: for an ONNX file, {environment.install_command(['onnx'])}", err=True)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.clusters.job_bundle import JobBundle
 from orchestrator.planning.job import Outcome
+from orchestrator.store.storage import Record
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class Cluster(abc.ABC):
         Raises:
             TandemError: the job could not run; the message says why.
         """
+
+    def check_results(self, bundle: JobBundle, *, probes: bool) -> Record:
+        """What `check` describes, as plain JSON; at least its lines."""
+        return {"lines": [*self.check(bundle, probes=probes)]}
 
     @abc.abstractmethod
     def run(self, bundle: JobBundle, console: Console) -> Outcome:

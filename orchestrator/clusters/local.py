@@ -12,7 +12,7 @@ from orchestrator.clusters.interface import Cluster, Finding
 from orchestrator.clusters.job_bundle import JobBundle
 from orchestrator.planning.job import Outcome
 from orchestrator.store.records import ExperimentRecords
-from orchestrator.store.storage import Storage
+from orchestrator.store.storage import Record, Storage
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,8 +26,14 @@ class Local(Cluster):
         """Check the data, the storage and this machine's CPUs and GPUs."""
         from orchestrator import workflows
 
+        yield from workflows.check_here(bundle.spec.experiment)
+
+    def check_results(self, bundle: JobBundle, *, probes: bool) -> Record:
+        """What `check` describes, as plain JSON."""
+        from orchestrator import workflows
+
         experiment = bundle.spec.experiment
-        yield from workflows.check(experiment, fit=workflows.local_capacity(experiment.scale))
+        return workflows.facts(experiment, fit=workflows.local_capacity(experiment.scale))
 
     def run(self, bundle: JobBundle, console: Console) -> Outcome:
         """Run a job. Ctrl-C and SIGTERM stop it, and what is recorded is kept."""

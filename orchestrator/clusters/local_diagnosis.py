@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.clusters.interface import Finding
 from orchestrator.execution import environment
+from trainers.contract import FRAMEWORKS
 
-_PACKAGES = ("ray", "tensorflow", "keras", "torch", "numpy", "pandas", "pyarrow")
 _LEAST_DISK = 2 << 30
 _LEAST_SHARED_MEMORY = 1 << 30
 
 
 def findings() -> list[Finding]:
     """Everything that is wrong with this machine."""
-    return [*_packages(), *_disk(), *_gpus(), *_token()]
+    return [*_frameworks(), *_disk(), *_gpus(), *_token()]
 
 
-def _packages() -> Iterator[Finding]:
-    for package in _PACKAGES:
-        if environment.version(package) is None:
-            yield Finding("package-missing", f"{package} is not installed", f"pip install {package}")
+def _frameworks() -> Iterator[Finding]:
+    for framework in environment.missing_frameworks(FRAMEWORKS):
+        name = environment.FRAMEWORK_NAMES[framework]
+        yield Finding(
+            "package-missing",
+            f"{name} is not installed, so its arms cannot be trained on this machine",
+            environment.install_command([framework]),
+        )
 
 
 def _disk() -> Iterator[Finding]:
-    for place in (Path("/tmp"), Path.cwd()):
+    for place in (Path(tempfile.gettempdir()), Path.cwd()):
         free = shutil.disk_usage(place).free
         if free < _LEAST_DISK:
             yield Finding(

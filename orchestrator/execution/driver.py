@@ -11,24 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.analysis import compare, parity
-from orchestrator.analysis.parity import Parity
 from orchestrator.execution import environment, lockstep, worker_group
-from orchestrator.execution.worker import is_open
+from orchestrator.execution.assignment import Assignment, Failure
+from orchestrator.execution.run_source import PlannedRuns
 from orchestrator.experiment.spec import Arm, Experiment, Scale
-from orchestrator.planning import run_plan
-from orchestrator.planning.run_plan import Run, Session
+from orchestrator.planning import parity_plan, run_plan
+from orchestrator.planning.parity_plan import Work
+from orchestrator.planning.run_plan import Run, RunQueue
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage, StorageError
 from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
 from trainers.data import Dataset, open_dataset
+from trainers.data.decoding import UnreadableError
 from trainers.errors import InputError
 from trainers.recipes import Recipe
 
 _PROBE_BYTES = 1 << 20
-_DISAGREEMENTS_KEPT = 24
 _WATCH_SECONDS = 0.5
 _CAPACITY_SECONDS = 2
+_UNREADABLE = "unreadable.txt"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
         InputError: something that would make the runs fail.
     """
     _check_writable(records.storage)
-    dataset = open_dataset(experiment.data)
+    dataset = _open_dataset(experiment, records)
     height, width, _ = dataset.image_shape
     for name, arm in experiment.arms.items():
         if arm.augmentation.crop >= min(height, width):
@@ -79,6 +80,24 @@ def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
         runs=run_plan.expand(experiment, dataset.fingerprint),
         records=records,
     )
+
+
+def _open_dataset(experiment: Experiment, records: ExperimentRecords) -> Dataset:
+    """Read the data, and keep a list of the pictures that cannot be read beside the records.
+
+    Raises:
+        InputError: the data are wrong.
+    """
+    try:
+        dataset = open_dataset(experiment.data)
+    except UnreadableError as error:
+        records.storage.write(_UNREADABLE, f"{error.listing}\n".encode())
+        raise UnreadableError(f"{error}\nThis list is in {records.storage.url}/{_UNREADABLE}") from error
+    if dataset.unreadable:
+        records.storage.write(_UNREADABLE, f"{dataset.unreadable}\n".encode())
+    else:
+        records.storage.delete(_UNREADABLE)
+    return dataset
 
 
 def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:
@@ -228,26 +247,25 @@ def execute(
     """
     from trainers.launch import Launcher
 
-    lanes = cluster_capacity(prepared.experiment.scale)
-    traced = parity.traced_recipes(prepared.experiment) if checks_parity else []
-    waiting = run_plan.sessions(open_runs(prepared, driver_session), lanes=lanes)
+    groups = cluster_capacity(prepared.experiment.scale)
+    traced = parity_plan.traced_recipes(prepared.experiment) if checks_parity else []
+    waiting = run_plan.queues(open_runs(prepared, driver_session), groups=groups)
     launcher = Launcher()
-    training_now: dict[futures.Future[Exception | None], Session] = {}
+    training_now: dict[futures.Future[Exception | None], RunQueue] = {}
     while waiting or training_now:
-        while waiting and len(training_now) < lanes:
-            session = waiting.pop(0)
-            assignment = _assignment(prepared, session, driver_session, module_path, traced)
-            training_now[worker_group.launch(launcher, assignment)] = session
+        while waiting and len(training_now) < groups:
+            queue = waiting.pop(0)
+            assignment = _assignment(prepared, queue, driver_session, module_path, traced)
+            training_now[worker_group.launch(launcher, assignment)] = queue
         ended, _ = futures.wait(training_now, timeout=_WATCH_SECONDS, return_when=futures.FIRST_COMPLETED)
         for future in ended:
-            session = training_now.pop(future)
+            queue = training_now.pop(future)
             error = worker_group.outcome(future)
             if error is not None:
-                _note_failure(prepared, session, worker_group.diagnose(error), driver_session)
-                if _first_open(prepared, session, driver_session) is not None:
-                    waiting.insert(0, session)
+                _note_failure(prepared, queue, worker_group.diagnose(error), driver_session)
+                if _first_open(prepared, queue, driver_session) is not None:
+                    waiting.insert(0, queue)
         watch()
-    _keep_disagreements(prepared)
 
 
 def cluster_capacity(scale: Scale) -> int:
@@ -300,14 +318,16 @@ def await_capacity(scale: Scale, *, seconds: float) -> None:
 def open_runs(prepared: Prepared, driver_session: str) -> list[Run]:
     """The runs that still have something to train."""
     records = prepared.records
-    return [run for run in prepared.runs if is_open(records.run(run.id), driver_session)]
+    return [run for run in prepared.runs if records.run(run.id).is_open(driver_session)]
 
 
 def _assignment(
-    prepared: Prepared, session: Session, driver_session: str, module_path: Path, traced: list[Recipe]
-) -> worker_group.Assignment:
-    return worker_group.Assignment(
-        session=session,
+    prepared: Prepared, queue: RunQueue, driver_session: str, module_path: Path, traced: list[Recipe]
+) -> Assignment:
+    return Assignment(
+        name=queue.runs[0].id,
+        framework=queue.framework,
+        runs=PlannedRuns(queue.runs, driver_session),
         scale=prepared.experiment.scale,
         data=prepared.experiment.data,
         data_fingerprint=prepared.dataset.fingerprint,
@@ -320,42 +340,54 @@ def _assignment(
     )
 
 
-def check_parity(prepared: Prepared, *, steps: int) -> list[tuple[Recipe, Parity]]:
-    """Train every recipe of the experiment in both frameworks side by side, and compare each step.
+def trace_parity(
+    prepared: Prepared, works: list[Work], *, module_path: Path, steps: int
+) -> list[list[dict[str, np.ndarray]]]:
+    """Train each work in both frameworks side by side; returns the traces of Keras and PyTorch for each.
 
-    Keras leads; PyTorch starts every step from Keras' weights and optimizer state. What the records
-    already hold is not traced again.
+    Keras leads; PyTorch starts every step from Keras' weights and optimizer state. As many workers and GPUs are used
+    as the experiment says, or one worker without a GPU where there are fewer. What the records already hold is not
+    traced again.
 
     Args:
         prepared: from `prepare`.
+        works: from `parity_plan.works`.
+        module_path: directory that users' own models are imported from.
         steps: to train for.
+
+    Raises:
+        InputError: the weights of a user's own models do not correspond, or a model draws random numbers.
     """
-    compared = []
-    for recipe in parity.traced_recipes(prepared.experiment):
-        key = parity.recipe_key(recipe, prepared.dataset.fingerprint)
-        traces = prepared.records.parity(key, FRAMEWORKS, steps=steps)
+    scale = prepared.experiment.scale
+    fits = runs_that_fit(scale) > 0
+    workers = scale.min_workers if fits else 1
+    traced = []
+    for work in works:
+        key = work.key(prepared.dataset.fingerprint)
+        traces = prepared.records.parity(key, FRAMEWORKS, steps=steps, workers=workers)
         if traces is None:
             traces = lockstep.traces(
-                recipe,
+                work,
                 prepared.experiment.data,
-                threads=prepared.experiment.scale.cpus_per_worker,
+                module_path=module_path,
+                workers=workers,
+                threads=scale.cpus_per_worker,
+                gpus=scale.gpus_per_worker if fits else 0.0,
                 steps=steps,
             )
             for framework, trace in zip(FRAMEWORKS, traces, strict=True):
-                prepared.records.keep_parity(key, framework, steps, trace)
-        compared.append((recipe, parity.compare(traces[0], traces[1], FRAMEWORKS)))
-    return compared
+                prepared.records.keep_parity(key, framework, trace)
+        traced.append(traces)
+    return traced
 
 
-def _first_open(prepared: Prepared, session: Session, driver_session: str) -> RunRecords | None:
-    """The run that the session's workers were training, or would train next."""
-    records = (prepared.records.run(run.id) for run in session.runs)
-    return next((run for run in records if is_open(run, driver_session)), None)
+def _first_open(prepared: Prepared, queue: RunQueue, driver_session: str) -> RunRecords | None:
+    """The run that the queue's workers were training, or would train next."""
+    records = (prepared.records.run(run.id) for run in queue.runs)
+    return next((run for run in records if run.is_open(driver_session)), None)
 
 
-def _note_failure(
-    prepared: Prepared, session: Session, failure: worker_group.Failure, driver_session: str
-) -> None:
+def _note_failure(prepared: Prepared, queue: RunQueue, failure: Failure, driver_session: str) -> None:
     """Record a failure of the run under way and decide whether it is given up.
 
     Raises:
@@ -363,7 +395,7 @@ def _note_failure(
     """
     if failure.kind == "storage":
         raise StorageError(failure.cause)
-    run = _first_open(prepared, session, driver_session)
+    run = _first_open(prepared, queue, driver_session)
     if run is None:
         return
     hang = run.take_hang()
@@ -380,25 +412,5 @@ def _note_failure(
             "cause": cause,
             "detail": detail,
             "given_up": failure.kind != "lost" or out_of_retries,
-        }
-    )
-
-
-def _keep_disagreements(prepared: Prepared) -> None:
-    """Put the test images that arms answer differently into the records, for the report."""
-    answers: dict[str, list[np.ndarray]] = {}
-    for run in prepared.runs:
-        predictions = prepared.records.run(run.id).predictions()
-        if predictions is not None:
-            answers.setdefault(run.arm, []).append(predictions["answers"])
-    dataset = prepared.dataset
-    labels = np.asarray(dataset.test_labels)
-    indices = compare.disagreements(answers, labels, at_most=_DISAGREEMENTS_KEPT)
-    prepared.records.keep_disagreements(
-        {
-            "indices": indices,
-            "labels": labels[indices],
-            "images": np.asarray(dataset.test_images[indices]),
-            "test_labels": labels,
         }
     )

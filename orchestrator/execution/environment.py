@@ -7,19 +7,32 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("tandem", "ray", "tensorflow", "keras", "torch", "numpy", "pandas", "pyarrow")
+import psutil
+
+from trainers.errors import InputError
+
+DISTRIBUTION = "tandem-compare"
+"""The package's name in registries."""
+FRAMEWORK_NAMES = {"keras": "Keras", "torch": "PyTorch"}
+_MODULES = {"keras": ("keras", "tensorflow"), "torch": ("torch",)}
+"""What the extra of each framework installs."""
+_PACKAGES = (DISTRIBUTION, "ray", "tensorflow", "keras", "torch", "numpy", "pandas", "pyarrow")
 
 
 def available_cpus() -> int:
     """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # Linux alone restricts a process in a way that can be read
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def describe() -> dict[str, Any]:
-    """Machine, versions and commit, as plain JSON."""
+    """Machine, its load over the last minute, versions and commit, as plain JSON."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
@@ -27,10 +40,33 @@ def describe() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cpus": available_cpus(),
         "gpus": gpus(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_average": round(psutil.getloadavg()[0], 1),
         "packages": {name: version(name) for name in _PACKAGES},
         "commit": _commit(),
     }
+
+
+def missing_frameworks(frameworks: Iterable[str]) -> list[str]:
+    """Those that are not installed here."""
+    return [name for name in sorted(set(frameworks)) if not all(map(find_spec, _MODULES[name]))]
+
+
+def install_command(extras: Iterable[str]) -> str:
+    """The command that installs optional parts of tandem."""
+    return f"pip install '{DISTRIBUTION}[{','.join(extras)}]'"
+
+
+def require_frameworks(frameworks: Iterable[str]) -> None:
+    """Refuse what needs a framework that is not installed here.
+
+    Raises:
+        InputError: names the command that installs it.
+    """
+    if missing := missing_frameworks(frameworks):
+        names = " and ".join(FRAMEWORK_NAMES[name] for name in missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise InputError(f"{names} {verb} not installed here; {install_command(missing)}")
 
 
 def version(package: str) -> str | None:

@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 from orchestrator.store.storage import Record, Storage, StorageError
 from trainers.errors import TandemError
 
@@ -23,6 +25,8 @@ _RENEW_SECONDS = 5.0
 _EXPIRED_SECONDS = 30.0
 """Without a renewal; several times what a slow storage takes for one."""
 _SETTLE_SECONDS = 0.5
+_ROUNDING_SECONDS = 2.0
+"""By which two readings of when a process began may differ."""
 
 
 class HeldError(TandemError):
@@ -50,7 +54,7 @@ def held(
         "host": platform.node(),
         "boot": _boot(),
         "pid": os.getpid(),
-        "process_started": _process_start(os.getpid()),
+        "process_created": _created(os.getpid()),
         "renewals": 0,
         "renewed_at": time.time(),
     }
@@ -119,15 +123,16 @@ def _sentence(storage: Storage, lease: Record) -> str:
 
 def _is_alive(lease: Record) -> bool:
     """Whether the holder is seen to run, which only its own machine can tell."""
-    return _is_here(lease) and _process_start(lease["pid"]) == lease["process_started"]
+    return _is_here(lease) and _has_same_process(lease)
 
 
 def _is_dead(lease: Record) -> bool:
-    return _is_here(lease) and _process_start(lease["pid"]) != lease["process_started"]
+    return _is_here(lease) and not _has_same_process(lease)
 
 
 def _is_here(lease: Record) -> bool:
-    return (lease["host"], lease["boot"]) == (platform.node(), _boot())
+    """Whether the holder's process can be seen from here; earlier versions did not record when it began."""
+    return "process_created" in lease and (lease["host"], lease["boot"]) == (platform.node(), _boot())
 
 
 def _boot() -> str:
@@ -139,10 +144,18 @@ def _boot() -> str:
         return ""
 
 
-def _process_start(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None where there is none, or a dead one that nobody waited for."""
+def _has_same_process(lease: Record) -> bool:
+    """Whether the holder's process runs; a later one may have been given its number."""
+    created = _created(lease["pid"])
+    return created is not None and abs(created - lease["process_created"]) < _ROUNDING_SECONDS
+
+
+def _created(pid: int) -> float | None:
+    """When a process began, in seconds after the system's start; None where there is none, or only a zombie."""
     try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time() - psutil.boot_time())
+    except psutil.NoSuchProcess:
         return None
-    return None if state == "Z" else fields[18]

@@ -1,4 +1,4 @@
-"""Memory and energy that training takes, and what others take meanwhile, as the machine tells them."""
+"""Memory, energy and CPU contention while a worker trains, as far as the machine reports them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.execution.cpu_contention import Neighbours
+from orchestrator.execution.cpu_contention import Contention
 
 _POWERCAP = Path("/sys/class/powercap")
 _PROCESS = Path("/proc/self")
@@ -39,16 +39,16 @@ class Meter:
         self._zones = sorted(powercap.glob("intel-rapl:?")) if first_on_node else []
         self._gpus = _nvidia_gpus() if first_on_node else []
         self._before = self._counters()
-        self._neighbours = Neighbours() if first_on_node else None
+        self._contention = Contention() if first_on_node else None
         _forget_peak()
 
     def read(self) -> Used:
         """What was used since the last reading."""
         peak = _peak_bytes()
         _forget_peak()
-        if self._neighbours is None:
+        if self._contention is None:
             return Used(peak, 0.0, 0.0)
-        return Used(peak, self._joules(), self._neighbours.share())
+        return Used(peak, self._joules(), self._contention.share())
 
     def _joules(self) -> float:
         before, self._before = self._before, self._counters()

@@ -1,4 +1,4 @@
-"""What a worker process of a session does: set up once, trace parity, train the open runs one by one.
+"""What each worker of a group does: set up once, trace parity, then train the runs of its source one by one.
 
 What is done, and from where to go on, is read from the records alone: a group that was lost and
 started again, or a driver that was, takes up the first run that is neither done nor given up.
@@ -14,33 +14,31 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from orchestrator.analysis.parity import recipe_key
 from orchestrator.execution import environment
+from orchestrator.execution.assignment import Assignment
 from orchestrator.execution.recorder import Recorder
 from orchestrator.execution.resource_usage import Meter
+from orchestrator.execution.run_source import OpenRunSource
 from orchestrator.execution.watchdog import Watchdog
+from orchestrator.planning.parity_plan import recipe_key
 from orchestrator.planning.run_plan import Run
-from orchestrator.store.records import ExperimentRecords, Position, RunRecords
+from orchestrator.store.records import ExperimentRecords, Position
 from orchestrator.store.storage import Record, Storage
-from orchestrator.sweep.trial_source import Lane
 from trainers.answering import AnswerSpeed, answer_speed
-from trainers.contract import EpochMetrics, State, Task
+from trainers.contract import State, Task
 from trainers.data import Dataset, open_dataset
 from trainers.early_stopping import Patience
 from trainers.errors import ForeignError, InputError, TandemError, one_line
-from trainers.inputs import input_transform
 from trainers.loop import DivergedError, final_test, gather, train
 from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
 from trainers.parity import trace
-from trainers.recipes import Recipe, class_weights
+from trainers.recipes import Recipe
 from trainers.robustness import robustness
-
-if TYPE_CHECKING:
-    from orchestrator.execution.worker_group import Assignment
+from trainers.tasks import make_task
 
 Measured = TypeVar("Measured")
 
@@ -54,11 +52,12 @@ _NOT_COMPILED = {
     "early_stopping",
     "flip_averaging",
     "shift_averaging",
+    "stop_on_divergence",
 }
 
 
 def work(config: dict[str, Any]) -> None:
-    """What every worker of a session does.
+    """What every worker of a group does.
 
     Raises:
         TandemError: told in words of its own.
@@ -80,7 +79,7 @@ def _work(config: dict[str, Any]) -> None:
     assignment: Assignment = config["assignment"]
     scale = assignment.scale
     sys.path.insert(0, assignment.module_path)
-    engines = importlib.import_module(f"trainers.{assignment.session.framework}.engine")
+    engines = importlib.import_module(f"trainers.{assignment.framework}.engine")
     runtime = engines.Runtime(threads=scale.cpus_per_worker, use_gpu=scale.gpus_per_worker > 0)
     imported = time.time()
     dataset = open_dataset(assignment.data)
@@ -99,23 +98,22 @@ def _work(config: dict[str, Any]) -> None:
             "expects_preemption": _alive_nodes() > 1,
         }
     )
+    records = ExperimentRecords(Storage(assignment.storage_url))
+    place = {"rank": context.get_world_rank(), "world_size": context.get_world_size()}
     worker = _Worker(
         assignment=assignment,
         runtime=runtime,
         dataset=dataset,
-        records=ExperimentRecords(Storage(assignment.storage_url)),
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
+        records=records,
+        source=assignment.runs.open(records, **place),
+        **place,
         **together,
         environment=environment.describe(),
         meter=Meter(first_on_node=context.get_local_rank() == 0),
-        lane=Lane(assignment.desk, assignment.lane, rank=context.get_world_rank())
-        if assignment.desk
-        else None,
     )
     worker.trace_parity()
-    while (run := worker.next_run()) is not None:
-        worker.take(run, startup)
+    while (run := worker.source.next_run()) is not None:
+        worker.attempt(run, startup)
         startup = dict.fromkeys(startup, 0.0)
 
 
@@ -126,37 +124,16 @@ def _alive_nodes() -> int:
     return sum(node["Alive"] for node in nodes)
 
 
-def make_task(dataset: Dataset, recipe: Recipe, *, seed: int, rank: int, world_size: int) -> Task:
-    """One worker's part of a run on a data set."""
-    return Task(
-        recipe=recipe,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        image_shape=dataset.image_shape,
-        num_classes=len(dataset.class_names),
-        inputs=input_transform(dataset, recipe),
-        class_weights=class_weights(recipe.loss, dataset.train_labels, len(dataset.class_names)),
-    )
-
-
 def _compiled_for(task: Task) -> str:
     """What an engine is built for; the rest of a recipe reaches it with each step."""
     recipe = task.recipe.model_dump(mode="json", exclude=_NOT_COMPILED)
-    del recipe["optimizer"]["learning_rate"]
+    recipe["optimizer"].pop("learning_rate", None)
     return json.dumps([recipe, task.seed], sort_keys=True)
-
-
-def is_open(records: RunRecords, driver_session: str) -> bool:
-    """Whether a run still has something to train: neither done nor given up by this driver."""
-    return records.result() is None and not any(
-        failure["given_up"] and failure["driver_session"] == driver_session for failure in records.failures()
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Worker:
-    """One worker process of a session, warm."""
+    """One worker process, warm between runs."""
 
     assignment: Assignment
     runtime: Any
@@ -170,34 +147,19 @@ class _Worker:
     """Whether to ask Ray Train if a worker's node is about to go."""
     environment: Record
     meter: Meter
-    lane: Lane | None
-    """In a sweep, where runs come from and epochs are reported to."""
+    source: OpenRunSource
     engines: dict[str, tuple[Any, State]] = dataclasses.field(default_factory=dict)
     """In a sweep, engines to use again, each with the state that it began with."""
     known: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
     """What `measured` found."""
 
-    def next_run(self) -> Run | None:
-        """What to train next, the same on every worker."""
-        from ray.train.collective import broadcast_from_rank_zero
-
-        if self.lane is not None:
-            return self.lane.next_run()
-        runs, session = self.assignment.session.runs, self.assignment.driver_session
-        open_runs = (run.id for run in runs if is_open(self.records.run(run.id), session))
-        run_id = broadcast_from_rank_zero(next(open_runs, None) if self.rank == 0 else None)
-        return next((run for run in runs if run.id == run_id), None)
-
-    def take(self, run: Run, startup: dict[str, float]) -> None:
-        """Train a run and test it; in a sweep, train it for as long as its trial wants."""
+    def attempt(self, run: Run, startup: dict[str, float]) -> None:
+        """Train a run from its resume point, for as long as its source wants."""
         records = self.records.run(run.id)
-        if self.lane is None:
-            self.train(run, records.position(), startup, goes_on=lambda metrics: True)
-            return
-        with self.lane.on(run, records, alone=self.world_size == 1):
+        with self.source.attempt(run, records):
             position = records.position()
-            if self.lane.is_wanted(run, records, done=position.epoch):
-                self.train(run, position, startup, goes_on=partial(self.lane.goes_on, run))
+            if self.source.is_wanted(run, records, done=position.epoch):
+                self.train(run, position, startup)
 
     def task(self, recipe: Recipe, seed: int) -> Task:
         """This worker's part of a run."""
@@ -208,20 +170,22 @@ class _Worker:
         """Trace a few steps of every recipe that was not traced in this framework before."""
         from ray.train.collective import broadcast_from_rank_zero
 
-        framework = self.assignment.session.framework
+        framework = self.assignment.framework
         for recipe in self.assignment.parity_recipes:
             key = recipe_key(recipe, self.assignment.data_fingerprint)
-            known = self.rank == 0 and self.records.has_parity(key, framework, PARITY_STEPS)
+            known = self.rank == 0 and self.records.has_parity(
+                key, framework, steps=PARITY_STEPS, workers=self.world_size
+            )
             if broadcast_from_rank_zero(known):
                 continue
             task = self.task(recipe, seed=0)
             traced = trace(task, self.dataset, self.runtime.engine(task), steps=PARITY_STEPS)
             if self.rank == 0:
-                self.records.keep_parity(key, framework, PARITY_STEPS, traced)
+                self.records.keep_parity(key, framework, traced)
 
     def patience(self, run: Run, position: Position) -> Patience:
         """What ends a run before its last epoch; a trial's scheduler alone ends a trial."""
-        stopping = run.recipe.early_stopping if self.lane is None else None
+        stopping = None if self.source.is_search else run.recipe.early_stopping
         patience = Patience(None if stopping is None else stopping.patience)
         for epoch in position.trained:
             patience.see(epoch["epoch"], epoch["validation_accuracy"], epoch["validation_loss"])
@@ -229,7 +193,7 @@ class _Worker:
 
     def engine(self, task: Task) -> Any:
         """A model to train. In a sweep, one that was compiled for an earlier trial, where it fits."""
-        if self.lane is None:
+        if not self.source.is_search:
             return self.runtime.engine(task)
         key = _compiled_for(task)
         if key not in self.engines:
@@ -242,14 +206,7 @@ class _Worker:
         engine.load_state(initial)
         return engine
 
-    def train(
-        self,
-        run: Run,
-        position: Position,
-        startup: dict[str, float],
-        *,
-        goes_on: Callable[[EpochMetrics], bool],
-    ) -> None:
+    def train(self, run: Run, position: Position, startup: dict[str, float]) -> None:
         """Train a run from where it stands; outside a sweep, test it.
 
         Raises:
@@ -274,7 +231,7 @@ class _Worker:
                 meter=self.meter,
                 started=started,
                 expects_preemption=self.expects_preemption,
-                goes_on=goes_on,
+                goes_on=partial(self.source.goes_on, run),
                 patience=patience,
             )
             if self.rank == 0:
@@ -301,7 +258,7 @@ class _Worker:
                     hooks=recorder.hooks,
                 )
             recorder.settle()
-            if self.lane is not None:
+            if self.source.is_search:
                 return
             tested_epoch = patience.last
             if patience.best != patience.last:
@@ -328,12 +285,20 @@ class _Worker:
     def test(
         self, run: Run, task: Task, engine: Any, heartbeat: Callable[[], None]
     ) -> tuple[Record, dict[str, np.ndarray]]:
-        """What the test images say of a trained model, and what it costs to run, each worker doing its part.
+        """Evaluate a trained model on the test images and measure what it costs to run; each worker does its part.
+
+        The model is evaluated in float32, as it is saved.
 
         Returns:
             Of rank 0, the result as it is kept, and each test image's answer, int64 [n], with its confidence,
             float32 [n].
         """
+        device_memory = engine.device_memory_peak()
+        reached = self.measured(("matrix product", task.recipe.precision), engine.matmul_flops)
+        if task.recipe.precision != "float32":
+            task, state = task.in_float32(), engine.state()
+            engine = self.runtime.engine(task)
+            engine.load_state(state)
         final = final_test(task, self.dataset, engine, heartbeat)
         held = (
             robustness(task, self.dataset, engine, final.answers, heartbeat)
@@ -347,8 +312,6 @@ class _Worker:
                 ("answers", run.arm), lambda: answer_speed(task, engine, self.dataset.test_images)
             )
             forward_flops = self.measured(("forward pass", run.arm), engine.forward_flops)
-        device_memory = engine.device_memory_peak()
-        reached = self.measured(("matrix product", task.recipe.precision), engine.matmul_flops)
         rates, peaks = gather(task, engine, [math.nan if reached is None else reached, device_memory]).T
         return {
             "test_loss": final.evaluation.loss,

@@ -1,4 +1,4 @@
-"""One session on Ray Train: one `fit()`, whose workers train several runs one after another.
+"""One group of workers on Ray Train: one `fit()`, whose workers train several runs one after another.
 
 Workers stay warm between runs, so that only the first pays for imports. `orchestrator/execution/worker.py`
 holds the training function.
@@ -6,19 +6,15 @@ holds the training function.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from concurrent import futures
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
+from orchestrator.execution.assignment import Assignment, Failure
 from orchestrator.execution.worker import work
-from orchestrator.experiment.spec import Scale
-from orchestrator.planning.run_plan import Session
 from orchestrator.store.storage import Storage, StorageError
-from trainers.data import DataSpec
 from trainers.errors import ClusterError, TandemError, one_line
 from trainers.loop import DivergedError
-from trainers.recipes import Recipe
 
 if TYPE_CHECKING:
     from trainers.launch import Launcher
@@ -26,57 +22,18 @@ if TYPE_CHECKING:
 _RAY_OUT_OF_MEMORY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """Everything that a worker of a session needs to know."""
-
-    session: Session
-    scale: Scale
-    data: DataSpec
-    data_fingerprint: str
-    storage_url: str
-    driver_session: str
-    """Which start of the driver this belongs to."""
-    launched_at: float
-    """When the driver asked for the workers, in seconds since the epoch."""
-    module_path: str
-    """Directory that users' own models are imported from."""
-    robustness: bool = False
-    """Whether trained models are also tested on damaged images."""
-    parity_recipes: tuple[Recipe, ...] = ()
-    """What to trace before training, for the comparison with the other framework."""
-    desk: Any = None
-    """In a sweep, the actor to ask for runs; see `orchestrator/sweep/broker.py`."""
-    lane: str = ""
-    """In a sweep, the name of this group of workers."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """Why the workers of a session stopped before they were done."""
-
-    kind: Literal["lost", "error", "diverged", "storage"]
-    """A worker died, the code raised an error, the loss exploded, or the storage failed."""
-    cause: str
-    """One sentence."""
-    detail: str = ""
-    """The traceback, where there is one."""
-
-
 def launch(launcher: Launcher, assignment: Assignment) -> futures.Future[Exception | None]:
-    """Start the workers of a session; `outcome` tells how the returned future ended."""
+    """Start a group of workers; `outcome` says how the returned future ended."""
     from trainers.launch import Group
 
     scale = assignment.scale
-    framework = assignment.session.framework
-    work_name = assignment.lane or assignment.session.runs[0].id
     resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:
         resources["GPU"] = scale.gpus_per_worker
     return launcher.launch(
         Group(
-            name=f"{framework}-{assignment.driver_session}-{work_name}",
-            backend=f"trainers.{framework}.trainer",
+            name=f"{assignment.framework}-{assignment.driver_session}-{assignment.name}",
+            backend=f"trainers.{assignment.framework}.trainer",
             train=work,
             config={"assignment": assignment},
             workers=scale.workers
@@ -90,7 +47,7 @@ def launch(launcher: Launcher, assignment: Assignment) -> futures.Future[Excepti
 
 
 def outcome(ended: futures.Future[Exception | None]) -> Exception | None:
-    """Why a session's workers failed; None if they did not.
+    """Why the workers of a group failed; None if they did not.
 
     Raises:
         ClusterError: a process of Ray's that leads the workers was lost, and their resources with it.

@@ -20,6 +20,9 @@ from trainers.contract import FRAMEWORKS
 from trainers.errors import InputError
 from trainers.recipes import NAMED_RECIPES, RECIPE_TAGS
 
+_PATHS = (("data", "path"), ("data", "images"), ("sweep", "start_from"))
+"""Fields of blocks that hold a path."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Node:
@@ -128,7 +131,7 @@ def _scalar(node: yaml.Node) -> Any:
 def _absolute_paths(document: dict[str, _Node], base: Path) -> None:
     if "storage" in document:
         document["storage"] = _absolute(document["storage"], base)
-    for block, field in (("data", "path"), ("sweep", "start_from")):
+    for block, field in _PATHS:
         node = document.get(block)
         if node is not None and isinstance(node.value, dict) and field in node.value:
             node.value[field] = _absolute(node.value[field], base)
@@ -154,7 +157,7 @@ def _override(root: _Node, override: str) -> _Node:
             hint = nearest(path[0], [*arms, *Experiment.model_fields])
             raise InputError(f"{place}: {path[0]!r} is neither a field nor an arm{hint}")
         path = ["arms", *path]
-    if path in (["data", "path"], ["storage"], ["sweep", "start_from"]):
+    if path == ["storage"] or tuple(path) in _PATHS:
         value = _absolute(value, Path.cwd())
     if path[:2] == ["arms", "*"]:
         for name in arms:

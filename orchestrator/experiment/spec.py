@@ -120,6 +120,19 @@ class Attribution(Block):
     )
 
 
+class Parity(Block):
+    """Which weights of a user's own models correspond, where their names and shapes do not tell."""
+
+    weights: dict[str, str] = Field(
+        {}, description="Keys of PyTorch's state_dict by paths of Keras' variables, such as dense/kernel."
+    )
+    flattened: dict[str, tuple[int, int, int]] = Field(
+        {},
+        description="Height, width and channels that are flattened into a dense kernel's inputs, by its path in "
+        "Keras; for PyTorch models that flatten channels first.",
+    )
+
+
 class Experiment(Block):
     """A whole experiment file, every default filled in."""
 
@@ -138,6 +151,7 @@ class Experiment(Block):
         le=1,
         description="What the time to an accuracy is told for; when left out, the most that every run reached.",
     )
+    parity: Parity = Parity()
     robustness: bool = Field(
         True, description="Test trained models on noisy, blurred and JPEG-compressed images as well."
     )

@@ -1,4 +1,4 @@
-"""From an experiment to the runs it takes, and from runs to the sessions that train them. Pure."""
+"""From an experiment to its runs, and from runs to a queue for each group of workers. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Session:
+class RunQueue:
     """Runs of one framework that one group of workers trains one after another, kept warm."""
 
     framework: str
@@ -50,7 +50,7 @@ def _run(scale: Scale, fingerprint: str, arm: str, framework: str, seed: int, re
         "data": fingerprint,
         "framework": framework,
         "seed": seed,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json", exclude={"stop_on_divergence"}),  # no result depends on it
         "scale": workers_identity(scale),
     }
     return Run(
@@ -92,13 +92,13 @@ def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:
     return min(at_once, scale.concurrent_runs or at_once)
 
 
-def sessions(runs: Iterable[Run], *, lanes: int) -> list[Session]:
-    """Share the runs of each framework out over at most `lanes` groups of workers."""
+def queues(runs: Iterable[Run], *, groups: int) -> list[RunQueue]:
+    """Share the runs of each framework out over at most `groups` groups of workers."""
     by_framework: dict[str, list[Run]] = {}
     for run in runs:
         by_framework.setdefault(run.framework, []).append(run)
     return [
-        Session(framework=framework, runs=tuple(group[lane::lanes]))
-        for framework, group in by_framework.items()
-        for lane in range(min(lanes, len(group)))
+        RunQueue(framework=framework, runs=tuple(same[place::groups]))
+        for framework, same in by_framework.items()
+        for place in range(min(groups, len(same)))
     ]

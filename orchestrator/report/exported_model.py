@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainers.data.decoding import decode, refuse
+from orchestrator.execution import environment
+from trainers.data.decoding import Broken, UnreadableError, decode
 from trainers.data.labelled import Encoded
+from trainers.data.spec import PictureSpec
 from trainers.errors import InputError, TandemError, one_line
 from trainers.loop import evaluation_batch
 
@@ -67,8 +69,8 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
     """Write the model of an experiment's best arm, or of one by name; returns the names of the files.
 
     Raises:
-        InputError: there is no such arm, it has no finished run, its checkpoint is gone, or the directory cannot be
-            made.
+        InputError: there is no such arm, it has no finished run, its checkpoint is gone, its framework is not
+            installed, or the directory cannot be made.
         TandemError: the framework cannot save it.
     """
     from orchestrator.analysis import compare
@@ -76,6 +78,7 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
     comparison = compare.analyse(records)
     chosen = _arm(comparison, arm)
     run = _run(chosen)
+    environment.require_frameworks([chosen.framework])
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,6 +100,7 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
         "image_shape": data["image_shape"],
         "test_accuracy": run.result["test_accuracy"],
         "recipe": chosen.recipe,
+        "pictures": _picture_fields(comparison.document["experiment"].get("data") or {}),
         "data_fingerprint": data["fingerprint"],
         "files": files,
     }
@@ -109,7 +113,7 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
     """What a saved model says of picture files, resized to what it was trained on.
 
     Raises:
-        InputError: there is no model, or a picture cannot be read.
+        InputError: there is no model, its framework is not installed, or a picture cannot be read.
     """
     try:
         description = json.loads((directory / DESCRIPTION).read_text())
@@ -117,14 +121,17 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
         raise InputError(
             f"{directory} holds no model of tandem's; give a directory that tandem model wrote"
         ) from error
+    environment.require_frameworks([description["framework"]])
     missing = [str(image) for image in images if not image.is_file()]
     if missing:
         raise InputError(f"{', '.join(missing)}: there is no such file")
     height, width, channels = description["image_shape"]
     encoded = [Encoded.of_file(image, str(image)) for image in images]
-    broken: list[str] = []
-    pixels = [*decode(encoded, (height, width, channels), broken)]
-    refuse(broken, of=len(images))
+    broken: list[Broken] = []
+    spec = PictureSpec.model_validate(description.get("pictures", {}))
+    pixels = [*decode(encoded, (height, width, channels), spec, broken)]
+    if broken:
+        raise UnreadableError.of(broken, images=len(images), remedy="")
     with tempfile.TemporaryDirectory() as scratch:
         np.save(Path(scratch) / "images.npy", np.concatenate(pixels))
         _in_process("predict", str(directory), scratch, module_path=str(directory))
@@ -134,6 +141,11 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
         Answer(str(image), names[int(row.argmax())], float(row.max()))
         for image, row in zip(images, probabilities, strict=True)
     ]
+
+
+def _picture_fields(data: dict[str, Any]) -> dict[str, Any]:
+    """How the pictures of an experiment became pixels."""
+    return {field: data[field] for field in PictureSpec.model_fields if field in data}
 
 
 def _arm(comparison: Comparison, name: str | None) -> ArmSummary:
@@ -168,7 +180,7 @@ def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
     return _CARD.format(
         experiment=comparison.name,
         arm=arm.name,
-        framework={"keras": "Keras", "torch": "PyTorch"}[arm.framework],
+        framework=environment.FRAMEWORK_NAMES[arm.framework],
         model=arm.recipe["model"],
         parameters=arm.parameters or 0,
         classes=", ".join(data["class_names"]),
@@ -226,9 +238,7 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
         raise InputError(
             f"{run_id} has no checkpoint here to take a model from; results are fetched with --checkpoints"
         )
-    attempts = run.attempts()
-    precision = attempts[-1].get("precision") if attempts else None
-    recipe = experiment.arms[entry["arm"]].recipe().settled(bfloat16=precision == "bfloat16")
+    recipe = experiment.arms[entry["arm"]].recipe()
     framework: Any = importlib.import_module(f"trainers.{entry['framework']}.engine")
     product: Any = importlib.import_module(f"trainers.{entry['framework']}.product")
     height, width, channels = document["data"]["image_shape"]
@@ -242,7 +252,7 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
         inputs=run.inputs() or input_transform(open_dataset(experiment.data), recipe),
         class_weights=None,
     )
-    engine = framework.Runtime(threads=1, use_gpu=False).engine(task)
+    engine = framework.Runtime(threads=1, use_gpu=False).engine(task.in_float32())
     engine.load_state(state)
     product.save(engine.product(), Path(directory), task.image_shape)
 

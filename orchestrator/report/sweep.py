@@ -140,7 +140,7 @@ def _time_line(trials: list[TrialRecord]) -> go.Figure:
         figure.add_bar(
             base=[round(_started(trial) - began, 2) for trial in group],
             x=[round(trial.epochs[-1]["time"] - _started(trial), 2) for trial in group],
-            y=[f"worker {str(trial.epochs[-1].get('lane', '')).partition('-')[0]}" for trial in group],
+            y=[f"worker {str(trial.epochs[-1].get('slot', '')).partition('-')[0]}" for trial in group],
             hovertext=[f"trial {trial.number}" for trial in group],
             orientation="h",
             name=state,

@@ -190,6 +190,12 @@ class RunRecords:
         """What `finish` wrote, or None while the run is not done."""
         return self._files.read_json("result.json")
 
+    def is_open(self, driver_session: str) -> bool:
+        """Whether there is something to train: the run is not done and did not fail permanently in this session."""
+        return self.result() is None and not any(
+            failure["given_up"] and failure["driver_session"] == driver_session for failure in self.failures()
+        )
+
     def was_finished(self) -> bool:
         """Whether `finish` was called, even if what it wrote is damaged."""
         return self._files.read("result.json") is not None
@@ -244,26 +250,33 @@ class ExperimentRecords:
         """What `keep_disagreements` wrote."""
         return self.storage.read_arrays("disagreements.npz")
 
-    def keep_parity(self, recipe: str, framework: str, steps: int, trace: dict[str, np.ndarray]) -> None:
-        """Keep a trace of a recipe, which is named by its key."""
-        self.storage.write_arrays(f"parity/{recipe}/{steps}-{framework}.npz", trace)
+    def keep_parity(self, work: str, framework: str, trace: dict[str, np.ndarray]) -> None:
+        """Keep a trace of a work, which is named by its key."""
+        steps, workers = len(trace["losses"]), int(trace["workers"])
+        self.storage.write_arrays(f"parity/{work}/{steps}-{workers}-{framework}.npz", trace)
 
-    def has_parity(self, recipe: str, framework: str, steps: int) -> bool:
-        """Whether there is such a trace."""
-        return f"{steps}-{framework}.npz" in self.storage.names(f"parity/{recipe}")
+    def has_parity(self, work: str, framework: str, *, steps: int, workers: int) -> bool:
+        """Whether there is a trace of so many steps on so many workers."""
+        return f"{steps}-{workers}-{framework}.npz" in self.storage.names(f"parity/{work}")
 
     def parity(
-        self, recipe: str, frameworks: tuple[str, str], *, steps: int | None = None
+        self, work: str, frameworks: tuple[str, str], *, steps: int = 0, workers: int = 0
     ) -> list[dict[str, np.ndarray]] | None:
-        """A recipe's traces that both frameworks have, the longest or of so many steps; or None."""
-        names = (name.removesuffix(".npz") for name in self.storage.names(f"parity/{recipe}"))
-        lengths = sorted({int(name.partition("-")[0]) for name in names}, reverse=True)
-        for length in lengths if steps is None else [steps]:
-            traces = [
-                self.storage.read_arrays(f"parity/{recipe}/{length}-{framework}.npz")
-                for framework in frameworks
-            ]
-            if all(trace is not None for trace in traces):
+        """The longest traces of a work that both frameworks have, or None.
+
+        Args:
+            work: its key.
+            frameworks: both.
+            steps: of the traces; 0 for any number.
+            workers: likewise.
+        """
+        kept = {tuple(name.removesuffix(".npz").split("-")) for name in self.storage.names(f"parity/{work}")}
+        sizes = {(int(name[0]), int(name[1])) for name in kept if len(name) == 3}
+        for size in sorted(sizes, reverse=True):
+            names = [(*map(str, size), framework) for framework in frameworks]
+            fits = steps in (0, size[0]) and workers in (0, size[1])
+            if fits and kept.issuperset(names):
+                traces = [self.storage.read_arrays(f"parity/{work}/{'-'.join(name)}.npz") for name in names]
                 return [trace for trace in traces if trace is not None]
         return None
 

@@ -42,7 +42,7 @@ class TrialRecord:
     run: str
     """Id of the run that trained it, the last of them."""
     epochs: list[Record] = dataclasses.field(default_factory=list)
-    """Metrics of each epoch in order, with `lane` and `time`, when it ended."""
+    """Metrics of each epoch in order, with `slot` and `time`, when it ended."""
     state: EndState | None = None
     """done: all epochs; stopped: by the scheduler or the budget; None: not ended."""
     cause: str | None = None

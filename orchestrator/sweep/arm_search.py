@@ -1,4 +1,4 @@
-"""One arm's search on Ray Tune, and the warm lanes that train its trials."""
+"""One arm's search on Ray Tune, and the warm slots that train its trials."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from orchestrator.execution.driver import Prepared
 from orchestrator.experiment.sweep import TRIAL_SEED, Pbt, Sweep
 from orchestrator.planning.run_plan import short_hash, workers_identity
 from orchestrator.store.trial_records import SearchHistory, SearchRecords, TrialRecord
-from orchestrator.sweep.broker import Desk
-from orchestrator.sweep.worker_slots import Lanes, SweepError
+from orchestrator.sweep.broker import Broker
+from orchestrator.sweep.worker_slots import SweepError, WorkerSlots
 
 if TYPE_CHECKING:
     from orchestrator.sweep.searcher import ArmSearcher
@@ -114,8 +114,8 @@ def search_arm(
         storage_url=records.storage.url,
         replays_epochs=population is None,
     )
-    desk: Any = (
-        ray.remote(Desk)
+    broker: Any = (
+        ray.remote(Broker)
         .options(num_cpus=0, max_concurrency=1000, resources=_ON_THE_HEAD)
         .remote(slice_epochs=population and population.interval)
     )
@@ -127,9 +127,11 @@ def search_arm(
         history=history,
         known=known,
         spending=spending,
-        release=desk.release.remote,
+        release=broker.release.remote,
     )
-    group = Lanes(prepared, Launcher(), desk, search, driver_session, module_path, at_most=budget.trials)
+    group = WorkerSlots(
+        prepared, Launcher(), broker, search, driver_session, module_path, at_most=budget.trials
+    )
 
     def tend() -> None:
         group.tend()
@@ -143,7 +145,7 @@ def search_arm(
         recorded = {trial.number: trial for trial in history.trials}
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(Trial, search=search, desk=desk, recorded=recorded),
+                tune.with_parameters(Trial, search=search, broker=broker, recorded=recorded),
                 {"cpu": 0, **_ON_THE_HEAD},
             ),
             param_space={"trial": tune.grid_search(searcher.population())} if population else None,
@@ -172,7 +174,7 @@ def search_arm(
             tuner.fit()
         finally:
             searcher.close()
-        group.close()  # after an error or an interrupt the lanes end with Ray
+        group.close()  # after an error or an interrupt the slots end with Ray
     if group.failure is not None:
         raise group.failure
     if searcher.same_failure is not None:

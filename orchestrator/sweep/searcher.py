@@ -259,7 +259,7 @@ class ArmSearcher:
         return ended
 
     def _drop_states(self, trial: TrialRecord) -> None:
-        """Delete the checkpoints of trials that ended a while ago, when their lane is done writing."""
+        """Delete the checkpoints of trials that ended a while ago, when their slot is done writing."""
         self._ended.append((time.monotonic(), trial.run))
         while self._ended and time.monotonic() - self._ended[0][0] > _KEEP_STATES_SECONDS:
             self._search.records(self._ended.popleft()[1]).drop_states()
@@ -291,7 +291,7 @@ class ArmSearcher:
             self._search.records(self._ended.popleft()[1]).drop_states()
 
     def on_pause(self, trial_id: str) -> None:
-        """HyperBand pauses a trial: its lane is free."""
+        """HyperBand pauses a trial: its slot is free."""
         self._paused.add(trial_id)
         self._release(self.trials[trial_id].run)
 
@@ -310,7 +310,7 @@ _METRICS = (
     "data_seconds",
     "step_seconds",
     "evaluation_seconds",
-    "lane",
+    "slot",
 )
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.cluster.kube import crds
 from tests.cluster.kube.api_server import ApiServer, serving
-from tests.cluster.kube.control_plane import CRDS, KUBECONFIG, ControlPlane
+from tests.cluster.kube.control_plane import KUBECONFIG, ControlPlane
 from tests.cluster.kube.nodes import RayNodes, free_port
 from tests.cluster.kube.operator import Operator
 
@@ -25,9 +26,7 @@ def _kubeconfig() -> Iterator[str]:
     if KUBECONFIG in os.environ:
         yield Path(os.environ[KUBECONFIG]).read_text()
         return
-    if not CRDS.is_dir():
-        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    with serving(CRDS) as server:
+    with serving(crds.directory()) as server:
         yield server.kubeconfig()
 
 
@@ -43,9 +42,7 @@ def plane(_kubeconfig: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def server() -> Iterator[ApiServer]:
     """A test server of the test's own, to break."""
-    if not CRDS.is_dir():
-        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    with serving(CRDS) as server:
+    with serving(crds.directory()) as server:
         yield server
 
 

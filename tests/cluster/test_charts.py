@@ -12,8 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.cluster.kube import schemas
-from tests.cluster.kube.control_plane import CRDS, TOOLS
+from tests.cluster.kube import crds, schemas
+from tests.cluster.kube.control_plane import TOOLS
 from tests.conftest import ROOT, tandem
 
 CHART = ROOT / "helm" / "tandem"
@@ -57,9 +57,7 @@ def check(manifest: dict[str, Any]) -> None:
     """Refuse what the API server would."""
     api = manifest["apiVersion"]
     if api.startswith("ray.io/"):
-        if not CRDS.is_dir():
-            pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-        definition = schemas.crd(CRDS / f"ray.io_{manifest['kind'].lower()}s.yaml")
+        definition = schemas.crd(crds.directory() / f"ray.io_{manifest['kind'].lower()}s.yaml")
         schema = schemas.version_of(definition, "v1")["schema"]["openAPIV3Schema"]
         assert list(schemas.unknown_fields(manifest, schema)) == []
         below = {name: value for name, value in manifest.items() if name != "metadata"}

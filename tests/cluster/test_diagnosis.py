@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,8 @@ import pytest
 from orchestrator.clusters.interface import Finding
 from orchestrator.clusters.kuberay.diagnosis import diagnose
 from orchestrator.clusters.kuberay.snapshot import Snapshot
-from tests.cluster.kube.control_plane import CRDS
 
-TRANSCRIPTS = CRDS.parent / "transcripts"
+TRANSCRIPTS = Path(__file__).with_name("transcripts")
 JOB: dict[str, Any] = {
     "metadata": {"name": "job", "creationTimestamp": "2026-11-24T06:00:00Z", "labels": {}},
     "spec": {"rayClusterSpec": {"headGroupSpec": {"template": {}}, "workerGroupSpecs": []}},
@@ -267,8 +267,6 @@ def test_there_are_many_causes_and_none_where_nothing_is_wrong() -> None:
 def replayed(case: str) -> list[Finding]:
     """The diagnosis at the end of what a real cluster did."""
     file = TRANSCRIPTS / f"{case}.jsonl"
-    if not file.is_file():
-        pytest.skip(f"there is no transcript {file}")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     submitted = lines[0]["submitted"]
     name = submitted["metadata"]["name"]

@@ -19,8 +19,7 @@ from orchestrator.clusters.job_bundle import JobBundle
 from orchestrator.clusters.kuberay.manifests import render
 from orchestrator.experiment import reader
 from orchestrator.planning.job import FILES_VARIABLE, JOB_FILE, JobSpec
-from tests.cluster.kube import schemas
-from tests.cluster.kube.control_plane import CRDS
+from tests.cluster.kube import crds, schemas
 from tests.conftest import tandem
 from trainers.errors import InputError
 
@@ -58,9 +57,7 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def ray_job() -> jsonschema.Draft202012Validator:
     """KubeRay's schema of a RayJob."""
-    if not CRDS.is_dir():
-        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    crd = yaml.load((CRDS / "ray.io_rayjobs.yaml").read_text(), Loader=yaml.CSafeLoader)
+    crd = yaml.load((crds.directory() / "ray.io_rayjobs.yaml").read_text(), Loader=yaml.CSafeLoader)
     version = next(version for version in crd["spec"]["versions"] if version["name"] == "v1")
     schema = strict(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
@@ -139,7 +136,9 @@ def test_whatever_thousands_of_files_say_the_objects_are_valid(
     kubernetes: dict[str, Any], name: str, queue: tuple[str, str] | None
 ) -> None:
     job = check_rendered(kubernetes, name, queue)
-    schema = schemas.version_of(schemas.crd(CRDS / "ray.io_rayjobs.yaml"), "v1")["schema"]["openAPIV3Schema"]
+    schema = schemas.version_of(schemas.crd(crds.directory() / "ray.io_rayjobs.yaml"), "v1")["schema"][
+        "openAPIV3Schema"
+    ]
     assert list(schemas.unknown_fields(job, schema)) == []
     assert list(schemas.problems({key: job[key] for key in ("apiVersion", "kind", "spec")}, schema)) == []
 

@@ -31,7 +31,7 @@ arms:
   keras-averaged:
     extends: keras
     model: speednet
-    precision: auto
+    precision: bfloat16
     optimizer: {{name: adamw, learning_rate: 0.01}}
     epochs: 3
     weight_average: 0.9

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Storage
-from tests.conftest import start_tandem, tandem
+from tests.conftest import NO_MOUNT, start_tandem, tandem
 
 pytestmark = pytest.mark.serial
 
@@ -165,7 +165,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         check=False,
     )
     if made.returncode:
-        pytest.skip("mounting a small file system needs root")
+        pytest.skip(NO_MOUNT)
     yield mount
     subprocess.run(["umount", "-l", str(mount)], check=True)
 

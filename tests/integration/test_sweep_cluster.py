@@ -62,20 +62,20 @@ def test_a_sweep_uses_a_node_that_joins_and_outlives_one_that_is_killed(
     nodes = []
 
     def watch(searcher: ArmSearcher) -> None:
-        lanes = {
-            epoch["lane"].partition("-")[0] for trial in searcher.trials.values() for epoch in trial.epochs
+        slots = {
+            epoch["slot"].partition("-")[0] for trial in searcher.trials.values() for epoch in trial.epochs
         }
-        if not nodes and lanes:
+        if not nodes and slots:
             assert searcher.at_once == 1
             assert sum(bundle["CPU"] for bundle in asked_for()) == 10, "a CPU for each trial"
             nodes.append(cluster.add_node(num_cpus=1))
-        if len(nodes) == 1 and len(lanes) == 2:
+        if len(nodes) == 1 and len(slots) == 2:
             cluster.remove_node(nodes[0], allow_graceful=False)
             nodes.append(None)
 
     text = SWEEP.format(epochs=10, trials=10, storage=tmp_path)
     trials = run_sweep(experiment_file(text), watch)
-    assert len(nodes) == 2, "a second lane was opened on the new node, which was then killed"
+    assert len(nodes) == 2, "a second slot was opened on the new node, which was then killed"
     assert asked_for() == []
     assert [trial.state for trial in trials] == ["done"] * 10
     assert all([epoch["epoch"] for epoch in trial.epochs] == list(range(1, 11)) for trial in trials)

@@ -59,11 +59,11 @@ def test_concurrent_runs_follow_the_scarcest_resource() -> None:
 
 def test_sessions_hold_every_run_once_and_one_framework_each() -> None:
     runs = run_plan.expand(experiment(), "f")
-    for lanes in (1, 2, 7):
-        shared_out = run_plan.sessions(runs, lanes=lanes)
+    for slots in (1, 2, 7):
+        shared_out = run_plan.queues(runs, groups=slots)
         assert sorted(run.id for session in shared_out for run in session.runs) == sorted(
             run.id for run in runs
         )
         for session in shared_out:
             assert {run.framework for run in session.runs} == {session.framework}
-    assert len(run_plan.sessions(runs, lanes=1)) == 2
+    assert len(run_plan.queues(runs, groups=1)) == 2

@@ -79,7 +79,7 @@ def _trial(search: SearchRecords, number: int, rng: np.random.Generator, epochs:
                 "data_seconds": 0.25,
                 "step_seconds": 1.5,
                 "evaluation_seconds": 0.25,
-                "lane": f"{number % 2}-abc",
+                "slot": f"{number % 2}-abc",
             },
         )
     search.end(number, "stopped" if stopped else "done", None)

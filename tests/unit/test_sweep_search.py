@@ -74,7 +74,7 @@ class Bench:
             self.searcher.on_trial_complete(trial_id, result)
             return True
         for epoch in range(1, epochs + 1):
-            result = {"run": run, "epoch": epoch, "lane": "0-x"} | measured(config["params"], epoch)
+            result = {"run": run, "epoch": epoch, "slot": "0-x"} | measured(config["params"], epoch)
             if epoch == EPOCHS:
                 result["end"] = "done"
             self.searcher.on_trial_result(trial_id, result)

@@ -18,7 +18,8 @@ from trainers.launch import call_each, connect_workers, free_address
 class _TensorflowBackend(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         def rendezvous() -> None:
-            call_each(worker_group, _introduce, addresses=worker_group.execute(free_address))
+            addresses = worker_group.execute(free_address)
+            call_each(worker_group, join, addresses=addresses, has_own_gpu=False)
 
         if len(worker_group) > 1:
             connect_workers(worker_group, rendezvous)
@@ -30,6 +31,13 @@ class Workers(BackendConfig):
     backend_cls = _TensorflowBackend
 
 
-def _introduce(*, addresses: list[str], index: int) -> None:
+def join(*, addresses: list[str], index: int, has_own_gpu: bool) -> None:
+    """Tell TensorFlow in this process which workers there are, and which of them it is.
+
+    Args:
+        addresses: a free one of each worker.
+        index: of this worker.
+        has_own_gpu: ignored; TensorFlow finds its GPUs itself.
+    """
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     os.environ["TF_CONFIG"] = json.dumps(cluster)

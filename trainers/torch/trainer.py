@@ -23,9 +23,9 @@ class _TorchBackend(Backend):
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         def rendezvous() -> None:
-            address = worker_group.execute_single(0, free_address)
-            backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) >= 1 else "gloo"
-            call_each(worker_group, _join, address=address, world_size=len(worker_group), backend=backend)
+            addresses = worker_group.execute(free_address)
+            has_own_gpu = worker_group.get_resources_per_worker().get("GPU", 0) >= 1
+            call_each(worker_group, join, addresses=addresses, has_own_gpu=has_own_gpu)
 
         if len(worker_group) > 1:
             connect_workers(worker_group, rendezvous)
@@ -50,11 +50,21 @@ class Workers(BackendConfig):
         return _own_gpu
 
 
-def _join(*, address: str, index: int, world_size: int, backend: str) -> None:
+def join(*, addresses: list[str], index: int, has_own_gpu: bool) -> None:
+    """Make this process one of a group that exchanges gradients.
+
+    Args:
+        addresses: a free one of each worker; the first one's is used.
+        index: of this worker.
+        has_own_gpu: whether each worker has a GPU of its own, as NCCL needs; Gloo does not.
+    """
     import torch.distributed
 
     torch.distributed.init_process_group(
-        backend, init_method=f"tcp://{address}", rank=index, world_size=world_size
+        "nccl" if has_own_gpu else "gloo",
+        init_method=f"tcp://{addresses[0]}",
+        rank=index,
+        world_size=len(addresses),
     )
 
 

@@ -11,9 +11,6 @@ from pathlib import Path
 import yaml
 from kubernetes import client, config
 
-from tests.conftest import ROOT
-
-CRDS = ROOT.parent / "shared" / "kuberay" / "crds"
 KUBECONFIG = "TANDEM_TEST_KUBECONFIG"
 TOOLS = Path(sys.prefix) / "kubernetes"
 
