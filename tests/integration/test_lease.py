@@ -21,8 +21,8 @@ pytestmark = pytest.mark.serial
 
 HOLDER = """
 import sys, time
-from orchestrator import lease
-from orchestrator.storage import Storage
+from orchestrator.execution import lease
+from orchestrator.store.storage import Storage
 with lease.held(Storage(sys.argv[1]), on_loss=lambda: None):
     print("held", flush=True)
     time.sleep(60)
@@ -109,8 +109,8 @@ def test_who_loses_its_lease_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 LOGGER = """
 import os, subprocess, sys
-from orchestrator import driver_log
-from orchestrator.storage import Storage
+from orchestrator.execution import driver_log
+from orchestrator.store.storage import Storage
 with driver_log.kept(Storage(sys.argv[1]), "job"):
     print("from python")
     print("from stderr", file=sys.stderr)
