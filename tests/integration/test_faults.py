@@ -100,10 +100,10 @@ def test_an_interrupt_leaves_no_process_and_resume_redoes_nothing(
     unused = ("dashboard.py", "DashboardAgent", "/monitor.py", "log_monitor.py")
     assert not [name for name in unused if name in running]
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert f"tandem resume {tmp_path / 'long'}" in err.replace("\n", "")
-    _, alive = psutil.wait_procs(started, timeout=20)
+    _, alive = psutil.wait_procs(started, timeout=60)
     assert not alive
 
     done = epochs_done(tmp_path)
@@ -126,10 +126,10 @@ def test_a_termination_while_ray_starts_is_an_interrupt(
     wait_for(lambda: bool(descendants(process)), process)
     started = descendants(process)
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert f"tandem resume {tmp_path / 'long'}" in err.replace("\n", "")
-    _, alive = psutil.wait_procs(started, timeout=20)
+    _, alive = psutil.wait_procs(started, timeout=60)
     assert not alive
 
 
@@ -153,8 +153,8 @@ def test_a_killed_driver_leaves_nothing_training(
     workers = training_workers(process)
     assert len(workers) == 2
     process.kill()
-    process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(workers, timeout=30)
+    process.communicate(timeout=120)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
 
 
