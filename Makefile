@@ -32,9 +32,10 @@ test-oldest: tools .venv-oldest/ready ## The quick tests, with the lowest versio
 test-kind: .venv/ready ## The whole way on a real Kubernetes; needs docker, kind, kubectl and helm
 	tests/kind/run.sh
 
-lint: .venv/ready ## ruff and mypy
+lint: .venv/ready ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 bench: .venv/ready ## Paired benchmarks; writes benchmarks/RESULTS.md
@@ -45,7 +46,7 @@ image: ## The image for clusters, on CPUs
 	docker build --target cpu --tag tandem:0.1.0-cpu .
 
 clean: ## Remove the environment, caches and results of the examples
-	rm -rf .venv .venv-oldest .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results
+	rm -rf .venv .venv-oldest .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results
 
 # What tests use: kubectl and helm, an S3 server in an environment of its own, whose dependencies contradict ours, axe, which
 # judges whether a page can be used by everybody, and a browser.

@@ -14,12 +14,13 @@ from trainers.contract import Engine, EpochMetrics, Steps, Task
 from trainers.data import Dataset
 from trainers.data.batches import GUESSED_STEP_SECONDS, epoch_steps, prefetched, steps_per_epoch
 from trainers.errors import TandemError
-from trainers.recipes import average_rates, learning_rates
+from trainers.recipes import learning_rates
 from trainers.views import show, views_of
 
 _EVALUATION_BATCH = 512
 _EVALUATION_PIXELS = 512 * 32 * 32
 _DIVERGED_AT = 10
+"""Times the loss of a blind guess, ln(classes)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Hooks:
 
 
 class DivergedError(TandemError):
-    """The loss is not a number, or far above that of a blind guess."""
+    """The loss is not finite, or stayed far above that of a blind guess."""
 
 
 def train(
@@ -100,8 +101,8 @@ def train(
     examples = len(dataset.train_labels)
     steps = steps_per_epoch(examples, recipe.batch_size)
     rates = learning_rates(recipe, steps * recipe.epochs)
-    averaging = average_rates(recipe, steps * recipe.epochs)
     step_seconds = GUESSED_STEP_SECONDS
+    guard = _DivergenceGuard(task)
     for epoch in range(first_epoch, recipe.epochs + 1):
         of_epoch = slice((epoch - 1) * steps, epoch * steps)
         blocks = epoch_steps(
@@ -110,7 +111,6 @@ def train(
             augmentation=recipe.augmentation,
             batch_size=recipe.batch_size,
             learning_rates=rates[of_epoch],
-            average_rates=averaging[of_epoch],
             seed=task.seed,
             epoch=epoch,
             rank=task.rank,
@@ -126,7 +126,7 @@ def train(
             before = time.perf_counter()
             losses, right = engine.train_steps(block)
             image_seconds = min(image_seconds, (time.perf_counter() - before) / block.labels.size)
-            _check_health(losses / _weights(block, task), block, epoch, (epoch - 1) * steps + done, task)
+            guard.check(losses / _weights(block, task), block, epoch, (epoch - 1) * steps + done)
             done += len(block)
             if block.loss_scale:
                 loss_sum += float(losses.sum(dtype=np.float64))
@@ -191,29 +191,48 @@ def _weights(block: Steps, task: Task) -> np.ndarray | int:
     return task.class_weights[block.labels].sum(axis=1)
 
 
-def _check_health(losses: np.ndarray, block: Steps, epoch: int, steps_before: int, task: Task) -> None:
-    """Stop a run whose loss says that nothing can come of it.
+class _DivergenceGuard:
+    """Ends a run whose loss is not finite, or above a limit for as many steps in a row as the recipe says."""
 
-    Args:
-        losses: float32 [steps], mean loss of each step of the block.
-        block: the steps.
-        epoch: from 1.
-        steps_before: steps of the run before the block.
-        task: whose number of classes gives the loss of a blind guess, ln(classes).
-    """
-    limit = _DIVERGED_AT * np.log(task.num_classes)
-    sick = ~np.isfinite(losses)
-    if not sick.any():
-        if losses.mean() <= limit:
+    def __init__(self, task: Task) -> None:
+        self._patience = task.recipe.stop_on_divergence
+        self._guess = float(np.log(task.num_classes))
+        self._above = 0
+        """Steps in a row above the limit."""
+
+    def check(self, losses: np.ndarray, block: Steps, epoch: int, steps_before: int) -> None:
+        """Look at the mean loss of each step of a block.
+
+        Args:
+            losses: float32 [steps].
+            block: the steps.
+            epoch: from 1.
+            steps_before: steps of the run before the block.
+
+        Raises:
+            DivergedError: names the step and what may help.
+        """
+        if not self._patience:
             return
-        sick = losses > limit
-    place = int(np.argmax(sick))
-    loss = losses[place]
-    what = f"{loss:.3g}, where a blind guess has {np.log(task.num_classes):.2f}" if loss == loss else "NaN"
-    raise DivergedError(
-        f"the loss became {what} at step {steps_before + place + 1} (epoch {epoch}) with learning rate "
-        f"{block.learning_rates[place]:.3g}; lower optimizer.learning_rate, or warm up longer"
-    )
+        limit = _DIVERGED_AT * self._guess
+        for place, loss in enumerate(losses.tolist()):
+            step = steps_before + place + 1
+            rate = f"with learning rate {block.learning_rates[place]:.3g}"
+            self._above = 0 if loss <= limit else self._above + 1
+            if not math.isfinite(loss):
+                became = f"the loss became {'NaN' if math.isnan(loss) else 'infinite'} at step {step} (epoch {epoch})"
+                if step == 1:
+                    raise DivergedError(
+                        f"{became}, before any update of the weights; look at the model's outputs for one batch, and "
+                        "at the range of its inputs"
+                    )
+                raise DivergedError(f"{became} {rate}; lower optimizer.learning_rate, or warm up longer")
+            if self._above == self._patience:
+                raise DivergedError(
+                    f"the loss stayed above {limit:.3g}, {_DIVERGED_AT} times that of a blind guess, for "
+                    f"{self._patience} steps, to {loss:.3g} at step {step} (epoch {epoch}) {rate}; lower "
+                    "optimizer.learning_rate, warm up longer, or set stop_on_divergence to more steps or to false"
+                )
 
 
 def evaluate(
@@ -227,6 +246,7 @@ def evaluate(
 
     Returns the evaluation, the answers int64 [n] and their probabilities float64 [n].
     """
+    engine.share_statistics()
     n, classes = len(labels), task.num_classes
     low, high = n * task.rank // task.world_size, n * (task.rank + 1) // task.world_size
     share = slice(low, high)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 
-from orchestrator import compare
-from orchestrator.compare import Comparison
-from orchestrator.records import ExperimentRecords
+from orchestrator.analysis import compare
+from orchestrator.analysis.compare import Comparison
 from orchestrator.report import figures, sweep, tables
+from orchestrator.store.records import ExperimentRecords
 from trainers.data.labelled import in_words
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "scale": comparison.document["experiment"]["scale"],
         "workers": tables.workers(comparison.document["experiment"]["scale"]["workers"]),
         "parities": tables.parities(comparison),
+        "named_differences": tables.named_differences(comparison),
         "searches": tables.searches(comparison),
         "descriptions": tables.descriptions(comparison),
         "evidences": tables.evidences(comparison),
@@ -293,6 +294,8 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
     if parities := tables.parities(comparison):
         lines += ["", "## Parity", ""]
         lines += [f"- {', '.join(arms)}: {sentence}." for sentence, arms in parities.items()]
+    if named := tables.named_differences(comparison):
+        lines += ["", *table(named)]
     for section, group in pictures.items():
         title, caption = _SECTIONS[section]
         lines += ["", f"## {title}", ""]

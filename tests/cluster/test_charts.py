@@ -182,7 +182,7 @@ def test_the_chart_and_kustomize_give_the_same_rights() -> None:
 
 
 def test_the_dashboard_shows_what_the_driver_exports() -> None:
-    source = (ROOT / "orchestrator/metrics.py").read_text()
+    source = (ROOT / "orchestrator/execution/prometheus.py").read_text()
     dashboard = json.loads((CHART / "dashboards/tandem.json").read_text())
     for panel in dashboard["panels"]:
         metric = panel["targets"][0]["expr"].partition("ray_")[2].partition("{")[0]

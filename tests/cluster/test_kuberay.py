@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.clusters.kubernetes_api import RAY_JOB, KubernetesApi
+from orchestrator.clusters.kuberay.api import RAY_JOB, KubernetesApi
 from tests.cluster.conftest import KubeRayHere
 from tests.cluster.kube.api_server import ApiServer
 from tests.cluster.models import SLOW_MODEL
@@ -87,9 +87,10 @@ def test_an_experiment_goes_from_submission_to_report(tmp_path: Path, kuberay: K
     job = json.loads(tandem("list", "--on", "kuberay", "--json").stdout)[0]
     assert job["state"] == "succeeded"
     until(lambda: not kuberay.server.store.list("pods", "default"))
-    chain = json.loads(tandem("status", job["id"], "--on", "kuberay", "--json").stdout)["chain"]
-    kinds = [(level["kind"], level["state"]) for level in chain]
-    assert kinds[0] == ("RayJob", "Complete") and ("run", "done") in kinds
+    tree = json.loads(tandem("status", job["id"], "--on", "kuberay", "--json").stdout)["status_tree"]
+    assert (tree["kind"], tree["state"]) == ("RayJob", "Complete")
+    below = [(node["kind"], node["state"]) for node in tree["children"]]
+    assert [kind for kind, _ in below] == ["RayCluster", "Ray job", "run"] and below[-1] == ("run", "done")
     kept = tandem("logs", tmp_path / "there" / "digits")
     assert kept.returncode == 0 and "report/report.html" in kept.stdout, "the log outlives the cluster"
 
@@ -302,8 +303,8 @@ def test_a_job_that_cannot_start_says_why(tmp_path: Path, kuberay: KubeRayHere) 
     done = tandem("run", file, "--on", "kuberay")
     assert done.returncode == 1, done.stderr
     assert "waiting: no node has room for a pod of group workers" in done.stderr
-    assert "cpu (64 asked, the largest node has 4)" in done.stderr
-    assert "nvidia.com/gpu (8 asked, the largest node has 0)" in done.stderr
+    assert "cpu (64 requested, the largest node has 4)" in done.stderr
+    assert "nvidia.com/gpu (8 requested, the largest node has 0)" in done.stderr
     job = json.loads(tandem("list", "--on", "kuberay", "--json").stdout)[0]["id"]
     told = tandem("doctor", job, "--on", "kuberay")
     assert told.returncode == 1 and "start_seconds" in told.stdout
@@ -330,5 +331,5 @@ def drivers() -> list[Any]:
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if "orchestrator.remote" in (process.info["cmdline"] or []) and "-m" in process.info["cmdline"]
+        if "orchestrator.head" in (process.info["cmdline"] or []) and "-m" in process.info["cmdline"]
     ]

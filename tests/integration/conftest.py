@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from orchestrator.records import ExperimentRecords
-from orchestrator.storage import Storage
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
 from tests.conftest import tandem
 
 EXPERIMENT = """\

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import lease
-from orchestrator.storage import Storage
+from orchestrator.execution import lease
+from orchestrator.store.storage import Storage
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.serial
@@ -124,7 +124,7 @@ with driver_log.kept(Storage(sys.argv[1]), "job"):
 
 @pytest.mark.parametrize("lines", [10, 9000])
 def test_all_that_a_driver_prints_is_kept_and_read_once(tmp_path: Path, lines: int) -> None:
-    from orchestrator.driver_log import KeptLog, jobs_of
+    from orchestrator.execution.driver_log import KeptLog, jobs_of
 
     done = subprocess.run(
         [sys.executable, "-u", "-c", textwrap.dedent(LOGGER), str(tmp_path), str(lines)],

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from orchestrator import report
-from orchestrator.records import ExperimentRecords
+from orchestrator.store.records import ExperimentRecords
 from tests.conftest import TOOLS, within
 from tests.unit.synthetic import CLASSES, make_records
 

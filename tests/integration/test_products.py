@@ -13,9 +13,9 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from orchestrator import spec_file
-from orchestrator.records import ExperimentRecords
-from orchestrator.storage import Storage
+from orchestrator.experiment import reader
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
 from tests.conftest import tandem
 from trainers.data import open_dataset
 
@@ -85,7 +85,7 @@ def test_the_saved_model_predicts_as_the_run_did(
         assert '"synchronized": false' in layers, "other backends of Keras refuse a layer that is"
         assert '"synchronized": true' not in layers
 
-    dataset = open_dataset(spec_file.load(results.with_suffix(".yaml")).data)
+    dataset = open_dataset(reader.load(results.with_suffix(".yaml")).data)
     run = ExperimentRecords(Storage(str(results))).run(described["run"])
     assert run.attempts()[-1]["precision"] == precision
     predictions = run.predictions()

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.records import ExperimentRecords
-from orchestrator.storage import Storage
-from orchestrator.sweep.records import SearchHistory, SearchRecords
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
+from orchestrator.store.trial_records import SearchHistory, SearchRecords
 from tests.conftest import start_tandem, tandem
 from tests.integration.test_faults import training_workers, wait_for
 

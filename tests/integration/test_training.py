@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.records import ExperimentRecords, RunRecords
+from orchestrator.store.records import ExperimentRecords, RunRecords
 from tests.conftest import tandem
 
 pytestmark = pytest.mark.serial

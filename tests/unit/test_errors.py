@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cli_shared import errors
+from orchestrator.cli.options import errors
 from trainers.errors import ForeignError, InputError, one_line
 
 GRAPH = """Graph execution error:
@@ -56,7 +56,7 @@ def test_a_command_tells_an_error_in_one_sentence(
     assert raised.value is error
 
 
-def test_an_interrupted_command_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_ends_any_command_with_its_own_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended, errors(debug=False):
         raise KeyboardInterrupt
-    assert (ended.value.code, capsys.readouterr().err) == (130, "tandem: interrupted\n")
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")

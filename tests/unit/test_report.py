@@ -15,8 +15,8 @@ import pytest
 from matplotlib import font_manager
 
 from orchestrator import report
-from orchestrator.records import ExperimentRecords
 from orchestrator.report import gate, tables
+from orchestrator.store.records import ExperimentRecords
 from tests.conftest import ROOT
 from tests.unit.synthetic import attempt, make_records
 
