@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".venv"
+"""Below which the Makefile installs what tests use."""
 CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10"
 
 NO_CIFAR10 = "CIFAR-10 is not beside the repository, in ../shared/data/cifar10"
@@ -68,7 +70,7 @@ def start_tandem(*arguments: str | Path, cwd: Path | None = None) -> subprocess.
 
 
 def tandem(
-    *arguments: str | Path, cwd: Path | None = None, timeout: float = 300
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 540
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     process = start_tandem(*arguments, cwd=cwd)

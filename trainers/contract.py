@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from trainers.data.batches import Steps
 from trainers.errors import InputError
 from trainers.initial import Weights
 from trainers.inputs import InputTransform
@@ -48,23 +49,6 @@ class Task:
         """The same part, computed in float32: a trained model is tested and saved in it, whatever it was trained in."""
         recipe = self.recipe.model_copy(update={"precision": "float32"})
         return dataclasses.replace(self, recipe=recipe)
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """One worker's share of a few consecutive global batches of one size."""
-
-    images: np.ndarray
-    """Uint8 [steps, share, height, width, channels]."""
-    labels: np.ndarray
-    """Int64 [steps, share]."""
-    learning_rates: np.ndarray
-    """Float32 [steps]."""
-    loss_scale: float
-    """1 / global batch size, or 0 for a worker whose share of the last batch is empty."""
-
-    def __len__(self) -> int:
-        return len(self.learning_rates)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

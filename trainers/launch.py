@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import os
 import socket
@@ -40,34 +41,32 @@ class Group:
     """For how long a worker may fail to answer Ray Train before it counts as lost."""
 
 
-class Launcher:
-    """Runs the `fit()` of many groups at once, in the threads of one actor.
+def launch(group: Group) -> futures.Future[Exception | None]:
+    """Start a group and do not wait for it.
+
+    Returns:
+        Done when the workers have ended: the `ray.train.TrainingFailedError` that they ended with, if any. It
+        raises another exception if the process of `fit()` or of Ray Train's controller was lost.
+    """
+    context = ray.get_runtime_context()
+    launcher = _launcher(context.get_job_id(), context.get_node_id())
+    ended: futures.Future[Exception | None] = launcher.fit.remote(group).future()
+    return ended
+
+
+@functools.cache
+def _launcher(job_id: str, node_id: str) -> Any:
+    """The actor that runs the `fit()` of all groups of a driver, on the driver's node; it ends with the driver.
 
     A thread of the driver that waits in `fit()` ends the driver's process with code 1 when Ray shuts down.
     """
-
-    def __init__(self) -> None:
-        """Start the actor on the driver's node, and do not wait for it."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._fits = (
-            ray.remote(_Fits)
-            .options(num_cpus=0, max_concurrency=_GROUPS_AT_ONCE, scheduling_strategy=here)
-            .remote()
-        )
-
-    def launch(self, group: Group) -> futures.Future[Exception | None]:
-        """Start a group and do not wait for it.
-
-        Returns:
-            Done when the workers have ended: the `ray.train.TrainingFailedError` that they ended with, if any. It
-            raises another exception if the process of `fit()` or of Ray Train's controller was lost.
-        """
-        ended: futures.Future[Exception | None] = self._fits.fit.remote(group).future()
-        return ended
+    here = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    options = {"num_cpus": 0, "max_concurrency": _GROUPS_AT_ONCE, "scheduling_strategy": here}
+    return ray.remote(_Launcher).options(**options).remote()
 
 
-class _Fits:
-    """The actor; each call of `fit` runs in a thread of its process."""
+class _Launcher:
+    """Each call of `fit` runs in a thread of the actor's process."""
 
     def fit(self, group: Group) -> Exception | None:
         """Train a group to its end; returns why it failed, if it did."""

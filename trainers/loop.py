@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from trainers.accuracy import balanced_accuracy
-from trainers.contract import Engine, EpochMetrics, Steps, Task
+from trainers.contract import Engine, EpochMetrics, Task
 from trainers.data import Dataset
-from trainers.data.batches import GUESSED_STEP_SECONDS, epoch_steps, prefetched, steps_per_epoch
+from trainers.data.batches import GUESSED_STEP_SECONDS, Steps, epoch_steps, prefetched, steps_per_epoch
 from trainers.errors import TandemError
 from trainers.recipes import learning_rates
 from trainers.views import show, views_of

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from trainers import update_rules
-from trainers.contract import Engine, Steps, Task
+from trainers.contract import Engine, Task
 from trainers.correspondence import SAME_NAMES, Correspondence
 from trainers.data import Dataset
-from trainers.data.batches import epoch_steps
+from trainers.data.batches import Steps, epoch_steps
 from trainers.initial import Weights, initial_weights
 from trainers.recipes import Optimizer, Recipe, learning_rates
 from trainers.update_rules import Moment, slots_of

@@ -1,32 +1,47 @@
 """The environment that training processes run in: one set of variables, for tandem's workers and for bare loops.
 
-`tandem run` and submitted jobs set these variables for every worker, and the benchmarks for the plain scripts that
-tandem is compared with. A variable that is already set keeps its value. The records hold the values that each
-worker saw, and the report shows them.
+tandem sets these variables for the workers of every run, and the benchmarks for the plain scripts beside them. A
+variable that the user has set keeps its value. Each run's records hold the values that its workers saw.
 
-All other settings are those that the frameworks have when their user says nothing. The number of threads is
-`scale.cpus_per_worker`; TF32 and bfloat16 are `precision` of an arm.
+Everything else has the value that the frameworks give it when their user says nothing. The number of threads is
+`scale.cpus_per_worker`, TF32 and bfloat16 are `precision` of an arm.
 """
 
 from __future__ import annotations
 
+import os
+
 ENVIRONMENT = {
-    # Ray Train calls the training function in a thread. glibc gives such a thread a heap of its own, which returns
-    # large arrays to the kernel at every step. With one heap for all threads the function has the heap that a
-    # script has.
+    # glibc returns the arrays of a training step to the kernel and takes them again, page by page, or does not:
+    # that depends on the layout of the heap, which differs from process to process and between the main thread and
+    # Ray Train's. The same loop of PyTorch then takes up to half as long again. With one heap that keeps freed
+    # memory every process is the fast one. TensorFlow keeps its memory by itself.
     "MALLOC_ARENA_MAX": "1",
-    # TensorFlow's default depends on the processor, PyTorch always uses oneDNN. A run then uses the same kernels on
-    # every node.
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    # TensorFlow's default depends on the processor; PyTorch always uses oneDNN. A run uses the same kernels on every
+    # node.
     "TF_ENABLE_ONEDNN_OPTS": "1",
-    # Warnings and errors of TensorFlow, without its notes on each device.
+    # Warnings and errors of TensorFlow, without a line for each device.
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
-"""Variables to set before a training process starts."""
+"""To be set before a training process starts."""
+
+THREADS = "OMP_NUM_THREADS"
+"""Ray sets it to a worker's number of CPUs."""
+
+
+def apply() -> None:
+    """Set the variables in this process, for the processes that it starts and the libraries that it imports."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Variables of a process that trains with a number of threads.
+    """The variables of a bare loop that trains with a number of threads, as tandem's workers have them."""
+    return {**ENVIRONMENT, THREADS: str(threads)}
 
-    Ray sets `OMP_NUM_THREADS` of a worker to its number of CPUs; a bare loop gets it from here.
-    """
-    return {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}
+
+def observed() -> dict[str, str | None]:
+    """The variables as this process has them."""
+    return {name: os.environ.get(name) for name in (*ENVIRONMENT, THREADS)}

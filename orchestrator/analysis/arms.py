@@ -37,6 +37,8 @@ class RunSummary:
     workers: int | None
     precision: str | None
     """What the last attempt computed in, where that was recorded."""
+    settings: Record
+    """Variables and settings of the framework, as the first worker of the last attempt had them."""
     startup_seconds: float | None
     """From asking for workers to the first step, of the first attempt."""
     images_per_second: float | None
@@ -181,6 +183,7 @@ def summarise_run(records: RunRecords, entry: Record) -> RunSummary:
         resumes=max(len(set(sessions)) - 1, 0),
         workers=attempts[-1]["workers"] if attempts else None,
         precision=attempts[-1].get("precision") if attempts else None,
+        settings=attempts[-1].get("environment", {}).get("settings", {}) if attempts else {},
         startup_seconds=sum(attempts[0]["startup"].values()) if attempts else None,
         images_per_second=float(np.median([epoch["images_per_second"] for epoch in timed]))
         if timed

@@ -77,6 +77,18 @@ class Comparison:
         """Runs that were given up."""
         return [run for arm in self.arms for run in arm.runs if run.state == "failed"]
 
+    @property
+    def settings(self) -> dict[str, dict[str, list[Any]]]:
+        """By name and framework, the values that the workers' environment had, in the order of the runs."""
+        seen: dict[str, dict[str, list[Any]]] = {}
+        for arm in self.arms:
+            for run in arm.runs:
+                for name, value in run.settings.items():
+                    values = seen.setdefault(name, {}).setdefault(arm.framework, [])
+                    if value not in values:
+                        values.append(value)
+        return seen
+
     def to_json(self) -> Record:
         """The comparison as plain JSON, without the per-epoch curves; numbers that JSON does not have are null."""
         return {name: _strict(value) for name, value in self._to_record().items()}
@@ -141,6 +153,7 @@ class Comparison:
             "sweep": self.sweep and [search.to_json() for search in self.sweep.arms],
             "data": self.document["data"],
             "environment": self.sessions[-1]["environment"] if self.sessions else None,
+            "settings": self.settings,
         }
 
     @functools.cached_property

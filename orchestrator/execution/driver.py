@@ -245,18 +245,15 @@ def execute(
         StorageError: the storage failed while runs were training.
         ClusterError: a process of Ray's was lost. Workers that still train end with Ray, as after every error.
     """
-    from trainers.launch import Launcher
-
     groups = cluster_capacity(prepared.experiment.scale)
     traced = parity_plan.traced_recipes(prepared.experiment) if checks_parity else []
     waiting = run_plan.queues(open_runs(prepared, driver_session), groups=groups)
-    launcher = Launcher()
     training_now: dict[futures.Future[Exception | None], RunQueue] = {}
     while waiting or training_now:
         while waiting and len(training_now) < groups:
             queue = waiting.pop(0)
             assignment = _assignment(prepared, queue, driver_session, module_path, traced)
-            training_now[worker_group.launch(launcher, assignment)] = queue
+            training_now[worker_group.launch(assignment)] = queue
         ended, _ = futures.wait(training_now, timeout=_WATCH_SECONDS, return_when=futures.FIRST_COMPLETED)
         for future in ended:
             queue = training_now.pop(future)

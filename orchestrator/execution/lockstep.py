@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from orchestrator.planning.parity_plan import Work
-from trainers.contract import FRAMEWORKS, Engine, Steps
+from trainers.contract import FRAMEWORKS, Engine
 from trainers.correspondence import SAME_NAMES, Correspondence, Described, correspond
 from trainers.data import DataSpec, open_dataset
+from trainers.data.batches import Steps
 from trainers.errors import InputError
 from trainers.initial import Weights
 from trainers.parity import TOLERANCE, Tracer, single_steps

@@ -21,9 +21,6 @@ _RAY_SETTINGS = {
 }
 """Documented by Ray, read when its processes start."""
 
-OLDEST_RAY = (2, 58)
-"""Major and minor version, as pyproject.toml has it for the installation."""
-
 
 @contextmanager
 def local_ray() -> Iterator[None]:
@@ -34,8 +31,9 @@ def local_ray() -> Iterator[None]:
     Raises:
         ClusterError: Ray did not start.
     """
-    for name, value in {**_RAY_SETTINGS, **preset.ENVIRONMENT}.items():
-        os.environ.setdefault(name, value)  # Ray's processes inherit it
+    preset.apply()  # Ray's processes inherit this environment
+    for name, value in _RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     import ray
 
     try:
@@ -68,19 +66,11 @@ def _start() -> None:
 
 @contextmanager
 def joined_ray() -> Iterator[None]:
-    """Join the Ray cluster that this process runs on, as a submitted driver does.
-
-    Raises:
-        ClusterError: its Ray is too old.
-    """
+    """Join the Ray cluster that this process runs on, as a submitted driver does."""
     # Ray refuses variables that the job's runtime environment, and so this process's, already sets.
     unset = {name: value for name, value in preset.ENVIRONMENT.items() if name not in os.environ}
     import ray
 
-    if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST_RAY:
-        raise ClusterError(
-            f"the cluster runs Ray {ray.__version__}; tandem needs {'.'.join(map(str, OLDEST_RAY))} or newer"
-        )
     try:
         with _own_termination():
             ray.init(

@@ -28,6 +28,7 @@ from orchestrator.planning.parity_plan import recipe_key
 from orchestrator.planning.run_plan import Run
 from orchestrator.store.records import ExperimentRecords, Position
 from orchestrator.store.storage import Record, Storage
+from trainers import preset
 from trainers.answering import AnswerSpeed, answer_speed
 from trainers.contract import State, Task
 from trainers.data import Dataset, open_dataset
@@ -153,6 +154,11 @@ class _Worker:
     known: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
     """What `measured` found."""
 
+    def settings(self) -> Record:
+        """The variables of this process, and what the framework computes with."""
+        framework = importlib.import_module(f"trainers.{self.assignment.framework}.settings")
+        return {**preset.observed(), **framework.observed()}
+
     def attempt(self, run: Run, startup: dict[str, float]) -> None:
         """Train a run from its resume point, for as long as its source wants."""
         records = self.records.run(run.id)
@@ -243,7 +249,7 @@ class _Worker:
                         "first_step": position.step,
                         "workers": self.world_size,
                         "precision": task.recipe.precision,
-                        "environment": self.environment,
+                        "environment": self.environment | {"settings": self.settings()},
                         "startup": startup | {"build_seconds": time.time() - started},
                     }
                 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from concurrent import futures
-from typing import TYPE_CHECKING
 
 from orchestrator.execution.assignment import Assignment, Failure
 from orchestrator.execution.worker import work
@@ -16,22 +15,19 @@ from orchestrator.store.storage import Storage, StorageError
 from trainers.errors import ClusterError, TandemError, one_line
 from trainers.loop import DivergedError
 
-if TYPE_CHECKING:
-    from trainers.launch import Launcher
-
 _RAY_OUT_OF_MEMORY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
 
 
-def launch(launcher: Launcher, assignment: Assignment) -> futures.Future[Exception | None]:
+def launch(assignment: Assignment) -> futures.Future[Exception | None]:
     """Start a group of workers; `outcome` says how the returned future ended."""
-    from trainers.launch import Group
+    from trainers import launch as ray_train
 
     scale = assignment.scale
     resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:
         resources["GPU"] = scale.gpus_per_worker
-    return launcher.launch(
-        Group(
+    return ray_train.launch(
+        ray_train.Group(
             name=f"{assignment.framework}-{assignment.driver_session}-{assignment.name}",
             backend=f"trainers.{assignment.framework}.trainer",
             train=work,
@@ -55,8 +51,9 @@ def outcome(ended: futures.Future[Exception | None]) -> Exception | None:
     try:
         return ended.result()
     except Exception as error:
+        cause = getattr(error, "cause", error)  # of what was raised in Ray's process
         raise ClusterError(
-            f"a process that leads the workers was lost: {one_line(error)}; give the same command again"
+            f"a process that leads the workers was lost: {one_line(cause)}; give the same command again"
         ) from error
 
 

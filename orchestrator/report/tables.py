@@ -341,3 +341,19 @@ def _best(search: ArmSearch, summary: SweepSummary) -> str:
     goal = summary.sweep.objective[0]
     winner = search.winner
     return f"{goal.replace('_', ' ')} {winner.value(goal):.4g} in trial {winner.number}: {winner.describe()}"
+
+
+def settings(comparison: Comparison) -> list[dict[str, str]]:
+    """What the workers' environment was, a setting to a row and a framework to a column."""
+    frameworks = list(dict.fromkeys(arm.framework for arm in comparison.arms))
+    return [
+        {"setting": name}
+        | {framework: ", ".join(map(_setting, values.get(framework, []))) or "–" for framework in frameworks}
+        for name, values in comparison.settings.items()
+    ]
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

@@ -98,7 +98,6 @@ def search_arm(
     )
     from orchestrator.sweep.searcher import ArmSearcher, Spending
     from orchestrator.sweep.trial import Search, Trial
-    from trainers.launch import Launcher
 
     sweep, experiment = _sweep(prepared), prepared.experiment
     records = records_of(prepared, arm)
@@ -129,9 +128,7 @@ def search_arm(
         spending=spending,
         release=broker.release.remote,
     )
-    group = WorkerSlots(
-        prepared, Launcher(), broker, search, driver_session, module_path, at_most=budget.trials
-    )
+    group = WorkerSlots(prepared, broker, search, driver_session, module_path, at_most=budget.trials)
 
     def tend() -> None:
         group.tend()

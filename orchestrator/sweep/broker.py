@@ -74,11 +74,16 @@ class Broker:
             await self._changed.wait_for(lambda: epoch in job.results or job.failure is not None)
             return job.failure or job.results[epoch]
 
-    async def release(self, run_id: str) -> None:
-        """For the driver and the trial: no more of this run is wanted for now."""
+    async def release(self, run_id: str, epoch: int | None = None) -> None:
+        """For the driver and the trial: no more of this run is wanted for now.
+
+        Args:
+            run_id: of the run.
+            epoch: the latest that the trial had. The trial may go on in another process already, which wants more.
+        """
         async with self._changed:
             job = self._jobs.get(run_id)
-            if job is not None:
+            if job is not None and (epoch is None or job.wanted <= epoch):
                 job.released = True
                 if run_id in self._waiting:
                     self._waiting.remove(run_id)

@@ -138,4 +138,4 @@ class Trial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Let the slot go."""
-        self._broker.release.remote(self._run.id)
+        self._broker.release.remote(self._run.id, self._epoch)

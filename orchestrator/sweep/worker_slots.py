@@ -17,7 +17,6 @@ from trainers.errors import TandemError
 
 if TYPE_CHECKING:
     from orchestrator.sweep.trial import Search
-    from trainers.launch import Launcher
 
 _LOSSES_IN_A_ROW = 3
 _WATCH_SECONDS = 0.5
@@ -35,7 +34,6 @@ class WorkerSlots:
     def __init__(
         self,
         prepared: Prepared,
-        launcher: Launcher,
         broker: Any,
         search: Search,
         driver_session: str,
@@ -50,7 +48,6 @@ class WorkerSlots:
         self._module_path = module_path
         self._at_most = at_most
         self._slots: dict[futures.Future[Exception | None], str] = {}
-        self._launcher = launcher
         self._tended_at = self._grown_at = -math.inf
         self._idle_losses = 0
         self.failure: TandemError | None = None
@@ -84,7 +81,7 @@ class WorkerSlots:
             launched_at=time.time(),
             module_path=self._module_path,
         )
-        self._slots[worker_group.launch(self._launcher, assignment)] = name
+        self._slots[worker_group.launch(assignment)] = name
 
     def tend(self) -> None:
         """Start again what was lost, a run of theirs being tried again or given up."""

@@ -19,6 +19,7 @@ from tests.cluster.kube.api_server import ApiServer, serving
 from tests.cluster.kube.control_plane import KUBECONFIG, ControlPlane
 from tests.cluster.kube.nodes import RayNodes, free_port
 from tests.cluster.kube.operator import Operator
+from tests.conftest import TOOLS
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +76,7 @@ def bearer(token: str) -> dict[str, str]:
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Environment of an S3 bucket called `bucket`, which is this process' own too."""
     port = free_port()
-    command = [str(Path(sys.prefix) / "moto" / "bin" / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    command = [str(TOOLS / "moto" / "bin" / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     environment = {
         "AWS_ACCESS_KEY_ID": "planted-key",

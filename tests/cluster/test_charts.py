@@ -13,8 +13,7 @@ import pytest
 import yaml
 
 from tests.cluster.kube import crds, schemas
-from tests.cluster.kube.control_plane import TOOLS
-from tests.conftest import ROOT, tandem
+from tests.conftest import ROOT, TOOLS, tandem
 
 CHART = ROOT / "helm" / "tandem"
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
@@ -44,7 +43,7 @@ VALUES: dict[str, dict[str, Any]] = {
 
 
 def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [str(TOOLS / name), *map(str, arguments)]
+    command = [str(TOOLS / "kubernetes" / name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -21,7 +21,7 @@ from tests.cluster.kube.api_server import ApiServer
 from tests.cluster.models import SLOW_MODEL
 from tests.conftest import start_tandem, tandem
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 
 def written(tmp_path: Path, document: dict[str, Any], **kubernetes: Any) -> Path:
@@ -50,7 +50,7 @@ def slow(tmp_path: Path, epochs: int = 20, **kubernetes: Any) -> Path:
     return written(tmp_path, document, **kubernetes)
 
 
-def until(happens: Callable[[], Any], *, seconds: float = 120) -> Any:
+def until(happens: Callable[[], Any], *, seconds: float = 400) -> Any:
     limit = time.monotonic() + seconds
     while not (found := happens()):
         assert time.monotonic() < limit, "it did not happen in time"
@@ -138,7 +138,7 @@ def test_a_lost_head_loses_no_finished_epoch(
     running = start_tandem("run", file, "--on", "kuberay")
     until(lambda: len(epochs_in(tmp_path)) >= 3)
     kuberay.operator.kill_pod("default", "headgroup")
-    out, err = running.communicate(timeout=300)
+    out, err = running.communicate(timeout=540)
     assert running.returncode == 0, (out, err)
     attempts = [
         json.loads(line)
@@ -158,7 +158,7 @@ def test_a_lost_worker_is_replaced_and_the_run_goes_on(tmp_path: Path, kuberay: 
     running = start_tandem("run", slow(tmp_path), "--on", "kuberay")
     until(lambda: len(epochs_in(tmp_path)) >= 3)
     kuberay.operator.kill_processes("default", group="workers")
-    out, err = running.communicate(timeout=240)
+    out, err = running.communicate(timeout=540)
     assert running.returncode == 0, (out, err)
     assert [epoch["epoch"] for epoch in epochs_in(tmp_path)] == list(range(1, 21))
     (job,) = kuberay.server.store.list("rayjobs.ray.io", None)
@@ -241,7 +241,7 @@ def test_an_api_server_that_goes_away_loses_no_line_of_the_log(
         return None if code is None else (code, {"Retry-After": "1"} if code == 429 else {})
 
     kuberay.server.fault = fault
-    out, err = running.communicate(timeout=240)
+    out, err = running.communicate(timeout=540)
     assert running.returncode == 0, (out, err)
     for epoch in range(1, 13):
         assert err.count(f"epoch {epoch}/12") == 1, err
@@ -318,7 +318,7 @@ def test_a_failed_driver_is_tried_again_on_a_new_cluster(tmp_path: Path, kuberay
     first = kuberay.server.store.list("rayclusters.ray.io", None)[0]["metadata"]["name"]
     for process in drivers():
         process.kill()
-    out, err = running.communicate(timeout=300)
+    out, err = running.communicate(timeout=540)
     assert running.returncode == 0, (out, err)
     (job,) = kuberay.server.store.list("rayjobs.ray.io", None)
     assert job["status"]["failed"] == 1 and job["status"]["rayClusterName"] != first

@@ -17,7 +17,7 @@ from tests.cluster.kube.nodes import free_port
 from tests.cluster.models import REMEMBERING_MODEL, SLOW_MODEL
 from tests.conftest import start_tandem, tandem
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 EXPERIMENT = """\
 name: there
@@ -83,7 +83,7 @@ def test_submitting_twice_is_one_job_and_a_cancelled_one_goes_on_later(
     assert json.loads(tandem("status", job, "--on", ray_cluster, "--json").stdout)["state"] == "running"
     stopped = json.loads(tandem("cancel", job, "--on", ray_cluster, "--json").stdout)[0]
     assert stopped["state"] == "stopped"
-    followed, _ = follower.communicate(timeout=60)
+    followed, _ = follower.communicate(timeout=200)
     assert "epoch 1/40" in followed
     done = len(next(records.glob("*/epochs.jsonl")).read_text().splitlines())
     time.sleep(3)
@@ -91,7 +91,7 @@ def test_submitting_twice_is_one_job_and_a_cancelled_one_goes_on_later(
 
     file = write(tmp_path, epochs=40, arms=SLOW)
     again = start_tandem("run", file, "--on", ray_cluster)
-    out, err = again.communicate(timeout=240)
+    out, err = again.communicate(timeout=540)
     assert again.returncode == 0, (out, err)
     assert f"{job}-2" in err
     attempts = [json.loads(line) for line in next(records.glob("*/attempts.jsonl")).read_text().splitlines()]
@@ -127,7 +127,7 @@ def test_a_lost_follower_leaves_the_job_running(tmp_path: Path, ray_cluster: str
         assert time.monotonic() < limit
         time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 130
     assert "the job goes on; tandem logs" in err
     attached = tandem("run", write(tmp_path, epochs=20, arms=SLOW), "--on", ray_cluster)

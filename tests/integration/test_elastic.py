@@ -18,7 +18,7 @@ from orchestrator.store.records import RunRecords
 from tests.conftest import tandem
 from trainers.errors import InputError
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 ELASTIC = """\
 name: elastic
@@ -160,7 +160,7 @@ def test_a_driver_waits_for_the_node_that_it_asked_for(cluster: Cluster) -> None
     with pytest.raises(InputError, match="2 CPUs each need 2 CPUs, but there are 1"):
         driver.await_capacity(scale, seconds=0)
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(driver.await_capacity, scale, seconds=60)
+        waiting = thread.submit(driver.await_capacity, scale, seconds=200)
         time.sleep(3)
         assert not waiting.done()
         cluster.add_node(num_cpus=2)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 BACKENDS = """
 from ray.train.backend import Backend, BackendConfig
@@ -38,7 +38,7 @@ import ray
 
 from orchestrator.execution import worker_group
 from orchestrator.execution.ray_runtime import local_ray
-from trainers.launch import Group, Launcher
+from trainers import launch
 
 HERE = pathlib.Path(sys.argv[1])
 
@@ -54,22 +54,21 @@ def train(config):
     time.sleep(config["seconds"])
 
 
-def launch(launcher, name, *, backend="trainers.torch.trainer", seconds=0, fails=False):
+def start(name, *, backend="trainers.torch.trainer", seconds=0, fails=False):
     config = {"file": str(HERE / name), "seconds": seconds, "fails": fails}
     resources = {"CPU": ray.cluster_resources()["CPU"] / 2}
-    return launcher.launch(
-        Group(name=name, backend=backend, train=train, config=config, workers=1, resources=resources,
+    return launch.launch(
+        launch.Group(name=name, backend=backend, train=train, config=config, workers=1, resources=resources,
               storage_url=str(HERE), hang_seconds=60)
     )
 
 
 with local_ray():
-    launcher = Launcher()
     for _ in range(3):
-        strangers = worker_group.diagnose(worker_group.outcome(launch(launcher, "strangers", backend="strangers")))
-    groups = [launch(launcher, "one"), launch(launcher, "two", fails=True), launch(launcher, "three")]
+        strangers = worker_group.diagnose(worker_group.outcome(start("strangers", backend="strangers")))
+    groups = [start("one"), start("two", fails=True), start("three")]
     errors = [error and worker_group.diagnose(error) for error in map(worker_group.outcome, groups)]
-    launch(launcher, "endless", seconds=1000)
+    start("endless", seconds=1000)
     while not (HERE / "endless").exists():
         time.sleep(0.1)
 print(strangers.cause, errors, "shut down", sep="\\n")
@@ -84,7 +83,7 @@ def test_groups_fail_each_by_itself_and_give_their_resources_back(tmp_path: Path
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
     assert done.returncode == 0, "no thread that waits for a group ends the driver's process" + done.stderr
     strangers, errors, last = done.stdout.splitlines()

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.serial
 
 HOLDER = """
 import sys, time
-from orchestrator import lease
-from orchestrator.storage import Storage
+from orchestrator.execution import lease
+from orchestrator.store.storage import Storage
 with lease.held(Storage(sys.argv[1]), on_loss=lambda: None):
     print("held", flush=True)
     time.sleep(60)
@@ -103,14 +103,14 @@ def test_who_loses_its_lease_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     storage, lost = Storage(str(tmp_path)), threading.Event()
     with lease.held(storage, on_loss=lost.set):
         elsewhere(storage)
-        assert lost.wait(timeout=5)
+        assert lost.wait(timeout=30)
     assert json.loads((tmp_path / "lease.json").read_text())["holder"] == "other", "it is left alone"
 
 
 LOGGER = """
 import os, subprocess, sys
-from orchestrator import driver_log
-from orchestrator.storage import Storage
+from orchestrator.execution import driver_log
+from orchestrator.store.storage import Storage
 with driver_log.kept(Storage(sys.argv[1]), "job"):
     print("from python")
     print("from stderr", file=sys.stderr)

@@ -17,7 +17,7 @@ from orchestrator.store.storage import Storage
 from tests.conftest import start_tandem, tandem
 from tests.integration.test_faults import training_workers, wait_for
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 SICK = """\
 name: sick
@@ -271,7 +271,7 @@ def test_a_stopped_process_is_replaced(tmp_path: Path) -> None:
     wait_for(lambda: (tmp_path / "sick").is_dir() and bool(run_of(tmp_path, "only").epochs()), process)
     (worker,) = training_workers(process)
     worker.send_signal(signal.SIGSTOP)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=540)
     assert process.returncode == 0, err
     (failure,) = run_of(tmp_path, "only").failures()
     assert "hung" in failure["cause"]

@@ -16,7 +16,7 @@ from orchestrator.store.trial_records import TrialRecord
 from orchestrator.sweep import arm_search, sweep
 from orchestrator.sweep.searcher import ArmSearcher
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 SWEEP = """\
 name: swept

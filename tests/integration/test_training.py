@@ -11,7 +11,7 @@ import pytest
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from tests.conftest import tandem
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 
 def runs(records: ExperimentRecords) -> dict[str, RunRecords]:

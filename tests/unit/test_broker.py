@@ -133,3 +133,22 @@ def test_a_population_takes_turns() -> None:
         assert trained == ["a", "b"] * 3
 
     play(scene())
+
+
+def test_a_process_that_a_trial_has_left_does_not_stop_it_in_its_new_one() -> None:
+    async def scene() -> None:
+        broker = Broker(slice_epochs=None)
+        first = asyncio.create_task(broker.outcome(a_run("a"), 1))
+        assert await broker.next_run("slot") == "a"
+        await broker.report("a", [{"epoch": 1}])
+        await first
+        onward = asyncio.create_task(broker.outcome(a_run("a"), 2))
+        await asyncio.sleep(0)
+        await broker.release("a", 1)
+        assert await broker.wants("a", 1)
+        await broker.report("a", [{"epoch": 2}])
+        await onward
+        await broker.release("a", 2)
+        assert not await broker.wants("a", 2)
+
+    play(scene())

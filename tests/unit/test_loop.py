@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.unit.measure_engine import DATASET
-from trainers.contract import Steps
+from trainers.data.batches import Steps
 from trainers.loop import DivergedError, Hooks, train
 from trainers.recipes import CrossEntropy, Recipe
 from trainers.tasks import make_task

@@ -195,8 +195,8 @@ def test_a_trial_without_a_number_wins_nothing(tmp_path: Path, first: bool) -> N
 SCRIPT = r"""
 import re, sys, time
 from pathlib import Path
-from orchestrator.records import ExperimentRecords
-from orchestrator.storage import Storage
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
 start = time.perf_counter()
 from orchestrator import report
 report.write(ExperimentRecords(Storage(sys.argv[1])))

@@ -16,7 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.contract import State, Steps, Task, UnbiasedVariance
+from trainers.contract import State, Task, UnbiasedVariance
+from trainers.data.batches import Steps
 from trainers.initial import Weights, initial_weights
 from trainers.keras.models import build_model, get_weights, named_variables, set_weights
 from trainers.keras.optimizers import build_optimizer, coupled_decay, get_slots, set_slots

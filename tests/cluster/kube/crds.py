@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TOOLS
 
 BASE = "TANDEM_TEST_CRDS_URL"
 """Names another place to download from, such as a mirror."""
@@ -27,7 +26,7 @@ CHECKSUMS = {
 }
 """SHA-256 of each file at that commit."""
 _SHARED = ROOT.parent / "shared" / "kuberay" / "crds"
-_DOWNLOADED = Path(sys.prefix) / "kuberay"
+_DOWNLOADED = TOOLS / "kuberay"
 _SECONDS = 60
 
 
