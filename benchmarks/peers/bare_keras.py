@@ -20,6 +20,8 @@ from trainers.keras.models import build_model
 path, name, batch_size, epochs, threads = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
 tf.config.threading.set_intra_op_parallelism_threads(threads)
 tf.config.threading.set_inter_op_parallelism_threads(threads)
+keras.utils.set_random_seed(0)
+tf.config.experimental.enable_op_determinism()  # as in tandem's workers
 cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))
 world_size = len(cluster["cluster"]["worker"]) if cluster else 1
 rank = cluster["task"]["index"] if cluster else 0

@@ -91,6 +91,7 @@ def test_tutorials_compare_means_with_the_spread_of_their_seeds(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.serial
+@pytest.mark.timeout(1800)
 def test_tandem_is_measured_beside_bare_loops(cifar10: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "orchestration", "--smoke", "--data", str(cifar10)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
