@@ -461,9 +461,9 @@ def without(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("content", "suffix", "module", "told"),
     [
-        (b"\0\0\0\x18ftypheic" + bytes(50), "heic", "pillow_heif", "pip install 'tandem[heic]'"),
-        (bytes(128) + b"DICM" + bytes(50), "dcm", "pydicom", "pip install 'tandem[dicom]'"),
-        (bytes(200), "dcm", "pydicom", "pip install 'tandem[dicom]'"),
+        (b"\0\0\0\x18ftypheic" + bytes(50), "heic", "pillow_heif", "pip install pillow-heif"),
+        (bytes(128) + b"DICM" + bytes(50), "dcm", "pydicom", "pip install pydicom"),
+        (bytes(200), "dcm", "pydicom", "pip install pydicom"),
     ],
 )
 @pytest.mark.parametrize("unreadable", ["error", "skip"])

@@ -150,21 +150,24 @@ def _open(file: BinaryIO, name: str, spec: PictureSpec) -> Image:
             _register_heif()
         except ImportError as error:
             raise InputError(
-                f"{name} is a HEIC picture, which pillow-heif reads; install it with pip install 'tandem[heic]'"
+                f"{name} is a HEIC picture, which needs pillow-heif; install it with pip install pillow-heif"
             ) from error
     Image.init()
+    reason = "no picture of a known kind"
     for identifier in Image.ID:
         factory, accept = Image.OPEN[identifier]
         try:
             accepted = accept is None or accept(prefix)
-            if accepted and not isinstance(accepted, str):  # a string says what Pillow was built without
+            if isinstance(accepted, str):  # what Pillow was built without
+                reason = accepted
+            elif accepted:
                 file.seek(0)
                 image = factory(file, "")
                 _check_size(*image.size, spec)
                 return image
         except (SyntaxError, IndexError, TypeError, struct.error):  # it is of another kind
             continue
-    raise UnidentifiedImageError("no picture of a known kind")
+    raise UnidentifiedImageError(reason)
 
 
 @functools.cache
