@@ -101,9 +101,7 @@ class Hanging(Sick):
             time.sleep(1e6)
 
 
-class Dazzled(nn.Sequential):
-    """Takes pixels from 0 to 255, so that its first losses are far above that of a blind guess."""
-
+class Dazzled(nn.Sequential):  # takes pixels from 0 to 255, so that its first losses are high
     def forward(self, x):
         return super().forward(x * 255)
 
