@@ -199,6 +199,8 @@ def test_linked_class_folders_are_followed_but_no_links_inside_them(tmp_path: Pa
     (tmp_path / "real" / "a" / "loop").symlink_to(tmp_path / "links")
     for root in ("real", "links"):
         assert sum(sizes(opened(tmp_path / root))) == 20
+    saved(tmp_path / "real" / "a" / "new.png", np.zeros((8, 8), np.uint8))
+    assert sum(sizes(opened(tmp_path / "links"))) == 21, "a changed source is read again, through links too"
 
 
 def test_a_folder_that_is_called_like_a_picture(tmp_path: Path) -> None:
