@@ -30,6 +30,8 @@ def classes(root: Path, *names: str, count: int = 10) -> Path:
             "train/ holds 5 pictures but no class folders; if train is a class, give its folder another",
         ),
         (["train", "sample"], "train/ holds 5 pictures but no class folders"),
+        (["trainset", "TestData"], "trainset/ and TestData/ hold pictures but no class folders"),
+        (["trainA", "trainB", "testA", "testB"], "hold pictures but no class folders (5 and 5 and 5 and 5)"),
         (["train_images", "cat", "dog"], "train_images/ holds 5 pictures but no class folders"),
         (["train", "test", "cat"], "train/ and test/ hold pictures but no class folders"),
         (["train", "test/a", "test/b"], "train/ holds 5 pictures but no class folders"),

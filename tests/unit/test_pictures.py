@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -13,7 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator import products
 from tests.unit.images import everything, fill, noted, opened, refused, saved, sizes
+from trainers.data import DataSpec, open_dataset
+from trainers.data.decoding import Broken, decode
+from trainers.data.labelled import Encoded
 
 HERE = (40, 40)
 
@@ -37,10 +42,6 @@ def scan(number: int, top: float = 1.0, side: int = 24) -> np.ndarray:
 
 def shown(root: Path, **spec: object) -> dict[int, np.ndarray]:
     """What is read of each picture of `two_classes`, by number; each is alone in its own data set's test split."""
-    from trainers.data import DataSpec
-    from trainers.data.decoding import Broken, decode
-    from trainers.data.labelled import Encoded
-
     files = sorted(root.rglob("*.*"), key=lambda file: file.stem)
     dataset = opened(root, **spec)
     broken: list[Broken] = []
@@ -195,6 +196,30 @@ def test_a_window_that_no_picture_lies_in_is_refused_with_what_is_stored(tmp_pat
     message = refused(tmp_path, window=[-100, 200])
     assert "data.window [-100, 200] leaves all images of" in message
     assert "their stored values go from 31768 to 32" in message
+
+
+def test_a_saved_model_reads_new_pictures_as_it_read_those_of_training(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    low, high = 32668, 32968
+    two_classes(tmp_path / "data", lambda file, number: saved(file, hounsfield(number)))
+    data = DataSpec(path=tmp_path / "data", window=[low, high], source="folder")  # type: ignore[arg-type]
+    description = {
+        "class_names": ["class0", "class1"],
+        "image_shape": [32, 32, 1],
+        "pictures": products.picture_fields(data.model_dump(mode="json")),
+    }
+    (tmp_path / products.DESCRIPTION).write_text(json.dumps(description))
+    given: list[np.ndarray] = []
+
+    def answer(_action: str, _directory: str, scratch: str, **_: str) -> None:
+        given.append(np.load(Path(scratch) / "images.npy"))
+        np.save(Path(scratch) / "probabilities.npy", np.array([[0.2, 0.8]]))
+
+    monkeypatch.setattr(products, "_in_process", answer)
+    file = tmp_path / "data" / "class1" / "01.png"
+    assert products.predict(tmp_path, [file])[0].label == "class1"
+    assert bytes(given[0][0]) in {bytes(image) for image in everything(open_dataset(data))}
 
 
 def test_percentiles_stretch_each_picture(tmp_path: Path) -> None:
