@@ -87,11 +87,13 @@ def png_of_16_bits(file: Path, pixels: np.ndarray) -> None:
 FULL = {number: scan(number, 65535).astype(np.uint16) for number in range(20)}
 
 
-@pytest.mark.parametrize("form", ["png", "tiff", "tif"])
+@pytest.mark.parametrize("form", ["png", "tiff", "tif", "pgm"])
 def test_full_16_bits_of_grey_are_their_upper_half_without_a_note(tmp_path: Path, form: str) -> None:
     def make(file: Path, number: int) -> None:
         if form == "tif":
             big_endian_tiff(file, FULL[number])
+        elif form == "pgm":
+            file.write_bytes(b"P5 24 24 65535\n" + FULL[number].astype(">u2").tobytes())
         else:
             saved(file, FULL[number])
 
