@@ -44,6 +44,11 @@ class Task:
         """Height, width and channels of what the model sees."""
         return self.recipe.model_shape(self.image_shape)
 
+    def in_float32(self) -> Task:
+        """The same part, computed in float32: a trained model is tested and saved in it, whatever it was trained in."""
+        recipe = self.recipe.model_copy(update={"precision": "float32"})
+        return dataclasses.replace(self, recipe=recipe)
+
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
@@ -55,8 +60,6 @@ class Steps:
     """Int64 [steps, share]."""
     learning_rates: np.ndarray
     """Float32 [steps]."""
-    average_rates: np.ndarray
-    """Float32 [steps]: how far each step moves the averaged weights towards the weights."""
     loss_scale: float
     """1 / global batch size, or 0 for a worker whose share of the last batch is empty."""
 
@@ -91,8 +94,21 @@ class EpochMetrics:
     evaluation_seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class UnbiasedVariance:
+    """How a moving variance takes over the unbiased variance of a batch."""
+
+    rate: float
+    """The share of the batch's variance that a step takes over."""
+    values: int
+    """How many values of each image the variance is of."""
+
+
 class Engine(Protocol):
     """One model being trained in one framework, on one worker."""
+
+    framework: str
+    """`keras` or `torch`."""
 
     def parameter_count(self) -> int:
         """Trainable weights."""
@@ -109,11 +125,16 @@ class Engine(Protocol):
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and right answers.
 
-        The losses are float32 [steps].
+        The losses are [steps], those that the model adds of itself included.
         """
 
-    def gradients(self, steps: Steps) -> Weights:
-        """A built-in model's gradients of the first step's loss, over all workers."""
+    def take_step(self, step: Steps) -> tuple[float, Weights]:
+        """As `train_steps`, but a single step, and with what it took.
+
+        Returns:
+            The loss, summed over this worker's share, and the gradients of the global batch's mean loss, without
+            weight decay, by neutral name.
+        """
 
     def forward(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels], of the weights under training."""
@@ -121,8 +142,23 @@ class Engine(Protocol):
     def predict(self, images: np.ndarray) -> np.ndarray:
         """As `forward`, with `weight_average` of the averaged weights."""
 
+    def share_statistics(self) -> None:
+        """Give every worker the first one's moving statistics, which evaluation uses; called by all at once."""
+
     def weights(self) -> Weights:
-        """A built-in model's weights by neutral name."""
+        """The model's weights by neutral name."""
+
+    def weight_names(self) -> dict[str, str]:
+        """The framework's own name of each weight by its neutral name."""
+
+    def unbiased_variances(self) -> dict[str, UnbiasedVariance]:
+        """By their neutral names, the moving variances that keep the unbiased variance of each batch."""
+
+    def neutral_state(self) -> Weights:
+        """The model's weights and its optimizer's slots, which both frameworks can load."""
+
+    def load_neutral_state(self, state: Weights) -> None:
+        """Take over what either framework's `neutral_state` gave."""
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""

@@ -14,7 +14,7 @@ from trainers.contract import Engine, EpochMetrics, Steps, Task
 from trainers.data import Dataset
 from trainers.data.batches import GUESSED_STEP_SECONDS, epoch_steps, prefetched, steps_per_epoch
 from trainers.errors import TandemError
-from trainers.recipes import average_rates, learning_rates
+from trainers.recipes import learning_rates
 from trainers.views import show, views_of
 
 _EVALUATION_BATCH = 512
@@ -101,7 +101,6 @@ def train(
     examples = len(dataset.train_labels)
     steps = steps_per_epoch(examples, recipe.batch_size)
     rates = learning_rates(recipe, steps * recipe.epochs)
-    averaging = average_rates(recipe, steps * recipe.epochs)
     step_seconds = GUESSED_STEP_SECONDS
     guard = _DivergenceGuard(task)
     for epoch in range(first_epoch, recipe.epochs + 1):
@@ -112,7 +111,6 @@ def train(
             augmentation=recipe.augmentation,
             batch_size=recipe.batch_size,
             learning_rates=rates[of_epoch],
-            average_rates=averaging[of_epoch],
             seed=task.seed,
             epoch=epoch,
             rank=task.rank,
@@ -248,6 +246,7 @@ def evaluate(
 
     Returns the evaluation, the answers int64 [n] and their probabilities float64 [n].
     """
+    engine.share_statistics()
     n, classes = len(labels), task.num_classes
     low, high = n * task.rank // task.world_size, n * (task.rank + 1) // task.world_size
     share = slice(low, high)

@@ -9,7 +9,7 @@ from trainers.contract import Task
 from trainers.data import Dataset
 from trainers.data.batches import epoch_steps
 from trainers.errors import TandemError
-from trainers.recipes import average_rates, learning_rates
+from trainers.recipes import learning_rates
 
 _WORDS = ("not enough memory", "out of memory", "can't allocate memory")
 
@@ -46,7 +46,6 @@ def fitting_batch_size(task: Task, dataset: Dataset, runtime: Any) -> int | None
                 augmentation=recipe.augmentation,
                 batch_size=size,
                 learning_rates=learning_rates(recipe, 1),
-                average_rates=average_rates(recipe, 1),
                 seed=task.seed,
                 epoch=1,
                 rank=0,

@@ -1,11 +1,12 @@
-"""A short training run written down step by step, so that two frameworks can be compared.
+"""A few training steps written down, so that the same steps of two frameworks can be compared.
 
-Weights and gradients are kept as sketches of 64 numbers each (Charikar et al., 2002: random signs,
-random buckets): the difference of two sketches has, on average, the norm of the difference of what
-they stand for.
+Every step starts from weights and optimizer state that both frameworks have: in lockstep those of the leading
+framework, else drawn from one numpy generator. So a difference is one step's own, never the sum of those before.
 
-`trace` lets one framework run by itself. The same run is made a second time from weights moved by a
-rounding error: how far it parts from the first tells how much of a difference is rounding.
+An update is compared with the framework's own rule (`trainers.update_rules`) for the gradient of that very step.
+Gradients, and the updates of moving statistics, are compared between the frameworks. They are kept as sketches
+of 64 numbers for each weight (Charikar et al., 2002: random signs, random buckets): the difference of two sketches
+has, on average, the norm of the difference of what they stand for.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ import dataclasses
 import functools
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from trainers.contract import Engine, State, Steps, Task
+from trainers import update_rules
+from trainers.contract import Engine, Steps, Task
+from trainers.correspondence import SAME_NAMES, Correspondence
 from trainers.data import Dataset
 from trainers.data.batches import epoch_steps
-from trainers.initial import Weights
-from trainers.recipes import Recipe, average_rates, learning_rates
+from trainers.initial import Weights, initial_weights
+from trainers.recipes import Optimizer, Recipe, learning_rates
+from trainers.update_rules import Moment, slots_of
 
 SKETCH = 64
+TOLERANCE = 1e-4
+"""Of losses and updates, relative."""
+_STEPS_BEFORE = (0, 1, 9, 99)
+"""What an optimizer has counted before each step of a trace, since Adam's bias correction depends on it."""
 _ROUNDING = 1e-6
 
 
@@ -44,66 +52,64 @@ def parity_recipe(recipe: Recipe, *, batch_size: int) -> Recipe:
 
 
 def trace(task: Task, dataset: Dataset, engine: Engine, *, steps: int) -> dict[str, np.ndarray]:
-    """Train a fresh engine for so many steps, the last on a partial batch, and write it down.
+    """Take a few steps in one framework, the last on a partial batch, and write them down.
+
+    The first step starts from the engine's initial weights, each other step from a state drawn for it. Each is taken
+    once more from weights moved by a rounding error, which tells how far rounding moves a gradient.
+
+    Args:
+        task: of this worker.
+        dataset: whose training images are used.
+        engine: fresh.
+        steps: to take, at most 4.
 
     Returns:
-        names: JSON list of the weights' names; gradient_names likewise.
-        initial: float64 [weights, 64], sketches of the weights before the first step.
-        losses, control_losses: float64 [steps], mean over the batch.
-        gradients, control_gradients: float64 [steps, gradients, 64], sketches.
-        updates, control_updates: float64 [steps, weights, 64], weights after less before a step.
+        As `Tracer.arrays`.
     """
-    start = engine.state()
-    arrays = _run(task, dataset, engine, steps)
-    engine.load_state(_nudged(start))
-    control = _run(task, dataset, engine, steps)
-    return arrays | {f"control_{name}": control[name] for name in ("losses", "gradients", "updates")}
+    tracer = Tracer(task, engine)
+    for number, step in enumerate(single_steps(task, dataset, steps)):
+        state = _state_before(number, engine, task.recipe)
+        engine.load_neutral_state(state)
+        tracer.take(step, state)
+        engine.load_neutral_state(_rounded_otherwise(state))
+        tracer.take_control(step)
+    return tracer.arrays()
 
 
-def _run(task: Task, dataset: Dataset, engine: Engine, steps: int) -> dict[str, np.ndarray]:
-    initial = engine.weights()
-    taken = [take_step(engine, step) for step in single_steps(task, dataset, steps)]
-    return described(initial, taken)
-
-
-@dataclasses.dataclass(frozen=True)
-class TakenStep:
-    """What one step did."""
-
-    loss: float
-    gradients: dict[str, np.ndarray]
-    """Sketches, float64 [64], by neutral name."""
-    updates: dict[str, np.ndarray]
-    """Likewise, of weights after less before."""
-
-
-def take_step(engine: Engine, step: Steps) -> TakenStep:
-    """Take one step and keep its loss, gradients and updates."""
-    gradients = engine.gradients(step)
-    before = engine.weights()
-    loss, _ = engine.train_steps(step)
-    after = engine.weights()
-    return TakenStep(
-        float(engine.all_reduce(loss.astype(np.float64) * step.loss_scale)[0]),
-        {name: _sketch(name, value) for name, value in gradients.items()},
-        {name: _sketch(name, value - before[name]) for name, value in after.items()},
-    )
-
-
-def described(initial: Weights, taken: list[TakenStep]) -> dict[str, np.ndarray]:
-    """The arrays of `trace` for steps that were taken, without a control."""
-
-    def stacked(sketches: Iterable[dict[str, np.ndarray]]) -> np.ndarray:
-        return np.stack([np.stack([step[name] for name in sorted(step)]) for step in sketches])
-
+def _rounded_otherwise(state: Weights) -> Weights:
+    """The state with each weight moved by a rounding error."""
+    rng = np.random.default_rng(0)
     return {
-        "names": np.array(json.dumps(sorted(taken[0].updates))),
-        "gradient_names": np.array(json.dumps(sorted(taken[0].gradients))),
-        "initial": np.stack([_sketch(name, initial[name]) for name in sorted(initial)]),
-        "losses": np.array([step.loss for step in taken]),
-        "gradients": stacked(step.gradients for step in taken),
-        "updates": stacked(step.updates for step in taken),
+        name: value
+        if "#" in name
+        else value * (1 + np.float32(_ROUNDING) * rng.choice([-1, 1], value.shape).astype(np.float32))
+        for name, value in sorted(state.items())
     }
+
+
+def _state_before(number: int, engine: Engine, recipe: Recipe) -> Weights:
+    """A state that is the same in both frameworks, of a size that training might have led to."""
+    weights = engine.weights()
+    shapes = {name: weights[name].shape for name in sorted(weights)}
+    rng = np.random.default_rng(number)
+    is_initial = number == 0 and has_common_weights(recipe)
+    if not is_initial:
+        init = recipe.init if has_common_weights(recipe) else "glorot_uniform"
+        weights = initial_weights(shapes, init=init, seed=number)
+        for name, shape in shapes.items():
+            if len(shape) < 2:
+                weights[name] += rng.uniform(-0.3, 0.3, shape).astype(np.float32)
+    slots = {}
+    for name, shape in shapes.items():
+        for slot in slots_of(recipe.optimizer):
+            drawn = 0.01 * rng.standard_normal(shape, np.float32) * (number > 0)
+            slots[f"{name}#{slot}"] = drawn**2 if slot == "square" else drawn
+    return weights | slots | {"#steps": np.array(_STEPS_BEFORE[number])}
+
+
+def has_common_weights(recipe: Recipe) -> bool:
+    """Whether both frameworks start a run of the recipe with the same weights."""
+    return recipe.init != "framework" and ":" not in recipe.model
 
 
 def single_steps(task: Task, dataset: Dataset, steps: int) -> Iterator[Steps]:
@@ -117,7 +123,6 @@ def single_steps(task: Task, dataset: Dataset, steps: int) -> Iterator[Steps]:
         augmentation=task.recipe.augmentation,
         batch_size=size,
         learning_rates=learning_rates(task.recipe, count),
-        average_rates=average_rates(task.recipe, count),
         seed=task.seed,
         epoch=1,
         rank=task.rank,
@@ -128,26 +133,239 @@ def single_steps(task: Task, dataset: Dataset, steps: int) -> Iterator[Steps]:
 
 def _single(block: Steps, place: int) -> Steps:
     part = slice(place, place + 1)
-    return Steps(
-        block.images[part],
-        block.labels[part],
-        block.learning_rates[part],
-        block.average_rates[part],
-        block.loss_scale,
+    return Steps(block.images[part], block.labels[part], block.learning_rates[part], block.loss_scale)
+
+
+class Tracer:
+    """Writes down the steps that one engine takes."""
+
+    def __init__(self, task: Task, engine: Engine, correspondence: Correspondence = SAME_NAMES) -> None:
+        """Prepare to write steps down.
+
+        Args:
+            task: of the engine.
+            engine: before its first step.
+            correspondence: from the engine's weights to those of the other framework's engine.
+        """
+        self._task = task
+        self._engine = engine
+        self._to_common = correspondence.to_keras
+        self._initial = engine.weights() if has_common_weights(task.recipe) else None
+        self._unbiased = correspondence.renamed(engine.unbiased_variances())
+        self._last_rate: float | None = None
+        self._taken: list[_TakenStep] = []
+        self._controls: list[float] = []
+
+    def take(self, step: Steps, before: Weights) -> Weights:
+        """Take one step; called by all workers at once.
+
+        Args:
+            step: a single one.
+            before: the common state that the engine has.
+
+        Returns:
+            The common state after it.
+        """
+        loss, gradients = self._engine.take_step(step)
+        after = self._to_common(self._engine.neutral_state())
+        loss = self._engine.all_reduce(np.array([loss * step.loss_scale]))[0]
+        share = float(step.labels.size)
+        if self._task.recipe.sync_batch_norm:
+            share = self._engine.all_reduce(np.array([share]))[0]
+        rate = float(step.learning_rates[0])
+        last_rate, self._last_rate = self._last_rate or rate, rate
+        if self._task.rank > 0:
+            return after
+        optimizer = self._task.recipe.optimizer
+        moments = {
+            name: Moment(
+                weight=before[name],
+                gradient=gradient,
+                slots={slot: before[f"{name}#{slot}"] for slot in slots_of(optimizer)},
+                steps=int(before["#steps"]),
+                rate=rate,
+                last_rate=last_rate,
+            )
+            for name, gradient in self._to_common(gradients).items()
+        }
+        statistics = {
+            name: value - before[name]
+            for name, value in after.items()
+            if "#" not in name and name not in moments
+        }
+        excess = {
+            name: (statistics[name] + kept.rate * before[name]) / (kept.values * share)
+            for name, kept in self._unbiased.items()
+        }
+        self._taken.append(
+            _TakenStep(
+                loss=float(loss),
+                gradients={name: sketch(name, moment.gradient) for name, moment in moments.items()},
+                updates=compare_updates(self._engine.framework, optimizer, moments, after),
+                held={name: norm(before[name]) for name in [*moments, *statistics]},
+                statistics={
+                    name: sketch(name, change - excess.get(name, 0.0)) for name, change in statistics.items()
+                },
+                excess={name: norm(excess.get(name, np.zeros(1))) for name in statistics},
+            )
+        )
+        return after
+
+    def take_control(self, step: Steps) -> None:
+        """Take the last step again, from weights moved by a rounding error."""
+        _, gradients = self._engine.take_step(step)
+        if self._task.rank > 0:
+            return
+        before = self._taken[-1].gradients
+        moved = {name: sketch(name, value) for name, value in self._to_common(gradients).items()}
+        difference = norm(np.array([moved[name] - before[name] for name in before]))
+        self._controls.append(difference / max(norm(np.array(list(before.values()))), 1e-12))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What was written down by the first worker; empty on the others.
+
+        Returns:
+            names: JSON list of the trained weights; statistic_names of the moving statistics.
+            initial: float64 [weights, 64], sketches of both before the first step, by name; left out where the
+                frameworks draw different ones.
+            losses: float64 [steps], mean over the batch.
+            gradients: float64 [steps, trained, 64], sketches.
+            update_names: JSON list of the trained weights and of their slots, as `<weight>#<slot>`.
+            moved, off: float64 [steps, updates], as in `Updates`.
+            held: float64 [steps, updates], norms of the weights before each step; zero for slots.
+            factor: float64 [steps], as in `Updates`.
+            mistakes/<name>: float64 [steps], likewise; NaN in steps that follow the rule.
+            differences/<name>: float64 [steps, updates], likewise; zero for slots.
+            statistics, statistics_held: the same of the moving statistics, as if each variance was the biased one.
+            differences/variance: float64 [steps, statistics], norm of what that took away.
+            controls: float64 [steps], how far rounding moved each step's gradients, relative; zero where that was
+                not tried.
+            workers: number of workers.
+        """
+        taken = self._taken
+        if not taken:
+            return {}
+        arrays = {
+            "names": np.array(json.dumps(names := sorted(taken[0].gradients))),
+            "statistic_names": np.array(json.dumps(statistics := sorted(taken[0].statistics))),
+            "losses": np.array([step.loss for step in taken]),
+            "gradients": _sketches(names, [step.gradients for step in taken]),
+            "update_names": np.array(json.dumps(updates := sorted(taken[0].updates.moved))),
+            "moved": _stacked(updates, [step.updates.moved for step in taken]),
+            "off": _stacked(updates, [step.updates.off for step in taken]),
+            "held": _stacked(updates, [step.held for step in taken]),
+            "factor": np.array([step.updates.factor for step in taken]),
+            "statistics": _sketches(statistics, [step.statistics for step in taken]),
+            "statistics_held": _stacked(statistics, [step.held for step in taken]),
+            "differences/variance": _stacked(statistics, [step.excess for step in taken]),
+            "controls": np.array(self._controls or [0.0] * len(taken)),
+            "workers": np.array(self._task.world_size),
+        }
+        if self._initial is not None:
+            initial = {name: sketch(name, value) for name, value in self._initial.items()}
+            arrays["initial"] = _sketches(sorted(initial), [initial])[0]
+        for mistake in sorted({name for step in taken for name in step.updates.mistakes}):
+            arrays[f"mistakes/{mistake}"] = np.array(
+                [step.updates.mistakes.get(mistake, np.nan) for step in taken]
+            )
+        for difference in sorted({name for step in taken for name in step.updates.differences}):
+            arrays[f"differences/{difference}"] = _stacked(
+                updates, [step.updates.differences.get(difference, {}) for step in taken]
+            )
+        return arrays
+
+
+def _stacked(names: list[str], steps: list[Mapping[str, float]]) -> np.ndarray:
+    return np.array([[step.get(name, 0.0) for name in names] for step in steps], np.float64)
+
+
+def _sketches(names: list[str], steps: list[Mapping[str, np.ndarray]]) -> np.ndarray:
+    stacked = np.array([[step[name] for name in names] for step in steps], np.float64)
+    return stacked.reshape(len(steps), len(names), SKETCH)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Updates:
+    """What one step did to the trained weights and their slots, held against the framework's own rule. Norms."""
+
+    moved: dict[str, float]
+    """Of what was added to each weight, and of each slot after the step."""
+    off: dict[str, float]
+    """Of the difference from the rule."""
+    factor: float
+    """The multiple of the rule's updates that is nearest to the updates."""
+    mistakes: dict[str, float]
+    """Of the difference of everything from the rule with each usual mistake made; empty if nothing is off."""
+    differences: dict[str, dict[str, float]]
+    """Of each named difference between the frameworks, for each weight."""
+
+
+def compare_updates(
+    framework: str, optimizer: Optimizer, moments: Mapping[str, Moment], after: Weights
+) -> Updates:
+    """Hold a step against the framework's own rule.
+
+    Args:
+        framework: whose optimizer took the step.
+        optimizer: as the recipe describes it.
+        moments: each trained weight before the step.
+        after: the common state after it.
+    """
+
+    def difference(name: str, rule: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        slots = {f"{name}#{slot}": after[f"{name}#{slot}"] - rule[slot] for slot in slots_of(optimizer)}
+        return {name: after[name] - moments[name].weight - rule["update"]} | slots
+
+    moved, off = {}, {}
+    differences: dict[str, dict[str, float]] = {}
+    along = rule_squared = 0.0
+    for name, moment in moments.items():
+        rule = update_rules.step(framework, optimizer, moment)
+        off |= {each: norm(value) for each, value in difference(name, rule).items()}
+        change = after[name] - moment.weight
+        moved[name] = norm(change)
+        moved |= {f"{name}#{slot}": norm(after[f"{name}#{slot}"]) for slot in slots_of(optimizer)}
+        along += float(np.vdot(change, rule["update"]))
+        rule_squared += norm(rule["update"]) ** 2
+        if framework == "torch":  # the same in both, so one trace keeps them
+            for known, value in update_rules.differences(optimizer, moment).items():
+                differences.setdefault(known, {})[name] = norm(value)
+    mistakes: dict[str, float] = {}
+    if any(off[each] > TOLERANCE * moved[each] for each in off):
+        for name, moment in moments.items():
+            for mistake, rule in update_rules.mistakes(framework, optimizer, moment).items():
+                left = [
+                    norm(value) / max(moved[each], 1e-12) for each, value in difference(name, rule).items()
+                ]
+                mistakes[mistake] = float(np.linalg.norm([mistakes.get(mistake, 0.0), *left]))
+    return Updates(
+        moved=moved,
+        off=off,
+        factor=along / rule_squared if rule_squared else 1.0,
+        mistakes=mistakes,
+        differences=differences,
     )
 
 
-def _nudged(state: State) -> State:
-    rng = np.random.default_rng(0)
-    return {
-        name: value * (1 + np.float32(_ROUNDING) * rng.choice([-1, 1], value.shape).astype(np.float32))
-        if name.startswith("model/") and value.dtype == np.float32
-        else value
-        for name, value in state.items()
-    }
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _TakenStep:
+    """What one step did; see `Tracer.arrays`."""
+
+    loss: float
+    gradients: dict[str, np.ndarray]
+    updates: Updates
+    held: dict[str, float]
+    statistics: dict[str, np.ndarray]
+    excess: dict[str, float]
 
 
-def _sketch(name: str, value: np.ndarray) -> np.ndarray:
+def norm(values: np.ndarray) -> float:
+    """The Euclidean norm of all values."""
+    return float(np.linalg.norm(values.ravel()))
+
+
+def sketch(name: str, value: np.ndarray) -> np.ndarray:
+    """The sketch of a weight, float64 [64]; of at most 64 values, the values themselves."""
     flat = value.astype(np.float64, order="C").ravel()
     if flat.size <= SKETCH:
         return np.pad(flat, (0, SKETCH - flat.size))

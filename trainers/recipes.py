@@ -1,8 +1,8 @@
 """A training recipe as data: each framework translates the same description.
 
-Nothing here imports a framework. `trainers/keras/optimizers.py` and
-`trainers/torch/optimizers.py` turn an `Optimizer` into that framework's own; the learning rate
-of every step is computed here, once, for both.
+Nothing here imports a framework. `trainers/keras/optimizers.py` and `trainers/torch/optimizers.py` make an
+optimizer of the framework's own class from an `Optimizer`. The learning rate of every step is computed here,
+once, for both.
 """
 
 from __future__ import annotations
@@ -26,14 +26,18 @@ class Block(BaseModel):
 
 
 class Sgd(Block):
-    """Stochastic gradient descent: v = momentum * v + g; w = w - lr * v (Nesterov: g + momentum * v)."""
+    """Stochastic gradient descent: `keras.optimizers.SGD` or `torch.optim.SGD`."""
 
     name: Literal["sgd"] = "sgd"
     learning_rate: float = Field(0.01, gt=0, description="Peak learning rate.")
     momentum: float = Field(0.0, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(0.0, ge=0, description="Coupled L2: g = g + weight_decay * w.")
-    decoupled: bool = Field(False, description="Decay apart: w = w - lr * weight_decay * w.")
+    weight_decay: float = Field(
+        0.0, ge=0, description="Coupled L2 decay: the gradient g becomes g + weight_decay * w."
+    )
+    decoupled: bool = Field(
+        False, description="Decay apart from the gradient: w = w - lr * weight_decay * w."
+    )
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Sgd:
@@ -43,20 +47,25 @@ class Sgd(Block):
 
 
 class Adam(Block):
-    """Adam (Kingma and Ba, 2015, algorithm 1): epsilon is added to the bias-corrected root."""
+    """Adam (Kingma and Ba, 2015): `keras.optimizers.Adam` or `torch.optim.Adam`."""
 
     name: Literal["adam"] = "adam"
     learning_rate: float = Field(0.001, gt=0, description="Peak learning rate.")
     beta_1: float = Field(0.9, ge=0, lt=1)
     beta_2: float = Field(0.999, ge=0, lt=1)
-    epsilon: float = Field(1e-8, gt=0)
+    epsilon: float = Field(
+        1e-8, gt=0, description="PyTorch adds it after the bias correction, Keras before it."
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="Coupled L2 decay: the gradient g becomes g + weight_decay * w."
+    )
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): w = w - lr * weight_decay * w."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 
     name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled decay: w = w - lr * weight_decay * w.")
 
 
 class Constant(Block):
@@ -96,6 +105,18 @@ class Augmentation(Block):
         False, description="Mirror each image left to right in every other epoch, half of them in each."
     )
     crop: int = Field(0, ge=0, description="Shift by up to this many pixels, edges reflected.")
+
+
+class BatchNorm(Block):
+    """Batch normalization in the built-in networks; a model of the user's own has its own constants."""
+
+    momentum: float = Field(
+        0.9,
+        ge=0,
+        lt=1,
+        description="Share of the moving statistics that a step keeps, as in Keras; PyTorch's momentum is 1 less this.",
+    )
+    epsilon: float = Field(1e-5, gt=0, description="Added to the variance.")
 
 
 class Whitening(Block):
@@ -165,9 +186,14 @@ class Recipe(Block):
         description="Pixel scaling: 0..1, -1..1, or zero mean and unit variance per channel.",
     )
     whitening: Whitening | None = Field(None, description="Fixed first layer of whitened patches.")
-    init: Literal["glorot_uniform", "he_normal", "fan_in_uniform"] = Field(
+    batch_norm: BatchNorm = BatchNorm()
+    sync_batch_norm: bool = Field(
+        False,
+        description="Batch normalization over the global batch instead of each worker's share; PyTorch needs GPUs.",
+    )
+    init: Literal["framework", "glorot_uniform", "he_normal", "fan_in_uniform"] = Field(
         "glorot_uniform",
-        description="Initial distribution: Keras' default, He's, or PyTorch's default.",
+        description="Initial weights: each framework's own, or the same numbers for both from one distribution.",
     )
     batch_size: int = Field(128, gt=0, description="Global batch size, divided over the workers.")
     epochs: int = Field(10, gt=0)
@@ -298,13 +324,3 @@ def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
         )
         factor = np.where(progress < schedule.warmup, rising, falling)
     return (peak * factor).astype(np.float32)
-
-
-def average_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
-    """How far each step moves the averaged weights towards the weights, float32 [total_steps].
-
-    The decay grows as (1 + t) / (10 + t) up to the recipe's, so that the first weights are soon
-    forgotten (TensorFlow's ExponentialMovingAverage with num_updates).
-    """
-    steps = np.arange(total_steps)
-    return (1 - np.minimum(recipe.weight_average, (1 + steps) / (10 + steps))).astype(np.float32)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.records import ExperimentRecords, RunRecords
-from orchestrator.storage import Storage
+from orchestrator.store.records import ExperimentRecords, RunRecords
+from orchestrator.store.storage import Storage
 from tests.conftest import start_tandem, tandem
 from tests.integration.test_faults import training_workers, wait_for
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 SICK = """\
 name: sick
@@ -207,9 +207,9 @@ def test_a_failing_arm_is_recorded_and_the_others_go_on(failed: Finished) -> Non
     assert failed.process.returncode == 1, failed.process.stderr
     assert "good scored" in failed.process.stdout
     told = failed.process.stderr
-    assert "broken seed 0 failed: MoonError: the moon is in the wrong phase; given up" in told
+    assert "broken seed 0 failed: MoonError: the moon is in the wrong phase; failed permanently" in told
     narrow = "model 'sick_models:narrow' gives shape (1, 7) for one image; logits of shape (1, 10) are needed"
-    assert f"narrow seed 0 failed: {narrow}, one for each class; given up" in told
+    assert f"narrow seed 0 failed: {narrow}, one for each class; failed permanently" in told
     assert "broken seed 0 failed: MoonError: the moon is in the wrong phase." in failed.report
     broken = run_of(failed.root, "broken")
     assert len(broken.attempts()) + len(broken.failures()) == 1, "an error in the code is not tried again"
@@ -290,7 +290,7 @@ def test_a_stopped_process_is_replaced(tmp_path: Path) -> None:
     wait_for(lambda: (tmp_path / "sick").is_dir() and bool(run_of(tmp_path, "only").epochs()), process)
     (worker,) = training_workers(process)
     worker.send_signal(signal.SIGSTOP)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=540)
     assert process.returncode == 0, err
     (failure,) = run_of(tmp_path, "only").failures()
     assert "hung" in failure["cause"]

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator import commands, driver, spec_file
-from orchestrator.spec import Experiment
+from orchestrator import workflows
+from orchestrator.execution import driver
+from orchestrator.experiment import reader
+from orchestrator.experiment.spec import Experiment
 from tests.conftest import tandem
 from tests.unit.images import fill, saved
 from trainers.data.decoding import UnreadableError
@@ -24,7 +26,7 @@ def experiment(root: Path, **data: Any) -> Experiment:
         "arms": {"torch": {"framework": "torch", "model": "lenet5", "batch_size": 4, "seeds": 1}},
         "storage": str(root / "results"),
     }
-    return spec_file.load_mapping(document)
+    return reader.load_mapping(document)
 
 
 def classes_told(root: Path, counts: dict[str, int]) -> list[str]:
@@ -35,7 +37,7 @@ def classes_told(root: Path, counts: dict[str, int]) -> list[str]:
                 root / "pictures" / name / f"{number}.png",
                 np.full((4, 4), (place * 7 + number) % 256, np.uint8),
             )
-    return [line for line in commands.check(experiment(root), fit=2) if line.startswith("  ")]
+    return [line for line in workflows.check(experiment(root), fit=2) if line.startswith("  ")]
 
 
 def test_the_classes_are_printed_with_their_counts_in_each_split(tmp_path: Path) -> None:
@@ -156,5 +158,5 @@ def test_a_window_and_a_stretch_exclude_each_other(tmp_path: Path) -> None:
 def test_the_folder_of_a_tables_pictures_is_relative_to_the_file(tmp_path: Path) -> None:
     file = tmp_path / "experiment.yaml"
     file.write_text("name: x\ndata: {path: t.csv, images: pics}\narms: {torch: {framework: torch}}\n")
-    assert spec_file.load(file).data.images == tmp_path / "pics"
-    assert spec_file.load(file, ["data.images=other"]).data.images == Path.cwd() / "other"
+    assert reader.load(file).data.images == tmp_path / "pics"
+    assert reader.load(file, ["data.images=other"]).data.images == Path.cwd() / "other"

@@ -8,11 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from orchestrator.worker import make_task
 from tests.unit.measure_engine import DATASET
 from trainers.contract import Steps
 from trainers.loop import DivergedError, Hooks, train
 from trainers.recipes import CrossEntropy, Recipe
+from trainers.tasks import make_task
 
 RARE = dataclasses.replace(
     DATASET,

@@ -1,116 +1,113 @@
-"""Recipes' optimizers: in PyTorch the very steps that its own classes take, in Keras weights of any precision."""
+"""A recipe's optimizer is an instance of the framework's own class, and its state goes from one to the other."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
 
-PYTORCH = """
-import sys
-import torch
-from pydantic import TypeAdapter
-from tests.unit.measure_engine import OPTIMIZERS, Side, steps
-from trainers.recipes import Optimizer, Sgd
-from trainers.torch.optimizers import FusedOptimizer
-
-
-def model():
-    torch.manual_seed(0)
-    layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8 * 6 * 6, 5), torch.nn.Linear(5, 5)]
-    module = torch.nn.Sequential(*layers).to(memory_format=torch.channels_last)
-    module[0].bias.requires_grad_(False)
-    return module
-
-
-def librarys_own(described, weights):
-    if isinstance(described, Sgd):
-        decay = 0.0 if described.decoupled else described.weight_decay
-        moments = {"momentum": described.momentum, "nesterov": described.nesterov}
-        return torch.optim.SGD(weights, lr=1, weight_decay=decay, fused=True, **moments)
-    moments = {"betas": (described.beta_1, described.beta_2), "eps": described.epsilon}
-    if described.name == "adamw":
-        return torch.optim.AdamW(weights, lr=1, weight_decay=described.weight_decay, fused=True, **moments)
-    return torch.optim.Adam(weights, lr=1, fused=True, **moments)
-
-
-def same(ours, theirs):
-    for place, weight in enumerate(ours.weights):
-        other = theirs.param_groups[0]["params"][place]
-        remembered = {name: value for name, value in theirs.state[other].items() if value is not None}
-        assert torch.equal(weight, other)
-        assert ours.slots[place].keys() == remembered.keys()
-        assert all(torch.equal(value, remembered[name]) for name, value in ours.slots[place].items())
-    return True
-
-
-side = Side("torch")
-engine = side.engine(optimizer="adamw")
-engine.train_steps(steps(0.001, last=1))
-engine.forward_flops()
-print("compiler" if "torch._dynamo" in sys.modules else "no compiler")
-for fields in OPTIMIZERS:
-    described = TypeAdapter(Optimizer).validate_python(fields)
-    first, second = model(), model()
-    ours = FusedOptimizer(described, first.parameters())
-    theirs = librarys_own(described, second.parameters())
-    begun = [weight.clone() for weight in ours.weights]
-    for step in range(4):
-        rate = fields["learning_rate"] / (step + 1)
-        pixels = torch.rand(4, 3, 8, 8)
-        for module in (first, second):
-            module.zero_grad()
-            # The last layer has no gradient in the first step, which the library's fused SGD cannot do.
-            depth = 3 if step == 0 and not isinstance(described, Sgd) else 4
-            module[:depth](pixels).square().sum().backward()
-        ours.step(rate)
-        if isinstance(described, Sgd) and described.decoupled:
-            with torch.no_grad():
-                for weight in second.parameters():
-                    if weight.grad is not None:
-                        weight.mul_(1 - rate * described.weight_decay)
-        theirs.param_groups[0]["lr"] = rate
-        theirs.step()
-    assert same(ours, theirs)
-    late = torch.nn.Parameter(torch.ones(5))
-    ours.weights.append(late)
-    ours.slots.append({})
-    late.grad = torch.ones(5)
-    ours.step(0.01)
-    assert (late < 1).all()
-    print([bool((weight != before).any()) for weight, before in zip(ours.weights, begun, strict=False)])
-"""
-
-KERAS = """
-import keras
+RECIPES: list[dict[str, Any]] = [
+    {"name": "sgd", "learning_rate": 0.02},
+    {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+    {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9, "weight_decay": 0.1, "decoupled": True},
+    {"name": "adam", "learning_rate": 0.002, "beta_1": 0.8, "epsilon": 1e-3, "weight_decay": 0.1},
+    {"name": "adamw", "learning_rate": 0.002, "beta_2": 0.9, "epsilon": 1e-3, "weight_decay": 0.1},
+]
+SCRIPT = """
+import json, sys
 import numpy as np
-import tensorflow as tf
-from trainers.keras.optimizers import build_optimizer
-from trainers.recipes import AdamW
+from tests.unit.measure_engine import Side, steps
+from tests.unit.test_optimizers import RECIPES
 
-for dtype in ("bfloat16", "float32", "float64"):
-    weight = keras.Variable([0.0, 0.0, 0.0], dtype=dtype)
-    optimizer = build_optimizer(AdamW(learning_rate=0.1, weight_decay=0.0))
-    optimizer.build([weight])
-    for _ in range(3):
-        optimizer.apply([tf.constant([2.0, -0.5, 0.01], dtype)], [weight])
-    print(*np.array(weight).astype(float))
+framework, directory, other = sys.argv[1:]
+side = Side(framework)
+for place, optimizer in enumerate(RECIPES):
+    engine = side.engine(model="speednet", optimizer=optimizer)
+    if other:
+        engine.load_neutral_state(dict(np.load(f"{directory}/{other}-{place}.npz")))
+    else:
+        engine.train_steps(steps(optimizer["learning_rate"], last=2))
+    np.savez(f"{directory}/{framework}-{place}.npz", **engine.neutral_state())
+    kind = type(engine._optimizer)
+    if framework == "keras":
+        config = engine._optimizer.get_config()
+        options = {key: config[key] for key in config if key in (
+            "momentum", "nesterov", "weight_decay", "beta_1", "beta_2", "epsilon", "use_ema")}
+    else:
+        options = {key: value for key, value in engine._optimizer.defaults.items() if key in (
+            "momentum", "nesterov", "weight_decay", "betas", "eps", "fused", "lr")}
+    print(json.dumps([kind.__module__.split(".")[0], kind.__name__, options]))
 """
 
 
-def test_adam_in_keras_goes_the_learning_rate_along_a_steady_gradient() -> None:
-    done = subprocess.run([sys.executable, "-c", KERAS], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    moved = [[float(weight) for weight in line.split()] for line in done.stdout.splitlines()]
-    assert moved == [pytest.approx([-0.3, 0.3, -0.3], rel=0.02)] * 3
+def run(framework: str, directory: Path, other: str = "") -> list[Any]:
+    """The class and options of every optimizer, whose states lie in the directory afterwards."""
+    command = [sys.executable, "-c", SCRIPT, framework, str(directory), other]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_steps_are_those_of_the_library_without_its_compiler() -> None:
-    done = subprocess.run([sys.executable, "-c", PYTORCH], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    imported, *moved = done.stdout.splitlines()
-    assert imported == "no compiler"
-    assert moved == ["[True, False, True, True, True, True]"] * 7
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[Any]], Path]:
+    """Keras trains, PyTorch takes over its state, and Keras takes over PyTorch's."""
+    directory = tmp_path_factory.mktemp("optimizers")
+    keras = run("keras", directory)
+    for place in range(len(RECIPES)):
+        (directory / f"keras-{place}.npz").rename(directory / f"first-{place}.npz")
+    torch = run("torch", directory, "first")
+    run("keras", directory, "torch")
+    return {"keras": keras, "torch": torch}, directory
+
+
+def test_keras_optimizers_are_keras_own(built: tuple[dict[str, list[Any]], Path]) -> None:
+    sgd = {"weight_decay": None, "use_ema": False, "momentum": 0.0, "nesterov": False}
+    adam = {"weight_decay": None, "use_ema": False, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-3}
+    assert built[0]["keras"] == [
+        ["keras", "SGD", sgd],
+        [
+            "keras",
+            "SGD",
+            sgd | {"momentum": 0.9, "nesterov": True},
+        ],  # the coupled decay is a term of the loss
+        ["keras", "SGD", sgd | {"momentum": 0.9, "weight_decay": 0.1}],
+        ["keras", "Adam", adam | {"beta_1": 0.8}],
+        ["keras", "AdamW", adam | {"beta_2": 0.9, "weight_decay": 0.1}],
+    ]
+
+
+def test_pytorch_optimizers_are_pytorchs_own(built: tuple[dict[str, list[Any]], Path]) -> None:
+    sgd = {"lr": 0.02, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "fused": True}
+    adam = {"lr": 0.002, "weight_decay": 0.1, "betas": [0.9, 0.999], "eps": 1e-3, "fused": True}
+    assert built[0]["torch"] == [
+        ["torch", "SGD", sgd],
+        ["torch", "SGD", sgd | {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}],
+        ["torch", "SGD", sgd | {"momentum": 0.9}],  # the decoupled decay comes before the step
+        ["torch", "Adam", adam | {"betas": [0.8, 0.999]}],
+        ["torch", "AdamW", adam | {"betas": [0.9, 0.9]}],
+    ]
+
+
+@pytest.mark.parametrize("place", range(len(RECIPES)))
+def test_a_state_survives_the_way_to_the_other_framework_and_back(
+    built: tuple[dict[str, list[Any]], Path], place: int
+) -> None:
+    first, torch, keras = (
+        dict(np.load(built[1] / f"{name}-{place}.npz")) for name in ("first", "torch", "keras")
+    )
+    slots = {key.partition("#")[2] for key in first if "#" in key}
+    expected = {"sgd": {"velocity"} if place else set()}.get(RECIPES[place]["name"], {"mean", "square"})
+    assert slots == expected | {"steps"}
+    if slots - {"steps"}:
+        assert any(first[key].any() for key in first if key.startswith("dense.kernel#"))
+    for name, value in first.items():
+        if name != "#steps" or "mean" in slots:  # PyTorch's SGD counts no steps
+            assert np.allclose(torch[name], value, rtol=1e-6, atol=0), name
+            assert np.allclose(keras[name], value, rtol=1e-5, atol=0), name

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator import products
+from orchestrator.report import exported_model
 from tests.unit.images import everything, fill, noted, opened, refused, saved, sizes
 from trainers.data import DataSpec, open_dataset
 from trainers.data.decoding import Broken, decode
@@ -207,20 +207,21 @@ def test_a_saved_model_reads_new_pictures_as_it_read_those_of_training(
     two_classes(tmp_path / "data", lambda file, number: saved(file, hounsfield(number)))
     data = DataSpec(path=tmp_path / "data", window=[low, high], source="folder")  # type: ignore[arg-type]
     description = {
+        "framework": "torch",
         "class_names": ["class0", "class1"],
         "image_shape": [32, 32, 1],
-        "pictures": products.picture_fields(data.model_dump(mode="json")),
+        "pictures": exported_model.picture_fields(data.model_dump(mode="json")),
     }
-    (tmp_path / products.DESCRIPTION).write_text(json.dumps(description))
+    (tmp_path / exported_model.DESCRIPTION).write_text(json.dumps(description))
     given: list[np.ndarray] = []
 
     def answer(_action: str, _directory: str, scratch: str, **_: str) -> None:
         given.append(np.load(Path(scratch) / "images.npy"))
         np.save(Path(scratch) / "probabilities.npy", np.array([[0.2, 0.8]]))
 
-    monkeypatch.setattr(products, "_in_process", answer)
+    monkeypatch.setattr(exported_model, "_in_process", answer)
     file = tmp_path / "data" / "class1" / "01.png"
-    assert products.predict(tmp_path, [file])[0].label == "class1"
+    assert exported_model.predict(tmp_path, [file])[0].label == "class1"
     assert bytes(given[0][0]) in {bytes(image) for image in everything(open_dataset(data))}
 
 
@@ -488,9 +489,9 @@ def without(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("content", "suffix", "module", "told"),
     [
-        (b"\0\0\0\x18ftypheic" + bytes(50), "heic", "pillow_heif", "pip install pillow-heif"),
-        (bytes(128) + b"DICM" + bytes(50), "dcm", "pydicom", "pip install pydicom"),
-        (bytes(200), "dcm", "pydicom", "pip install pydicom"),
+        (b"\0\0\0\x18ftypheic" + bytes(50), "heic", "pillow_heif", "pip install 'tandem-compare[heic]'"),
+        (bytes(128) + b"DICM" + bytes(50), "dcm", "pydicom", "pip install 'tandem-compare[dicom]'"),
+        (bytes(200), "dcm", "pydicom", "pip install 'tandem-compare[dicom]'"),
     ],
 )
 @pytest.mark.parametrize("unreadable", ["error", "skip"])
@@ -504,7 +505,7 @@ def test_a_missing_library_is_named_with_what_to_install(
     fill(tmp_path / "class0", 5)
     fill(tmp_path / "class1", 5)
     (tmp_path / "class1" / f"scan.{suffix}").write_bytes(content)
-    with pytest.raises(Exception, match="install it with") as caught:
+    with pytest.raises(Exception, match="pip install") as caught:
         opened(tmp_path, unreadable=unreadable)
     message = str(caught.value)
     assert f"class1/scan.{suffix} is a " in message and told in message and "\n" not in message

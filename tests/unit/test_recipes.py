@@ -15,7 +15,6 @@ from trainers.recipes import (
     OneCycle,
     Recipe,
     Whitening,
-    average_rates,
     class_weights,
     learning_rates,
 )
@@ -84,14 +83,6 @@ def test_weights_depend_on_seed_and_name_alone() -> None:
     other = initial_weights(SHAPES, init="he_normal", seed=4)
     assert np.array_equal(alone["conv1.kernel"], among["conv1.kernel"])
     assert not np.array_equal(among["conv1.kernel"], other["conv1.kernel"])
-
-
-def test_averaged_weights_soon_forget_the_first_and_then_keep_the_decay() -> None:
-    rates = average_rates(Recipe(weight_average=0.99), 2000)
-    assert rates[0] == pytest.approx(0.9)
-    assert np.all(np.diff(rates) <= 0)
-    assert rates[-1] == pytest.approx(0.01)
-    assert np.all(average_rates(Recipe(weight_average=0.5), 100)[10:] == np.float32(0.5))
 
 
 @pytest.mark.parametrize("framework", ["keras", "torch"])

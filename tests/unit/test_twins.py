@@ -63,14 +63,6 @@ def test_the_smallest_images_are_enough(measured: Measured, framework: str) -> N
         assert measured[framework][f"smallest/{model}"].shape == (1, 7)
 
 
-def test_a_single_value_is_normalised_alike(measured: Measured) -> None:
-    keras, torch = (measured[framework] for framework in FRAMEWORKS)
-    for name in ("outputs", "statistics"):
-        assert np.isfinite(torch[f"single/{name}"]).all()
-        # PyTorch's kernel has rounding divided by the root of epsilon, Keras' has zeros.
-        assert torch[f"single/{name}"] == pytest.approx(keras[f"single/{name}"], rel=1e-4, abs=1e-4)
-
-
 @pytest.mark.parametrize("model", BUILT_IN_MODELS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_parameter_counts_are_the_published_ones(measured: Measured, framework: str, model: str) -> None:

@@ -37,7 +37,6 @@ def epoch_steps(
     augmentation: Augmentation,
     batch_size: int,
     learning_rates: np.ndarray,
-    average_rates: np.ndarray,
     seed: int,
     epoch: int,
     rank: int,
@@ -53,7 +52,6 @@ def epoch_steps(
         augmentation: what to do to each image.
         batch_size: global; divided over the workers as evenly as it goes.
         learning_rates: float32 [steps], one for each step of this epoch.
-        average_rates: float32 [steps], likewise.
         seed: the run's.
         epoch: from 1.
         rank: of this worker.
@@ -85,7 +83,6 @@ def epoch_steps(
             block.reshape(last - first, high - low, *block.shape[1:]),
             labels[order[places]].reshape(last - first, high - low),
             learning_rates[first:last],
-            average_rates[first:last],
             scale,
         )
 

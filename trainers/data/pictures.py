@@ -152,7 +152,7 @@ def _open(file: BinaryIO, name: str, spec: PictureSpec) -> Image:
             _register_heif()
         except ImportError as error:
             raise InputError(
-                f"{name} is a HEIC picture, which needs pillow-heif; install it with pip install pillow-heif"
+                f"{name} is a HEIC picture, which needs pillow-heif; pip install 'tandem-compare[heic]'"
             ) from error
     Image.init()
     reason = "no picture of a known kind"

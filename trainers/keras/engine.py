@@ -1,16 +1,13 @@
-"""Train one model in Keras 3, data-parallel under Ray Train's TensorflowTrainer. Twin of the PyTorch engine.
+"""Train one model in Keras 3, data-parallel under `MultiWorkerMirroredStrategy`. Twin of the PyTorch engine.
 
-Keras 3's own `fit` does not run under `MultiWorkerMirroredStrategy` (keras issue 20585, ray issue
-47464), so the step is written out: `strategy.run`, a gradient tape, and `optimizer.apply` on an
-optimizer built beforehand. Each worker's loss is its sum divided by the global batch size, and the
-optimizer adds the workers' gradients up.
+Keras 3's own `fit` does not run under that strategy (keras issue 20585, ray issue 47464), so the step is the one of
+Keras' guide to custom training loops: `strategy.run`, a gradient tape, and `optimizer.apply` on an optimizer built
+beforehand. Each worker's loss is its sum divided by the global batch size, and the optimizer adds the workers'
+gradients up.
 """
 
 from __future__ import annotations
 
-from trainers.keras import lean  # noqa: F401
-
-# isort: split
 import contextlib
 import functools
 from collections.abc import Iterator
@@ -19,16 +16,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.contract import State, Steps, Task
+from trainers.contract import State, Steps, Task, UnbiasedVariance
 from trainers.initial import Weights, initial_weights
 from trainers.keras.models import build_model, get_weights, named_variables, set_weights
-from trainers.keras.optimizers import build_optimizer, get_slots
+from trainers.keras.optimizers import build_optimizer, coupled_decay, get_slots, set_slots
 from trainers.keras.product import product_of
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
 from trainers.views import views_of
 
-# Autograph would translate each function from its source, and leave the translation behind in /tmp.
+# Without autograph, as in Keras' own `fit`: a model's `call` is traced as it is written.
 _graph = functools.partial(tf.function, autograph=False)
 
 
@@ -45,7 +42,6 @@ class Runtime:
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
         workers = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
-        # For one worker the exchange would do nothing, and yet a process in two would be a tenth slower.
         alone = len(workers.get("worker", [])) < 2
         self._strategy = (
             tf.distribute.get_strategy() if alone else tf.distribute.MultiWorkerMirroredStrategy()
@@ -67,6 +63,8 @@ class Runtime:
 class KerasEngine:
     """One model being trained; see `trainers.contract.Engine`."""
 
+    framework = "keras"
+
     def __init__(self, task: Task, strategy: tf.distribute.Strategy) -> None:
         keras.utils.set_random_seed(task.seed)
         recipe = task.recipe
@@ -81,30 +79,22 @@ class KerasEngine:
                 recipe.model,
                 task.model_shape,
                 task.num_classes,
-                synchronized=task.world_size > 1,
+                batch_norm=recipe.batch_norm,
+                synchronized=recipe.sync_batch_norm,
             )
-            if ":" not in recipe.model:
+            if ":" not in recipe.model and recipe.init != "framework":
                 shapes = {name: weight.shape for name, weight in get_weights(self._model).items()}
                 set_weights(self._model, initial_weights(shapes, init=recipe.init, seed=task.seed))
-            self._optimizer = build_optimizer(recipe.optimizer)
+            self._optimizer = build_optimizer(recipe.optimizer, weight_average=recipe.weight_average)
             self._optimizer.build(self._model.trainable_variables)
-            tracked = [value for value in self._model.variables if value.dtype == "float32"]
-            self._tracked = tracked if recipe.weight_average else []
-            self._average = [keras.Variable(value, trainable=False) for value in self._tracked]
-        images = tf.TensorSpec([None, *task.image_shape], tf.uint8)
-        self._train_steps = _graph(
-            self._distributed_steps,
-            input_signature=[
-                tf.TensorSpec([None, None, *task.image_shape], tf.uint8),
-                tf.TensorSpec([None, None], tf.int64),
-                tf.TensorSpec([None], tf.float32),
-                tf.TensorSpec([None], tf.float32),
-                tf.TensorSpec([], tf.float32),
-            ],
+        self._cross_entropy = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=recipe.loss.label_smoothing, reduction="sum"
         )
-        self._gradients = _graph(
-            self._distributed_gradients,
-            input_signature=[images, tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.float32)],
+        images, labels = tf.TensorSpec([None, *task.image_shape], tf.uint8), tf.TensorSpec([None], tf.int64)
+        number = tf.TensorSpec([], tf.float32)
+        self._step = _graph(self._distributed_step, input_signature=[images, labels, number, number])
+        self._shown_step = _graph(
+            self._distributed_shown_step, input_signature=[images, labels, number, number]
         )
         self._forward = _graph(self._distributed_forward, input_signature=[images])
         self._sum = _graph(self._distributed_sum, reduce_retracing=True)
@@ -153,50 +143,52 @@ class KerasEngine:
             x = tf.nn.relu(tf.nn.conv2d(tf.cast(x, dtype), kernel, transform.stride, "VALID"))
         return x
 
+    def _losses(self, images, labels):
+        """Summed over the share: the data's loss; of the model's own losses: their sum; and the logits."""
+        logits = tf.cast(self._model(self._inputs(images), training=True), tf.float32)
+        weights = None
+        if self._task.class_weights is not None:
+            weights = tf.gather(self._task.class_weights, labels)
+        targets = tf.one_hot(labels, self._task.num_classes)
+        of_data = self._cross_entropy(targets, logits, sample_weight=weights)
+        of_model = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in self._model.losses]
+        return of_data, tf.add_n(of_model) if of_model else tf.zeros(()), logits
+
     def _replica_gradients(self, images, labels, loss_scale):
-        """Gradients of this worker's part of the loss, its loss summed, and its right answers."""
-        smoothing = self._task.recipe.loss.label_smoothing
-        num_classes = self._task.num_classes
+        """Gradients of this worker's part of the loss, its loss summed over the share, and its right answers."""
+        variables = self._model.trainable_variables
+        decay = coupled_decay(self._task.recipe.optimizer)
         with tf.GradientTape() as tape:
-            logits = tf.cast(self._model(self._inputs(images), training=True), tf.float32)
-            targets = tf.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
-            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-            if self._task.class_weights is not None:
-                losses *= tf.gather(self._task.class_weights, labels)
-            loss = tf.reduce_sum(losses)
-            scaled = loss * loss_scale
-        gradients = tape.gradient(scaled, self._model.trainable_variables)
+            of_data, of_model, logits = self._losses(images, labels)
+            of_worker = of_model
+            if decay:
+                of_worker += decay * tf.add_n([tf.nn.l2_loss(variable) for variable in variables])
+            loss = of_data * loss_scale + of_worker / self._strategy.num_replicas_in_sync
         answers = tf.argmax(logits, 1, output_type=tf.int64)
-        return gradients, loss, tf.reduce_sum(tf.cast(answers == labels, tf.int64))
+        correct = tf.reduce_sum(tf.cast(answers == labels, tf.int64))
+        share = tf.cast(tf.size(labels), tf.float32)
+        return tape.gradient(loss, variables), of_data + of_model * share, correct
 
     def _replica_step(self, images, labels, learning_rate, loss_scale):
         gradients, loss, correct = self._replica_gradients(images, labels, loss_scale)
         self._optimizer.learning_rate.assign(learning_rate)
         self._optimizer.apply(gradients, self._model.trainable_variables)
-        return loss, correct
+        return loss, correct, gradients
 
-    def _distributed_steps(self, images, labels, learning_rates, average_rates, loss_scale):
-        count = tf.shape(images)[0]
+    def _distributed_step(self, images, labels, learning_rate, loss_scale):
+        return self._strategy.run(self._replica_step, args=(images, labels, learning_rate, loss_scale))[:2]
 
-        def take(step, losses, correct):
-            loss, right = self._strategy.run(
-                self._replica_step, args=(images[step], labels[step], learning_rates[step], loss_scale)
-            )
-            for average, value in zip(self._average, self._tracked, strict=True):
-                average.assign(average + average_rates[step] * (value - average))
-            return step + 1, losses.write(step, loss), correct + right
+    def _distributed_shown_step(self, images, labels, learning_rate, loss_scale):
+        """The loss of a step, and by their variables' paths the gradients that it took."""
 
-        start = (tf.constant(0), tf.TensorArray(tf.float32, count), tf.constant(0, tf.int64))
-        _, losses, correct = tf.while_loop(lambda step, *_: step < count, take, start)
-        return losses.stack(), correct
-
-    def _distributed_gradients(self, images, labels, loss_scale):
-        def gradients(images, labels, loss_scale):
+        def step(*arguments):
+            loss, _, gradients = self._replica_step(*arguments)
+            paths = [variable.path for variable in self._model.trainable_variables]
+            shown = {path: each for path, each in zip(paths, gradients, strict=True) if each is not None}
             context = tf.distribute.get_replica_context()
-            here, _, _ = self._replica_gradients(images, labels, loss_scale)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, here)
+            return loss, context.all_reduce(tf.distribute.ReduceOp.SUM, shown)
 
-        return self._strategy.run(gradients, args=(images, labels, loss_scale))
+        return self._strategy.run(step, args=(images, labels, learning_rate, loss_scale))
 
     def _distributed_forward(self, images):
         def forward(images):
@@ -214,19 +206,26 @@ class KerasEngine:
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and right answers."""
-        losses, correct = self._train_steps(
-            steps.images, steps.labels, steps.learning_rates, steps.average_rates, steps.loss_scale
-        )
-        return losses.numpy(), int(correct)
+        taken = [
+            self._step(images, labels, learning_rate, steps.loss_scale)
+            for images, labels, learning_rate in zip(
+                steps.images, steps.labels, steps.learning_rates, strict=True
+            )
+        ]
+        losses = np.array([loss.numpy() for loss, _ in taken])
+        return losses, sum(int(correct) for _, correct in taken)
 
-    def gradients(self, steps: Steps) -> Weights:
-        """A built-in model's gradients of the first step's loss, over all workers."""
-        values = self._gradients(steps.images[0], steps.labels[0], steps.loss_scale)
-        of_variable = dict(zip(map(id, self._model.trainable_variables), values, strict=True))
-        return {
-            name: of_variable[id(variable)].numpy()
-            for name, variable in named_variables(self._model).items()
-            if id(variable) in of_variable
+    def take_step(self, step: Steps) -> tuple[float, Weights]:
+        """As `train_steps`, but a single step, and with what it took; see `trainers.contract.Engine`."""
+        decay = coupled_decay(self._task.recipe.optimizer)
+        before = self.weights() if decay else {}
+        loss, gradients = self._shown_step(
+            step.images[0], step.labels[0], step.learning_rates[0], step.loss_scale
+        )
+        return float(loss), {
+            name: gradients[variable.path].numpy() - (decay * before[name] if decay else 0)
+            for name, variable in self._trained_weights().items()
+            if variable.path in gradients
         }
 
     def forward(self, images: np.ndarray) -> np.ndarray:
@@ -241,16 +240,40 @@ class KerasEngine:
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """Put the averaged weights in the place of the weights."""
-        kept = [np.array(value) for value in self._tracked]
-        for value, average in zip(self._tracked, self._average, strict=True):
-            value.assign(average)
-        yield
-        for value, weight in zip(self._tracked, kept, strict=True):
-            value.assign(weight)
+        if not self._optimizer.use_ema:
+            yield
+            return
+        variables = self._model.trainable_variables
+        kept = [np.array(variable) for variable in variables]
+        try:
+            self._optimizer.finalize_variable_values(variables)
+            yield
+        finally:
+            for variable, weight in zip(variables, kept, strict=True):
+                variable.assign(weight)
+
+    def share_statistics(self) -> None:
+        """Give every worker the first one's moving statistics, which evaluation uses; called by all at once."""
+        moving = [v for v in self._model.non_trainable_variables if v.dtype.startswith("float")]
+        if self._task.world_size == 1 or not moving:
+            return
+        here = np.concatenate([np.ravel(np.array(variable, np.float64)) for variable in moving])
+        first = self.all_reduce(here if self._task.rank == 0 else np.zeros_like(here))
+        ends = np.cumsum([int(np.prod(variable.shape)) for variable in moving])
+        for variable, values in zip(moving, np.split(first, ends[:-1]), strict=True):
+            variable.assign(values.reshape(variable.shape))
 
     def weights(self) -> Weights:
-        """A built-in model's weights by neutral name."""
+        """The model's weights by neutral name."""
         return get_weights(self._model)
+
+    def weight_names(self) -> dict[str, str]:
+        """The path of each weight's variable by its neutral name."""
+        return {name: variable.path for name, variable in named_variables(self._model).items()}
+
+    def unbiased_variances(self) -> dict[str, UnbiasedVariance]:
+        """None: Keras keeps the biased variance of each batch."""
+        return {}
 
     def product(self) -> keras.Model:
         """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
@@ -259,11 +282,20 @@ class KerasEngine:
                 self._model, self._task.inputs, views_of(self._task.recipe), self._task.image_shape
             )
 
+    def _trained_weights(self) -> dict[str, keras.Variable]:
+        """The trainable weights by neutral name, in Keras' order."""
+        names = {variable.path: name for name, variable in named_variables(self._model).items()}
+        return {names[variable.path]: variable for variable in self._model.trainable_variables}
+
     def neutral_state(self) -> Weights:
-        """Weights and the optimizer's slots, `<weight>#<slot>`, for `TorchEngine.load_neutral_state`."""
-        variables = {id(variable): name for name, variable in named_variables(self._model).items()}
-        names = [variables[id(variable)] for variable in self._model.trainable_variables]
-        return get_weights(self._model) | get_slots(self._optimizer, names)
+        """The model's weights and its optimizer's slots, which both frameworks can load."""
+        slots = get_slots(self._optimizer, self._task.recipe.optimizer, self._trained_weights())
+        return get_weights(self._model) | slots
+
+    def load_neutral_state(self, state: Weights) -> None:
+        """Take over what either framework's `neutral_state` gave."""
+        set_weights(self._model, state)
+        set_slots(self._optimizer, self._task.recipe.optimizer, self._trained_weights(), state)
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""
@@ -286,11 +318,7 @@ class KerasEngine:
                 variable.assign(state[f"{owner}/{index}"])
 
     def _variables(self) -> dict[str, list[keras.Variable]]:
-        return {
-            "model": self._model.variables,
-            "optimizer": self._optimizer.variables,
-            "average": self._average,
-        }
+        return {"model": self._model.variables, "optimizer": self._optimizer.variables}
 
 
 def _flops_of(node, kinds: set[str]) -> int:

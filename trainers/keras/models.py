@@ -5,15 +5,19 @@ Models take images [n, height, width, channels] and return logits [n, num_classe
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import layers
 
 from trainers.contract import check_logits, own_model, padding_of
 from trainers.initial import Weights
-from trainers.keras.batch_norm import BatchNorm, synchronize
+from trainers.recipes import BatchNorm
 
-BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
+Norm = Callable[..., layers.Layer]
+"""Makes a batch normalization, given its name."""
 
 
 def build_model(
@@ -21,6 +25,7 @@ def build_model(
     image_shape: tuple[int, int, int],
     num_classes: int,
     *,
+    batch_norm: BatchNorm | None = None,
     synchronized: bool = False,
 ) -> keras.Model:
     """Build a network by name, or by calling the user's `package.module:function`.
@@ -29,24 +34,29 @@ def build_model(
         name: of a built-in network, or `package.module:function`.
         image_shape: height, width, channels.
         num_classes: number of logits.
-        synchronized: whether batch normalisation sees the global batch rather than a worker's share.
+        batch_norm: constants of a built-in network's batch normalization; the recipe's defaults when left out.
+        synchronized: whether that normalizes over the global batch instead of each worker's share.
     """
     if ":" in name:
-        model = _own_model(name, image_shape, num_classes)
-        if synchronized:
-            synchronize(model)
-        return model
+        return _own_model(name, image_shape, num_classes)
+    constants = batch_norm or BatchNorm()
+    norm = functools.partial(
+        layers.BatchNormalization,
+        momentum=constants.momentum,
+        epsilon=constants.epsilon,
+        synchronized=synchronized,
+    )
     inputs = keras.Input(image_shape)
     if name == "tutorial_cnn":
         outputs = _tutorial_cnn(inputs, num_classes, padding_of(name, image_shape))
     elif name == "lenet5":
         outputs = _lenet5(inputs, num_classes, padding_of(name, image_shape))
     elif name == "resnet9":
-        outputs = _resnet9(inputs, num_classes, synchronized)
+        outputs = _resnet9(inputs, num_classes, norm)
     elif name == "speednet":
-        outputs = _speednet(inputs, num_classes, synchronized)
+        outputs = _speednet(inputs, num_classes, norm)
     else:
-        outputs = _resnet18(inputs, num_classes, synchronized)
+        outputs = _resnet18(inputs, num_classes, norm)
     return keras.Model(inputs, outputs, name=name)
 
 
@@ -77,16 +87,16 @@ def _lenet5(x, num_classes: int, padding: str):
     return layers.Dense(num_classes, name="dense3")(x)
 
 
-def _conv_norm(x, outputs: int, name: str, synchronized: bool, *, size: int = 3, stride: int = 1):
+def _conv_norm(x, outputs: int, name: str, norm: Norm, *, size: int = 3, stride: int = 1):
     if size > 1:  # TensorFlow's own "same" padding is lopsided under a stride of 2
         x = layers.ZeroPadding2D(size // 2)(x)
     x = layers.Conv2D(outputs, size, stride, use_bias=False, name=f"{name}.conv")(x)
-    return BatchNorm(**BATCH_NORM, synchronized=synchronized, name=f"{name}.norm")(x)
+    return norm(name=f"{name}.norm")(x)
 
 
-def _resnet9(x, num_classes: int, synchronized: bool):
+def _resnet9(x, num_classes: int, norm: Norm):
     def block(x, outputs: int, name: str):
-        return layers.ReLU()(_conv_norm(x, outputs, name, synchronized))
+        return layers.ReLU()(_conv_norm(x, outputs, name, norm))
 
     x = block(x, 64, "prep")
     x = layers.MaxPooling2D(2)(block(x, 128, "layer1"))
@@ -98,31 +108,29 @@ def _resnet9(x, num_classes: int, synchronized: bool):
     return layers.Rescaling(0.125)(x)
 
 
-def _speednet(x, num_classes: int, synchronized: bool):
+def _speednet(x, num_classes: int, norm: Norm):
     for name, outputs in (("group1", 64), ("group2", 128), ("group3", 256)):
         x = layers.Conv2D(outputs, 3, padding="same", use_bias=False, name=f"{name}.conv")(x)
         if min(x.shape[1:3]) > 1:
             x = layers.MaxPooling2D(2)(x)
-        x = BatchNorm(**BATCH_NORM, synchronized=synchronized, name=f"{name}.norm")(x)
+        x = norm(name=f"{name}.norm")(x)
         x = layers.ReLU()(x)
     x = layers.Dense(num_classes, use_bias=False, name="dense")(layers.GlobalMaxPooling2D()(x))
     return layers.Rescaling(0.2)(x)
 
 
-def _resnet18(x, num_classes: int, synchronized: bool):
-    x = layers.ReLU()(_conv_norm(x, 64, "stem", synchronized))
+def _resnet18(x, num_classes: int, norm: Norm):
+    x = layers.ReLU()(_conv_norm(x, 64, "stem", norm))
     width = 64
     for stage, outputs in enumerate((64, 128, 256, 512), start=1):
         for block in (1, 2):
             name = f"block{stage}{block}"
             stride = 2 if stage > 1 and block == 1 else 1
             straight = x
-            x = layers.ReLU()(_conv_norm(x, outputs, f"{name}.a", synchronized, stride=stride))
-            x = _conv_norm(x, outputs, f"{name}.b", synchronized)
+            x = layers.ReLU()(_conv_norm(x, outputs, f"{name}.a", norm, stride=stride))
+            x = _conv_norm(x, outputs, f"{name}.b", norm)
             if stride != 1 or width != outputs:
-                straight = _conv_norm(
-                    straight, outputs, f"{name}.shortcut", synchronized, size=1, stride=stride
-                )
+                straight = _conv_norm(straight, outputs, f"{name}.shortcut", norm, size=1, stride=stride)
             x = layers.ReLU()(layers.Add()([x, straight]))
             width = outputs
     return layers.Dense(num_classes, name="dense")(layers.GlobalAveragePooling2D()(x))
@@ -139,16 +147,17 @@ _ROLES = {
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every weight under its neutral name."""
-    return {
-        f"{layer.name}.{_ROLES[variable.name]}": variable
-        for layer in model.layers
-        for variable in layer.variables
-    }
+    """Every weight under its neutral name: its path without the model's own name, and its role."""
+    named = {}
+    for variable in model.variables:
+        if variable.dtype.startswith("float"):
+            *layers_, kind = variable.path.removeprefix(f"{model.name}/").split("/")
+            named[".".join([*layers_, _ROLES.get(kind, kind)])] = variable
+    return named
 
 
 def get_weights(model: keras.Model) -> Weights:
-    """The weights of a built-in network under the names and layouts of `trainers.initial`."""
+    """The weights of a network under their neutral names, in the layouts of `trainers.initial`."""
     return {name: np.array(variable) for name, variable in named_variables(model).items()}
 
 

@@ -5,9 +5,6 @@ Twin of `trainers/torch/product.py`.
 
 from __future__ import annotations
 
-from trainers.keras import lean  # noqa: F401
-
-# isort: split
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +13,6 @@ import keras
 import numpy as np
 
 from trainers.inputs import InputTransform
-from trainers.keras.batch_norm import make_portable
 from trainers.views import View
 
 FILE = "model.keras"
@@ -31,7 +27,6 @@ def product_of(
     """
     copied = keras.models.clone_model(model)
     copied.set_weights(model.get_weights())
-    make_portable(copied)
     images = keras.Input(image_shape, dtype="uint8", name="images")
     x = keras.layers.Rescaling(transform.scale.tolist(), transform.offset.tolist(), dtype="float32")(images)
     whiten = None

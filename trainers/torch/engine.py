@@ -1,24 +1,34 @@
-"""Train one model in PyTorch, data-parallel under Ray Train's TorchTrainer. Twin of the Keras engine."""
+"""Train one model in PyTorch, data-parallel under `DistributedDataParallel`. Twin of the Keras engine."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+import functools
+import io
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.contract import State, Steps, Task
+from trainers.contract import State, Steps, Task, UnbiasedVariance
 from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
-from trainers.torch.batch_norm import synchronize
-from trainers.torch.models import build_model, get_gradients, get_weights, set_weights, to_torch_layout
-from trainers.torch.optimizers import FusedOptimizer
+from trainers.torch.models import (
+    build_model,
+    get_gradients,
+    get_slots,
+    get_weights,
+    named_tensors,
+    set_slots,
+    set_weights,
+)
+from trainers.torch.optimizers import SLOTS, build_optimizer, decay_apart
 from trainers.torch.product import Product
 from trainers.views import views_of
 
@@ -49,6 +59,8 @@ class Runtime:
 class TorchEngine:
     """One model being trained; see `trainers.contract.Engine`."""
 
+    framework = "torch"
+
     def __init__(self, task: Task, *, use_gpu: bool) -> None:
         torch.manual_seed(task.seed)
         recipe = task.recipe
@@ -72,21 +84,22 @@ class TorchEngine:
         if task.class_weights is not None:
             self._class_weights = torch.from_numpy(task.class_weights).to(self._device)
 
-        module = build_model(recipe.model, task.model_shape, task.num_classes)
-        if ":" not in recipe.model:
+        module = build_model(recipe.model, task.model_shape, task.num_classes, batch_norm=recipe.batch_norm)
+        if ":" not in recipe.model and recipe.init != "framework":
             shapes = {name: weight.shape for name, weight in get_weights(module).items()}
             set_weights(module, initial_weights(shapes, init=recipe.init, seed=task.seed))
-        if task.world_size > 1:
-            module = synchronize(module, use_gpu=use_gpu)
+        if recipe.sync_batch_norm and task.world_size > 1:
+            module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
         self._module = module.to(self._device, memory_format=torch.channels_last)
-        self._optimizer = FusedOptimizer(recipe.optimizer, self._module.parameters())
-        self._tracked = [value for value in self._module.state_dict().values() if value.is_floating_point()]
-        self._average = [value.clone() for value in self._tracked] if recipe.weight_average else []
+        self._optimizer = build_optimizer(recipe.optimizer, self._module.parameters())
+        self._average = (
+            AveragedModel(self._module, multi_avg_fn=get_ema_multi_avg_fn(recipe.weight_average))
+            if recipe.weight_average
+            else None
+        )
         self._model: torch.nn.Module = self._module
         if task.world_size > 1:
-            self._model = DistributedDataParallel(
-                self._module, gradient_as_bucket_view=True, broadcast_buffers=False
-            )
+            self._model = DistributedDataParallel(self._module)
 
     def parameter_count(self) -> int:
         """Trainable weights."""
@@ -95,13 +108,11 @@ class TorchEngine:
     @torch.no_grad()
     def forward_flops(self) -> int:
         """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two."""
-        from trainers.torch.flops import FlopCounter  # triton, which it imports, is not needed to train
-
         self._module.eval()
         pixels = torch.zeros((1, *self._task.image_shape), dtype=torch.uint8, device=self._device)
-        with FlopCounter() as counter:
+        with FlopCounterMode(display=False) as counter:
             self._module(self._inputs(pixels))
-        return counter.total
+        return counter.get_total_flops()
 
     @torch.inference_mode()
     def matmul_flops(self) -> float:
@@ -128,80 +139,108 @@ class TorchEngine:
         return x
 
     def _loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss summed over the share, and logits."""
+        """Mean loss of the share, and logits."""
         smoothing = self._task.recipe.loss.label_smoothing
         with self._precision:
             logits = self._model(self._inputs(pixels)).float()
+        if self._class_weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=smoothing), logits
         losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-        if self._class_weights is not None:
-            losses = losses * self._class_weights[labels]
-        return losses.sum(), logits
+        return (losses * self._class_weights[labels]).mean(), logits
 
-    def _backward(self, loss: torch.Tensor, loss_scale: float) -> None:
-        self._module.zero_grad()
-        (loss * (loss_scale * self._task.world_size)).backward()  # DDP averages over the workers
+    def _backward(self, loss: torch.Tensor, share: int, loss_scale: float) -> None:
+        """Gradients of the mean over the global batch, from that over a share of it."""
+        self._optimizer.zero_grad()
+        (loss * (share * loss_scale * self._task.world_size)).backward()  # DDP averages over the workers
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and right answers."""
         self._model.train()
         images, labels = self._on_device(steps.images), self._on_device(steps.labels)
+        share = labels.shape[1]
         losses, answers = [], []
         for step in range(len(steps)):
             loss, logits = self._loss(images[step], labels[step])
-            self._backward(loss, steps.loss_scale)
-            self._update(float(steps.learning_rates[step]), float(steps.average_rates[step]))
+            self._backward(loss, share, steps.loss_scale)
+            self._update(float(steps.learning_rates[step]))
             losses.append(loss.detach())
             answers.append(logits.detach())
         correct = torch.stack(answers).argmax(2) == labels
-        return torch.stack(losses).cpu().numpy(), int(correct.sum())
+        return torch.stack(losses).double().cpu().numpy() * share, int(correct.sum())
 
-    def _update(self, learning_rate: float, average_rate: float) -> None:
-        self._optimizer.step(learning_rate)
-        if self._average:
-            torch._foreach_lerp_(self._average, self._tracked, average_rate)
+    def _update(self, learning_rate: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        decay_apart(self._task.recipe.optimizer, self._module.parameters(), learning_rate)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self._module)
 
-    def gradients(self, steps: Steps) -> Weights:
-        """A built-in model's gradients of the first step's loss, over all workers."""
-        self._model.train()
-        loss, _ = self._loss(self._on_device(steps.images[0]), self._on_device(steps.labels[0]))
-        self._backward(loss, steps.loss_scale)
-        return get_gradients(self._module)
+    def take_step(self, step: Steps) -> tuple[float, Weights]:
+        """As `train_steps`, but a single step, and with what it took; see `trainers.contract.Engine`."""
+        losses, _ = self.train_steps(step)
+        return float(losses[0]), get_gradients(self._module)
 
-    @torch.inference_mode()
     def forward(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels], of the weights under training."""
-        self._module.eval()
-        pixels = self._on_device(images)
-        with self._precision:
-            return self._module(self._inputs(pixels)).float().cpu().numpy()
+        return self._logits(self._module, images)
 
-    @torch.inference_mode()
     def predict(self, images: np.ndarray) -> np.ndarray:
         """As `forward`, with `weight_average` of the averaged weights."""
-        with self._averaged():
-            return self.forward(images)
+        return self._logits(self._evaluated, images)
 
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Put the averaged weights in the place of the weights."""
-        if not self._average:
-            yield
-            return
-        kept = [value.clone() for value in self._tracked]
-        torch._foreach_copy_(self._tracked, self._average)
-        yield
-        torch._foreach_copy_(self._tracked, kept)
+    @torch.inference_mode()
+    def _logits(self, module: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+        module.eval()
+        pixels = self._on_device(images)
+        with self._precision:
+            return module(self._inputs(pixels)).float().cpu().numpy()
+
+    @property
+    def _evaluated(self) -> torch.nn.Module:
+        """The averaged weights with the moving statistics under training, or the weights themselves."""
+        return self._module if self._average is None else self._average.module
+
+    @torch.no_grad()
+    def share_statistics(self) -> None:
+        """Give every worker the first one's moving statistics, which evaluation uses; called by all at once."""
+        if self._task.world_size > 1:
+            for module in {self._module, self._evaluated}:
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, 0)
 
     def weights(self) -> Weights:
-        """A built-in model's weights by neutral name."""
+        """The model's weights by neutral name."""
         return get_weights(self._module)
+
+    def weight_names(self) -> dict[str, str]:
+        """The key of each weight in the `state_dict` by its neutral name."""
+        return {name: key for name, (key, _) in named_tensors(self._module).items()}
+
+    @torch.no_grad()
+    def unbiased_variances(self) -> dict[str, UnbiasedVariance]:
+        """By their neutral names, the moving variances that keep the unbiased variance of each batch."""
+        found = {}
+
+        def note(path: str, module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            found[f"{path}.variance"] = UnbiasedVariance(module.momentum, inputs[0][0, 0].numel())
+
+        hooks = [
+            module.register_forward_pre_hook(functools.partial(note, path))
+            for path, module in self._module.named_modules()
+            if getattr(module, "running_var", None) is not None and getattr(module, "momentum", None)
+        ]
+        self._module.eval()
+        pixels = torch.zeros((1, *self._task.image_shape), dtype=torch.uint8, device=self._device)
+        self._module(self._inputs(pixels))
+        for hook in hooks:
+            hook.remove()
+        return found
 
     def product(self) -> torch.nn.Module:
         """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
-        with self._averaged():
-            module = copy.deepcopy(self._module)
         product = Product(
-            module,
+            copy.deepcopy(self._evaluated),
             views_of(self._task.recipe),
             self._scale,
             self._offset,
@@ -210,10 +249,31 @@ class TorchEngine:
         )
         return product.cpu().eval()
 
+    def neutral_state(self) -> Weights:
+        """The model's weights and its optimizer's slots, which both frameworks can load."""
+        kept = self._optimizer.state_dict()["state"]
+        weights = list(self._module.parameters())
+        state = get_weights(self._module)
+        for ending, slot in SLOTS.items():
+            of_weights = {
+                weights[place]: slots[slot] for place, slots in kept.items() if slots.get(slot) is not None
+            }
+            state |= get_slots(self._module, of_weights, ending)
+        steps = [int(slots["step"]) for slots in kept.values() if "step" in slots]
+        return state | {"#steps": np.array(max(steps, default=0))}
+
     def load_neutral_state(self, state: Weights) -> None:
-        """Take over what `KerasEngine.neutral_state` gave: weights and the optimizer's slots."""
+        """Take over what either framework's `neutral_state` gave."""
         set_weights(self._module, state)
-        self._optimizer.set_slots(to_torch_layout(self._module, state), int(state["#steps"]))
+        places = {weight: place for place, weight in enumerate(self._module.parameters())}
+        kept: dict[int, dict[str, torch.Tensor]] = {}
+        for ending, slot in SLOTS.items():
+            for weight, value in set_slots(self._module, state, ending).items():
+                slots = kept.setdefault(places[weight], {})
+                slots[slot] = value
+                if slot != "momentum_buffer":
+                    slots["step"] = torch.tensor(float(state["#steps"]))
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": kept})
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""
@@ -226,35 +286,30 @@ class TorchEngine:
     def state(self) -> State:
         """Everything needed to go on bit for bit: model, optimizer, random states."""
         state = {f"model/{name}": value for name, value in self._module.state_dict().items()}
-        for index, slots in enumerate(self._optimizer.slots):
-            state |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items()}
-        state |= {f"average/{index}": value for index, value in enumerate(self._average)}
+        if self._average is not None:
+            state |= {f"average/{name}": value for name, value in self._average.state_dict().items()}
         state["random/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             state["random/cuda"] = torch.cuda.get_rng_state()
-        return {name: np.array(value.detach().cpu()) for name, value in state.items()}
+        buffer = io.BytesIO()
+        torch.save(self._optimizer.state_dict(), buffer)
+        arrays = {name: np.array(value.detach().cpu()) for name, value in state.items()}
+        return arrays | {"optimizer": np.frombuffer(buffer.getvalue(), np.uint8)}
 
     def load_state(self, state: State) -> None:
         """The reverse of `state`."""
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
-        self._module.load_state_dict(
-            {
-                name.removeprefix("model/"): value
-                for name, value in tensors.items()
-                if name.startswith("model/")
+
+        def of(owner: str) -> dict[str, torch.Tensor]:
+            return {
+                name.removeprefix(owner): value for name, value in tensors.items() if name.startswith(owner)
             }
-        )
-        for slots in self._optimizer.slots:
-            slots.clear()
-        for name, value in tensors.items():
-            if name.startswith("optimizer/"):
-                _, index, slot = name.split("/")
-                weight = self._optimizer.weights[int(index)]
-                if value.shape == weight.shape:  # fused kernels pair elements by their place in memory
-                    value = torch.empty_like(weight).copy_(value)
-                self._optimizer.slots[int(index)][slot] = value.to(weight.device)
-        for index, value in enumerate(self._average):
-            value.copy_(tensors[f"average/{index}"])
+
+        self._module.load_state_dict(of("model/"))
+        if self._average is not None:
+            self._average.load_state_dict(of("average/"))
+        kept = torch.load(io.BytesIO(state["optimizer"].tobytes()), map_location="cpu", weights_only=True)
+        self._optimizer.load_state_dict(kept)
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"])

@@ -7,31 +7,49 @@ dense kernel means the same in both.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainers.contract import check_logits, own_model, padding_of
 from trainers.initial import Weights
-from trainers.torch.batch_norm import BatchNorm
+from trainers.recipes import BatchNorm
 
-BATCH_NORM = {"momentum": 0.1, "eps": 1e-5}
+Norm = Callable[[int], nn.Module]
+"""Makes a batch normalization of so many channels."""
 
 
-def build_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """Build a network by name, or by calling the user's `package.module:function`."""
+def build_model(
+    name: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    batch_norm: BatchNorm | None = None,
+) -> nn.Module:
+    """Build a network by name, or by calling the user's `package.module:function`.
+
+    Args:
+        name: of a built-in network, or `package.module:function`.
+        image_shape: height, width, channels.
+        num_classes: number of logits.
+        batch_norm: constants of a built-in network's batch normalization; the recipe's defaults when left out.
+    """
     if ":" in name:
         return _own_model(name, image_shape, num_classes)
-    builders = {
-        "tutorial_cnn": TutorialCnn,
-        "lenet5": LeNet5,
-        "resnet9": ResNet9,
-        "resnet18": ResNet18,
-        "speednet": SpeedNet,
-    }
-    return builders[name](image_shape, num_classes)
+    if name == "tutorial_cnn":
+        return TutorialCnn(image_shape, num_classes)
+    if name == "lenet5":
+        return LeNet5(image_shape, num_classes)
+    constants = batch_norm or BatchNorm()
+    # Rounded, since 1 - 0.9 is not quite PyTorch's usual 0.1.
+    momentum = round(1 - constants.momentum, 12)
+    norm = functools.partial(nn.BatchNorm2d, eps=constants.epsilon, momentum=momentum)
+    builders = {"resnet9": ResNet9, "resnet18": ResNet18, "speednet": SpeedNet}
+    return builders[name](image_shape, num_classes, norm)
 
 
 @torch.no_grad()
@@ -94,12 +112,12 @@ class LeNet5(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A 3x3 convolution without bias and a batch normalisation."""
+    """A 3x3 convolution without bias and a batch normalization."""
 
-    def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: Norm, *, size: int = 3, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
-        self.norm = BatchNorm(outputs, **BATCH_NORM)
+        self.norm = norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))
@@ -108,16 +126,16 @@ class ConvNorm(nn.Module):
 class ResNet9(nn.Module):
     """Page's DAWNBench network (2018): two residual pairs, logits scaled by 1/8."""
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, norm: Norm) -> None:
         super().__init__()
-        self.prep = ConvNorm(image_shape[2], 64)
-        self.layer1 = ConvNorm(64, 128)
-        self.residual1a = ConvNorm(128, 128)
-        self.residual1b = ConvNorm(128, 128)
-        self.layer2 = ConvNorm(128, 256)
-        self.layer3 = ConvNorm(256, 512)
-        self.residual3a = ConvNorm(512, 512)
-        self.residual3b = ConvNorm(512, 512)
+        self.prep = ConvNorm(image_shape[2], 64, norm)
+        self.layer1 = ConvNorm(64, 128, norm)
+        self.residual1a = ConvNorm(128, 128, norm)
+        self.residual1b = ConvNorm(128, 128, norm)
+        self.layer2 = ConvNorm(128, 256, norm)
+        self.layer3 = ConvNorm(256, 512, norm)
+        self.residual3a = ConvNorm(512, 512, norm)
+        self.residual3b = ConvNorm(512, 512, norm)
         self.dense = nn.Linear(512, num_classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,12 +151,12 @@ class ResNet9(nn.Module):
 class SpeedNet(nn.Module):
     """Jordan's airbench network (2024) at half width, with one convolution in each of its groups."""
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, norm: Norm) -> None:
         super().__init__()
         channels = image_shape[2]
-        self.group1 = ConvNorm(channels, 64)
-        self.group2 = ConvNorm(64, 128)
-        self.group3 = ConvNorm(128, 256)
+        self.group1 = ConvNorm(channels, 64, norm)
+        self.group2 = ConvNorm(64, 128, norm)
+        self.group3 = ConvNorm(128, 256, norm)
         self.dense = nn.Linear(256, num_classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,14 +171,14 @@ class SpeedNet(nn.Module):
 class ResNet18(nn.Module):
     """He et al. (2016) with the small-image stem: one 3x3 convolution, no pooling before stage 1."""
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, norm: Norm) -> None:
         super().__init__()
-        self.stem = ConvNorm(image_shape[2], 64)
+        self.stem = ConvNorm(image_shape[2], 64, norm)
         width = 64
         for stage, outputs in enumerate((64, 128, 256, 512), start=1):
             for block in (1, 2):
                 stride = 2 if stage > 1 and block == 1 else 1
-                self.add_module(f"block{stage}{block}", _BasicBlock(width, outputs, stride))
+                self.add_module(f"block{stage}{block}", _BasicBlock(width, outputs, stride, norm))
                 width = outputs
         self.dense = nn.Linear(512, num_classes)
 
@@ -173,59 +191,56 @@ class ResNet18(nn.Module):
 
 
 class _BasicBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm) -> None:
         super().__init__()
-        self.a = ConvNorm(inputs, outputs, stride=stride)
-        self.b = ConvNorm(outputs, outputs)
+        self.a = ConvNorm(inputs, outputs, norm, stride=stride)
+        self.b = ConvNorm(outputs, outputs, norm)
         if stride != 1 or inputs != outputs:
-            self.shortcut = ConvNorm(inputs, outputs, size=1, stride=stride)
+            self.shortcut = ConvNorm(inputs, outputs, norm, size=1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         straight = self.shortcut(x) if hasattr(self, "shortcut") else x
         return F.relu(self.b(F.relu(self.a(x))) + straight)
 
 
-_ROLES = {
-    "weight": "scale",
-    "bias": "offset",
-    "running_mean": "mean",
-    "running_var": "variance",
-}
+_ROLES = {"running_mean": "mean", "running_var": "variance"}
 
 
-def _named_tensors(model: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:
-    """Every weight under its neutral name, with the module that owns it."""
+def named_tensors(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
+    """Every weight under its neutral name, with its key in the `state_dict`."""
     tensors = {}
     for path, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            tensors[f"{path}.kernel"] = (module, module.weight)
-            if module.bias is not None:
-                tensors[f"{path}.bias"] = (module, module.bias)
-        elif isinstance(module, _BatchNorm):
-            for attribute, role in _ROLES.items():
-                tensors[f"{path}.{role}"] = (module, getattr(module, attribute))
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        is_scaling = getattr(getattr(module, "weight", None), "ndim", 0) == 1
+        kernel = "embeddings" if isinstance(module, nn.Embedding) else "kernel"
+        roles = _ROLES | ({"weight": "scale", "bias": "offset"} if is_scaling else {"weight": kernel})
+        for attribute, tensor in own:
+            if tensor.is_floating_point():
+                prefix = f"{path}." if path else ""
+                tensors[f"{prefix}{roles.get(attribute, attribute)}"] = (f"{prefix}{attribute}", tensor)
     return tensors
 
 
-def _to_neutral(module: nn.Module, tensor: Tensor) -> Tensor:
-    if tensor.ndim == 4:
-        return tensor.permute(2, 3, 1, 0)
-    return tensor.t() if isinstance(module, nn.Linear) and tensor.ndim == 2 else tensor
+def _to_neutral(name: str, tensor: Tensor) -> Tensor:
+    """A tensor as Keras lays it out: kernels as height, width, inputs, outputs."""
+    if not name.endswith(".kernel") or tensor.ndim < 2:
+        return tensor
+    return tensor.permute(*range(2, tensor.ndim), 1, 0)
 
 
 def get_weights(model: nn.Module) -> Weights:
-    """The weights of a built-in network under the names and layouts of `trainers.initial`."""
+    """The weights of a network under their neutral names, in the layouts of `trainers.initial`."""
     return {
-        name: np.array(_to_neutral(module, tensor.detach()).cpu())
-        for name, (module, tensor) in _named_tensors(model).items()
+        name: np.array(_to_neutral(name, tensor.detach()).cpu())
+        for name, (_, tensor) in named_tensors(model).items()
     }
 
 
 def get_gradients(model: nn.Module) -> Weights:
     """The gradients of the trainable weights, likewise."""
     return {
-        name: np.array(_to_neutral(module, tensor.grad).cpu())
-        for name, (module, tensor) in _named_tensors(model).items()
+        name: np.array(_to_neutral(name, tensor.grad).cpu())
+        for name, (_, tensor) in named_tensors(model).items()
         if tensor.grad is not None
     }
 
@@ -233,18 +248,30 @@ def get_gradients(model: nn.Module) -> Weights:
 @torch.no_grad()
 def set_weights(model: nn.Module, weights: Weights) -> None:
     """The reverse of `get_weights`."""
-    for name, (module, tensor) in _named_tensors(model).items():
-        _to_neutral(module, tensor).copy_(torch.from_numpy(weights[name]))
+    for name, (_, tensor) in named_tensors(model).items():
+        _to_neutral(name, tensor).copy_(torch.from_numpy(weights[name]))
 
 
-def to_torch_layout(model: nn.Module, slots: Weights) -> dict[tuple[Tensor, str], Tensor]:
-    """Arrays named `<weight>#<slot>` by the weight's own tensor and slot, in its layout."""
+def get_slots(model: nn.Module, slots: Mapping[nn.Parameter, Tensor], ending: str) -> Weights:
+    """What an optimizer keeps of each weight, as `<weight>#<ending>`, in the neutral layout.
+
+    Args:
+        model: a network.
+        slots: by weight, in PyTorch's layout.
+        ending: of the names.
+    """
+    return {
+        f"{name}#{ending}": np.array(_to_neutral(name, slots[tensor]).cpu())
+        for name, (_, tensor) in named_tensors(model).items()
+        if tensor in slots
+    }
+
+
+def set_slots(model: nn.Module, slots: Weights, ending: str) -> dict[nn.Parameter, Tensor]:
+    """The reverse of `get_slots`; the tensors lie in memory as the weights do, as fused kernels need."""
     turned = {}
-    for name, (module, tensor) in _named_tensors(model).items():
-        for key, value in slots.items():
-            weight, _, slot = key.partition("#")
-            if slot and weight == name:
-                like = torch.empty_like(tensor)
-                _to_neutral(module, like).copy_(torch.from_numpy(value))
-                turned[tensor, slot] = like
+    for name, (_, tensor) in named_tensors(model).items():
+        if isinstance(tensor, nn.Parameter) and (key := f"{name}#{ending}") in slots:
+            turned[tensor] = torch.empty_like(tensor)
+            _to_neutral(name, turned[tensor]).copy_(torch.from_numpy(slots[key]))
     return turned

@@ -1,20 +1,19 @@
-"""The Ray trainer that launches PyTorch workers.
+"""How Ray Train connects PyTorch workers.
 
-Ray's `TorchTrainer` imports PyTorch in the process that launches and in the one that controls, one after
-the other, before any worker does. Nothing but the workers needs it.
+Ray's `TorchTrainer` imports PyTorch in the process that calls `fit()` and in Ray Train's controller, one after the
+other, before a worker does. Only the workers need it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
 
-from trainers.launch import LeanTrainer, call_each, free_address
+from trainers.launch import call_each, connect_workers, free_address
 
 _LEAVE_SECONDS = 30
 
@@ -23,10 +22,13 @@ class _TorchBackend(Backend):
     share_cuda_visible_devices = True  # NCCL copies directly between GPUs that both workers see
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        def rendezvous() -> None:
+            addresses = worker_group.execute(free_address)
+            has_own_gpu = worker_group.get_resources_per_worker().get("GPU", 0) >= 1
+            call_each(worker_group, join, addresses=addresses, has_own_gpu=has_own_gpu)
+
         if len(worker_group) > 1:
-            address = worker_group.execute_single(0, free_address)
-            backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) >= 1 else "gloo"
-            call_each(worker_group, _join, address=address, world_size=len(worker_group), backend=backend)
+            connect_workers(worker_group, rendezvous)
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
         if len(worker_group) > 1:
@@ -34,28 +36,35 @@ class _TorchBackend(Backend):
                 ray.get(worker_group.execute_async(_leave), timeout=_LEAVE_SECONDS)
 
 
-class TorchWorkers(BackendConfig):
-    """Workers that are one process group: NCCL where each has a GPU of its own, which it demands, else Gloo.
+class Workers(BackendConfig):
+    """Several workers form one process group: NCCL if each has a GPU of its own, else Gloo.
 
-    One worker has none, nor the thread of Gloo's that wakes a hundred times a second.
+    A single worker has no process group, and so no thread of Gloo.
     """
 
     backend_cls = _TorchBackend
 
     @property
     def train_func_context(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
-        """What surrounds the training, in its own thread."""
+        """What surrounds the training function, in its own thread."""
         return _own_gpu
 
 
-Trainer = functools.partial(LeanTrainer, backend_config=TorchWorkers())
+def join(*, addresses: list[str], index: int, has_own_gpu: bool) -> None:
+    """Make this process one of a group that exchanges gradients.
 
-
-def _join(*, address: str, index: int, world_size: int, backend: str) -> None:
+    Args:
+        addresses: a free one of each worker; the first one's is used.
+        index: of this worker.
+        has_own_gpu: whether each worker has a GPU of its own, as NCCL needs; Gloo does not.
+    """
     import torch.distributed
 
     torch.distributed.init_process_group(
-        backend, init_method=f"tcp://{address}", rank=index, world_size=world_size
+        "nccl" if has_own_gpu else "gloo",
+        init_method=f"tcp://{addresses[0]}",
+        rank=index,
+        world_size=len(addresses),
     )
 
 
