@@ -100,7 +100,7 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
         "image_shape": data["image_shape"],
         "test_accuracy": run.result["test_accuracy"],
         "recipe": chosen.recipe,
-        "pictures": _picture_fields(comparison.document["experiment"].get("data") or {}),
+        "pictures": picture_fields(comparison.document["experiment"].get("data") or {}),
         "data_fingerprint": data["fingerprint"],
         "files": files,
     }
@@ -143,7 +143,7 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
     ]
 
 
-def _picture_fields(data: dict[str, Any]) -> dict[str, Any]:
+def picture_fields(data: dict[str, Any]) -> dict[str, Any]:
     """How the pictures of an experiment became pixels."""
     return {field: data[field] for field in PictureSpec.model_fields if field in data}
 

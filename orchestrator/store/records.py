@@ -4,6 +4,7 @@
         experiment.json        the experiment as it was understood, its runs, its data
         sessions.jsonl         every start of the driver: when, command, machine, versions
         disagreements.npz      test images that arms answer differently
+        unreadable.txt         pictures that cannot be read, below each reason, if there are any
         runs/<run id>/
             run.json           arm, framework, seed, recipe
             attempts.jsonl     every time workers took the run up, from which epoch, start-up times

@@ -43,6 +43,7 @@ DIVERGING = """\
     optimizer: {learning_rate: 0.05}
     epochs: 8
     early_stopping: {patience: 2}
+  dazzled: {model: 'sick_models:dazzled', inputs: unit}
 """
 MODELS = """
 import os, resource, time, pathlib
@@ -100,6 +101,11 @@ class Hanging(Sick):
             time.sleep(1e6)
 
 
+class Dazzled(nn.Sequential):  # takes pixels from 0 to 255, so that its first losses are high
+    def forward(self, x):
+        return super().forward(x * 255)
+
+
 class MoonError(Exception):
     pass
 
@@ -122,6 +128,12 @@ def nan(image_shape, num_classes):
 
 def forgetful(image_shape, num_classes):
     return Forgetful(image_shape, num_classes)
+
+
+def dazzled(image_shape, num_classes):
+    height, width, channels = image_shape
+    hidden = nn.Linear(height * width * channels, 64)
+    return Dazzled(nn.Flatten(), hidden, nn.ReLU(), nn.Linear(64, num_classes))
 
 
 def hanging(image_shape, num_classes):
@@ -250,6 +262,13 @@ def test_a_run_that_gets_no_better_is_ended_and_its_best_epoch_tested(diverged: 
     assert result["test_loss"] < np.log(10) - 0.05
     page = (diverged.root / "sick" / "report" / "report.html").read_text()
     assert f"{len(accuracies)}, tested after {result['tested_epoch']}" in page
+
+
+def test_a_model_whose_first_losses_are_high_is_trained(diverged: Finished) -> None:
+    run = run_of(diverged.root, "dazzled")
+    assert run.result() is not None and not run.failures()
+    first, *_, last = (epoch["train_loss"] for epoch in run.epochs())
+    assert first > last
 
 
 @pytest.mark.slow

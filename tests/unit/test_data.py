@@ -228,7 +228,9 @@ def test_truncated_jpegs_are_listed_by_name(tmp_path: Path) -> None:
     for name in ("broken.jpg", "cut.jpg"):
         (tmp_path / "class1" / name).write_bytes(whole[: len(whole) // 2])
     sentence, _, *names = unreadable(path=tmp_path, image_size=12)
-    assert sentence.startswith(f"2 of 22 images cannot be decoded in {tmp_path}; mend or remove them")
+    assert sentence.startswith(
+        f"2 of 22 images cannot be decoded, such as class1/broken.jpg, in {tmp_path}; mend or remove them"
+    )
     assert names == ["  class1/broken.jpg", "  class1/cut.jpg"]
 
 

@@ -30,6 +30,8 @@ def classes(root: Path, *names: str, count: int = 10) -> Path:
             "train/ holds 5 pictures but no class folders; if train is a class, give its folder another",
         ),
         (["train", "sample"], "train/ holds 5 pictures but no class folders"),
+        (["trainset", "TestData"], "trainset/ and TestData/ hold pictures but no class folders"),
+        (["trainA", "trainB", "testA", "testB"], "hold pictures but no class folders (5 and 5 and 5 and 5)"),
         (["train_images", "cat", "dog"], "train_images/ holds 5 pictures but no class folders"),
         (["train", "test", "cat"], "train/ and test/ hold pictures but no class folders"),
         (["train", "test/a", "test/b"], "train/ holds 5 pictures but no class folders"),
@@ -199,6 +201,8 @@ def test_linked_class_folders_are_followed_but_no_links_inside_them(tmp_path: Pa
     (tmp_path / "real" / "a" / "loop").symlink_to(tmp_path / "links")
     for root in ("real", "links"):
         assert sum(sizes(opened(tmp_path / root))) == 20
+    saved(tmp_path / "real" / "a" / "new.png", np.zeros((8, 8), np.uint8))
+    assert sum(sizes(opened(tmp_path / "links"))) == 21, "a changed source is read again, through links too"
 
 
 def test_a_folder_that_is_called_like_a_picture(tmp_path: Path) -> None:

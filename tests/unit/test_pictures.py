@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -13,7 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.report import exported_model
 from tests.unit.images import everything, fill, noted, opened, refused, saved, sizes
+from trainers.data import DataSpec, open_dataset
+from trainers.data.decoding import Broken, decode
+from trainers.data.labelled import Encoded
 
 HERE = (40, 40)
 
@@ -37,10 +42,6 @@ def scan(number: int, top: float = 1.0, side: int = 24) -> np.ndarray:
 
 def shown(root: Path, **spec: object) -> dict[int, np.ndarray]:
     """What is read of each picture of `two_classes`, by number; each is alone in its own data set's test split."""
-    from trainers.data import DataSpec
-    from trainers.data.decoding import Broken, decode
-    from trainers.data.labelled import Encoded
-
     files = sorted(root.rglob("*.*"), key=lambda file: file.stem)
     dataset = opened(root, **spec)
     broken: list[Broken] = []
@@ -86,11 +87,13 @@ def png_of_16_bits(file: Path, pixels: np.ndarray) -> None:
 FULL = {number: scan(number, 65535).astype(np.uint16) for number in range(20)}
 
 
-@pytest.mark.parametrize("form", ["png", "tiff", "tif"])
+@pytest.mark.parametrize("form", ["png", "tiff", "tif", "pgm"])
 def test_full_16_bits_of_grey_are_their_upper_half_without_a_note(tmp_path: Path, form: str) -> None:
     def make(file: Path, number: int) -> None:
         if form == "tif":
             big_endian_tiff(file, FULL[number])
+        elif form == "pgm":
+            file.write_bytes(b"P5 24 24 65535\n" + FULL[number].astype(">u2").tobytes())
         else:
             saved(file, FULL[number])
 
@@ -195,6 +198,31 @@ def test_a_window_that_no_picture_lies_in_is_refused_with_what_is_stored(tmp_pat
     message = refused(tmp_path, window=[-100, 200])
     assert "data.window [-100, 200] leaves all images of" in message
     assert "their stored values go from 31768 to 32" in message
+
+
+def test_a_saved_model_reads_new_pictures_as_it_read_those_of_training(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    low, high = 32668, 32968
+    two_classes(tmp_path / "data", lambda file, number: saved(file, hounsfield(number)))
+    data = DataSpec(path=tmp_path / "data", window=[low, high], source="folder")  # type: ignore[arg-type]
+    description = {
+        "framework": "torch",
+        "class_names": ["class0", "class1"],
+        "image_shape": [32, 32, 1],
+        "pictures": exported_model.picture_fields(data.model_dump(mode="json")),
+    }
+    (tmp_path / exported_model.DESCRIPTION).write_text(json.dumps(description))
+    given: list[np.ndarray] = []
+
+    def answer(_action: str, _directory: str, scratch: str, **_: str) -> None:
+        given.append(np.load(Path(scratch) / "images.npy"))
+        np.save(Path(scratch) / "probabilities.npy", np.array([[0.2, 0.8]]))
+
+    monkeypatch.setattr(exported_model, "_in_process", answer)
+    file = tmp_path / "data" / "class1" / "01.png"
+    assert exported_model.predict(tmp_path, [file])[0].label == "class1"
+    assert bytes(given[0][0]) in {bytes(image) for image in everything(open_dataset(data))}
 
 
 def test_percentiles_stretch_each_picture(tmp_path: Path) -> None:
@@ -461,9 +489,9 @@ def without(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("content", "suffix", "module", "told"),
     [
-        (b"\0\0\0\x18ftypheic" + bytes(50), "heic", "pillow_heif", "pip install 'tandem[heic]'"),
-        (bytes(128) + b"DICM" + bytes(50), "dcm", "pydicom", "pip install 'tandem[dicom]'"),
-        (bytes(200), "dcm", "pydicom", "pip install 'tandem[dicom]'"),
+        (b"\0\0\0\x18ftypheic" + bytes(50), "heic", "pillow_heif", "pip install 'tandem-compare[heic]'"),
+        (bytes(128) + b"DICM" + bytes(50), "dcm", "pydicom", "pip install 'tandem-compare[dicom]'"),
+        (bytes(200), "dcm", "pydicom", "pip install 'tandem-compare[dicom]'"),
     ],
 )
 @pytest.mark.parametrize("unreadable", ["error", "skip"])
@@ -477,7 +505,7 @@ def test_a_missing_library_is_named_with_what_to_install(
     fill(tmp_path / "class0", 5)
     fill(tmp_path / "class1", 5)
     (tmp_path / "class1" / f"scan.{suffix}").write_bytes(content)
-    with pytest.raises(Exception, match="install it with") as caught:
+    with pytest.raises(Exception, match="pip install") as caught:
         opened(tmp_path, unreadable=unreadable)
     message = str(caught.value)
     assert f"class1/scan.{suffix} is a " in message and told in message and "\n" not in message

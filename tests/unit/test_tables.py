@@ -59,6 +59,19 @@ def test_names_of_columns_extension_and_folder_may_be_given(root: Path) -> None:
     assert_right(opened(with_extension, extension="png", **found))
 
 
+def test_pictures_in_several_folders_are_found_by_their_names(root: Path) -> None:
+    """As HAM10000 is published: one table, and two folders of pictures."""
+    for number in range(PICTURES):
+        part = root / f"part_{1 + number % 2}"
+        part.mkdir(exist_ok=True)
+        (root / "pics" / f"img_{number:02}.png").rename(part / f"img_{number:02}.png")
+    file = write(root / "t.csv", "image_id,dx", "img_{n},{v}")
+    assert_right(opened(file, images=root, extension="png"))
+    (root / "part_1" / "img_01.png").write_bytes((root / "part_2" / "img_01.png").read_bytes())
+    message = refused(file, images=root, extension="png")
+    assert "1 of the 20 pictures that" in message and "such as 'img_01.png'" in message
+
+
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [

@@ -14,7 +14,7 @@ import numpy as np
 
 from trainers.data import decoding, sources, validation
 from trainers.data.download import cache_directory, locked
-from trainers.data.labelled import IN_WORDS, Split
+from trainers.data.labelled import IN_WORDS, Split, check_task
 from trainers.data.spec import DataSpec
 from trainers.data.splits import count_groups, hold_out
 from trainers.errors import InputError
@@ -88,6 +88,8 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
         if not len(split.labels):
             raise InputError(f"{path} holds no {where} images")
         validation.check_labels(split.labels, num_classes=len(class_names), where=where)
+    if labelled.class_names is None:
+        check_task([str(label) for label in labelled.train.labels.tolist()], f"{path}")
     if repeated := [name for name, times in Counter(class_names).items() if times > 1]:
         raise InputError(
             f"{path} has several classes called {', '.join(repeated)}; give each a name of its own"
@@ -135,7 +137,7 @@ def _write(
     decoding.refuse(left_out, spec, images=images)
     for name, split in splits.items():
         if len(split.labels) and not len(kept[name].labels):
-            remedy = f" in {spec.path}, which leaves no {IN_WORDS[name]} image; mend some of them"
+            remedy = f", in {spec.path}, which leaves no {IN_WORDS[name]} image; mend some of them"
             raise decoding.UnreadableError.of(left_out, images=images, remedy=remedy)
     if left_out:
         notes = [

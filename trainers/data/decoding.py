@@ -39,7 +39,10 @@ class UnreadableError(InputError):
     @classmethod
     def of(cls, broken: Sequence[Broken], *, images: int, remedy: str) -> UnreadableError:
         """For what was found broken among so many images; the remedy ends the sentence."""
-        return cls(f"{len(broken)} of {images} images cannot be decoded{remedy}:\n{listing(broken)}")
+        first = min(image.name for image in broken)
+        return cls(
+            f"{len(broken)} of {images} images cannot be decoded, such as {first}{remedy}:\n{listing(broken)}"
+        )
 
     @property
     def listing(self) -> str:
@@ -54,10 +57,10 @@ def refuse(broken: Sequence[Broken], spec: DataSpec, *, images: int) -> None:
         UnreadableError: names every image.
     """
     if broken and spec.unreadable == "error":
-        remedy = f" in {spec.path}; mend or remove them, or train without them by data.unreadable: skip"
+        remedy = f", in {spec.path}; mend or remove them, or train without them by data.unreadable: skip"
         raise UnreadableError.of(broken, images=images, remedy=remedy)
     if len(broken) == images:
-        raise UnreadableError.of(broken, images=images, remedy=f" in {spec.path}; mend some of them")
+        raise UnreadableError.of(broken, images=images, remedy=f", in {spec.path}; mend some of them")
 
 
 def listing(broken: Sequence[Broken]) -> str:

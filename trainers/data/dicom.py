@@ -70,7 +70,7 @@ def _pydicom(name: str) -> Any:
         import pydicom
     except ImportError as error:
         raise InputError(
-            f"{name} is a DICOM file, which pydicom reads; install it with pip install 'tandem[dicom]'"
+            f"{name} is a DICOM file, which needs pydicom; pip install 'tandem-compare[dicom]'"
         ) from error
     return pydicom
 

@@ -266,20 +266,34 @@ def _unwrapped(directory: Path, known: set[str] | frozenset[str] = frozenset()) 
 
 def _folders(directory: Path) -> list[Path]:
     """The folders that hold pictures, in them or below."""
-    return [folder for folder in _subfolders(directory) if any(map(_is_picture, _files(folder)))]
+    return [folder for folder in _subfolders(directory) if _has_pictures(folder)]
 
 
 def _subfolders(directory: Path) -> list[Path]:
-    return sorted(entry for entry in directory.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+    with os.scandir(directory) as entries:
+        return sorted(Path(entry) for entry in entries if entry.is_dir() and not is_hidden(entry.name))
 
 
 def _pictures(directory: Path) -> list[Path]:
     """Those in a directory itself."""
-    return [
-        entry
-        for entry in directory.iterdir()
-        if _is_picture(entry) and not entry.is_dir() and not is_hidden(entry.name)
-    ]
+    with os.scandir(directory) as entries:
+        return [Path(entry) for entry in entries if _is_picture_entry(entry)]
+
+
+def _has_pictures(directory: str | Path) -> bool:
+    """Whether `_files` has any, found at the first."""
+    below = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if _is_picture_entry(entry):
+                return True
+            if entry.is_dir(follow_symlinks=False) and not is_hidden(entry.name):
+                below.append(entry.path)
+    return any(map(_has_pictures, below))
+
+
+def _is_picture_entry(entry: os.DirEntry[str]) -> bool:
+    return _is_picture(Path(entry.name)) and not is_hidden(entry.name) and not entry.is_dir()
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -109,7 +109,14 @@ def splits_named(names: Iterable[str]) -> dict[str, str]:
 
 
 def _words(name: str) -> list[str]:
-    return re.findall("[a-z]+", name.lower())
+    """In lower case: trainA and TrainSet are two, and so is testset."""
+    found = []
+    for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name):
+        word = word.lower()
+        begins = [split for names in _SPLIT_NAMES.values() for split in names if word.startswith(split)]
+        rests = [(split, word.removeprefix(split)) for split in begins]
+        found += next(([*pair] for pair in rests if pair[1] in _OF_ANY_DATA), [word])
+    return found
 
 
 _FEWEST_LABELS = 4

@@ -86,7 +86,9 @@ def decode_file(file: BinaryIO, name: str, shape: Shape, spec: PictureSpec) -> D
         values = Values(stored, transparent=None if transparent is None else stored == transparent)
         return decode_values(values, shape, spec)
     if is_deep and spec.window is not None:
-        raise ValueError("16 bits a channel in colour, of which the upper 8 are read; data.window needs grey")
+        raise ValueError(
+            "16 bits a channel with colour or transparency, of which the upper 8 are read; data.window needs grey alone"
+        )
     return _of_image(image, shape, spec, is_deep=is_deep)
 
 
@@ -150,21 +152,24 @@ def _open(file: BinaryIO, name: str, spec: PictureSpec) -> Image:
             _register_heif()
         except ImportError as error:
             raise InputError(
-                f"{name} is a HEIC picture, which pillow-heif reads; install it with pip install 'tandem[heic]'"
+                f"{name} is a HEIC picture, which needs pillow-heif; pip install 'tandem-compare[heic]'"
             ) from error
     Image.init()
+    reason = "no picture of a known kind"
     for identifier in Image.ID:
         factory, accept = Image.OPEN[identifier]
         try:
             accepted = accept is None or accept(prefix)
-            if accepted and not isinstance(accepted, str):  # a string says what Pillow was built without
+            if isinstance(accepted, str):  # what Pillow was built without
+                reason = accepted
+            elif accepted:
                 file.seek(0)
                 image = factory(file, "")
                 _check_size(*image.size, spec)
                 return image
         except (SyntaxError, IndexError, TypeError, struct.error):  # it is of another kind
             continue
-    raise UnidentifiedImageError("no picture of a known kind")
+    raise UnidentifiedImageError(reason)
 
 
 @functools.cache
@@ -182,7 +187,10 @@ def _check_size(width: int, height: int, spec: PictureSpec) -> None:
 
 
 def _check_mode(image: Image, spec: PictureSpec) -> None:
-    if image.mode in _WITHOUT_RANGE and spec.window is None and spec.stretch is None:
+    has_range = (
+        image.mode not in _WITHOUT_RANGE or image.format == "PPM"
+    )  # whose greys Pillow scales to 16 bits
+    if not has_range and spec.window is None and spec.stretch is None:
         raise ValueError(
             f"pixels of the kind {image.mode}; 8 bits a channel, or 16 of grey, are needed, or data.window or "
             "data.stretch, which give them a range"

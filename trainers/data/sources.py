@@ -368,8 +368,22 @@ def stamp(kind: str, path: Path | None, spec: DataSpec) -> str:
     if kind == "table":
         files = files_of_table(path, spec)
     elif path.is_dir():
-        files = sorted(path.rglob("*"))
+        files = _files_below(path)
     else:
         files = [path]
     stats = {str(file): file.stat() for file in files if os.path.exists(file)}  # not so a link to nowhere
-    return json.dumps([(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()])
+    return json.dumps([(file, stat.st_size, stat.st_mtime_ns) for file, stat in sorted(stats.items())])
+
+
+def _files_below(directory: Path) -> list[Path]:
+    """All files and directories, through links too, each directory once."""
+    found, ahead, seen = [], [directory], set()
+    while ahead:
+        here = ahead.pop()
+        if (real := os.path.realpath(here)) in seen or not os.access(here, os.R_OK | os.X_OK):
+            continue
+        seen.add(real)
+        below = [here / name for name in sorted(os.listdir(here))]
+        found += below
+        ahead += [entry for entry in below if entry.is_dir()]
+    return found

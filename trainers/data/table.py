@@ -71,6 +71,20 @@ class _Table:
         suffix = f".{self.spec.extension.lstrip('.')}"
         return [name if name.lower().endswith(suffix.lower()) else name + suffix for name in names]
 
+    def files(self, names: list[str]) -> list[Path | None]:
+        """Each picture's file; in `images` at any depth, if one file alone has the name. None where there is none."""
+        # Unlike Path.is_file this is False, and no error, for a name that no file can have.
+        found = [path if os.path.isfile(path := self.directory / name) else None for name in names]
+        if None not in found or self.spec.images is None:
+            return found
+        below: dict[str, list[Path]] = {}
+        for file in _pictures_below(self.directory):
+            below.setdefault(file.name, []).append(file)
+        return [
+            file or (below[name][0] if len(below.get(name, [])) == 1 else None)
+            for file, name in zip(found, names, strict=True)
+        ]
+
     def label_column(self) -> str:
         named = named_column(self.file, self.columns, self.spec.label_column, field="label_column")
         return named or column_of(self.file, self.columns, _LABEL, "labels", field="label_column")
@@ -120,15 +134,14 @@ class _Table:
         pictures = self.pictures()
         if not pictures:
             raise InputError(f"{self.file} names no pictures")
-        # Unlike Path.is_file this is False, and no error, for a name that no file can have.
-        missing = [name for name in pictures if not os.path.isfile(self.directory / name)]
-        if missing:
+        files = self.files(pictures)
+        if missing := [name for name, file in zip(pictures, files, strict=True) if file is None]:
             raise InputError(
                 f"{len(missing)} of the {len(pictures)} pictures that {self.file} names are not in "
                 f"{self.directory}, such as {missing[0]!r}{self._remedy(missing[0])}"
             )
         whole = Split(
-            [Encoded.of_file(self.directory / name, name) for name in pictures],
+            [Encoded.of_file(file, name) for file, name in zip(files, pictures, strict=True) if file],
             np.array(self.labels(pictures)),
             None if groups is None else told_groups(self.file, groups, self.values(groups)),
         )
@@ -179,7 +192,7 @@ def read_table(path: Path, spec: DataSpec) -> Labelled:
         {str(split): whole.take(np.flatnonzero(told == split)) for split in np.unique(told)}, tables[0].file
     )
     if path.is_dir():
-        named = {table.directory / name for table in tables for name in table.pictures()}
+        named = {file for table in tables for file in table.files(table.pictures())}
         left_out = sum(picture not in named for picture in _pictures_below(path))
         if left_out:
             notes.append(f"{left_out} pictures are not named in {tables[0].file.name} and were left out")
@@ -196,7 +209,7 @@ def files_of_table(path: Path, spec: DataSpec) -> list[Path]:
     return [
         file
         for table in _tables(path, spec)
-        for file in (table.file, *(table.directory / name for name in table.pictures()))
+        for file in (table.file, *filter(None, table.files(table.pictures())))
     ]
 
 
