@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from trainers import update_rules
 from trainers.contract import Engine, Task
@@ -34,6 +35,8 @@ TOLERANCE = 1e-4
 _STEPS_BEFORE = (0, 1, 9, 99)
 """What an optimizer has counted before each step of a trace, since Adam's bias correction depends on it."""
 _ROUNDING = 1e-6
+_RESOLUTION = 2.0**-22
+"""Of a weight in two updates by float32: half a unit in the last place at each of up to three roundings, times two."""
 
 
 def parity_recipe(recipe: Recipe, *, batch_size: int) -> Recipe:
@@ -317,6 +320,7 @@ def compare_updates(
         return {name: after[name] - moments[name].weight - rule["update"]} | slots
 
     moved, off = {}, {}
+    held = {name: norm(moment.weight) for name, moment in moments.items()}
     differences: dict[str, dict[str, float]] = {}
     along = rule_squared = 0.0
     for name, moment in moments.items():
@@ -331,7 +335,7 @@ def compare_updates(
             for known, value in update_rules.differences(optimizer, moment).items():
                 differences.setdefault(known, {})[name] = norm(value)
     mistakes: dict[str, float] = {}
-    if any(off[each] > TOLERANCE * moved[each] for each in off):
+    if any(beyond(off[each], moved[each], held.get(each, 0.0)) > TOLERANCE for each in off):
         for name, moment in moments.items():
             for mistake, rule in update_rules.mistakes(framework, optimizer, moment).items():
                 left = [
@@ -357,6 +361,18 @@ class _TakenStep:
     held: dict[str, float]
     statistics: dict[str, np.ndarray]
     excess: dict[str, float]
+
+
+def beyond(difference: ArrayLike, moved: ArrayLike, held: ArrayLike) -> np.ndarray:
+    """A difference of two updates relative to them, less what float32 does not hold of the weight.
+
+    Args:
+        difference: its norm.
+        moved: that of the updates.
+        held: that of the weight.
+    """
+    left = np.maximum(difference - _RESOLUTION * np.asarray(held), 0)
+    return np.asarray(np.nan_to_num(left / np.maximum(moved, 1e-12), nan=1.0))
 
 
 def norm(values: np.ndarray) -> float:

@@ -23,14 +23,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainers.parity import TOLERANCE
+from trainers.parity import TOLERANCE, beyond
 from trainers.update_rules import KNOWN_DIFFERENCES, VARIANCE
 
 _USUAL_TOLERANCE, _RARE_TOLERANCE = 1e-3, 1e-1
 _CONTROL_FACTOR = 10
 _SMALL_LOSS = 0.01
-_RESOLUTION = 2.0**-22
-"""Of a weight in two updates by float32: half a unit in the last place at each of up to three roundings, times two."""
 
 Trace = Mapping[str, np.ndarray]
 Verdict = Literal["same work", "same work up to named differences", "not the same work"]
@@ -213,7 +211,7 @@ def _named(first: Trace, second: Trace) -> list[NamedDifference]:
         sizes = [side[key] for side in (first, second) if (key := f"differences/{name}") in side]
         if not sizes or not weights:
             continue
-        shares = _beyond(np.max(sizes, axis=0), moved, first[kind])
+        shares = beyond(np.max(sizes, axis=0), moved, first[kind])
         step, worst = (int(place) for place in np.unravel_index(shares.argmax(), shares.shape))
         if shares[step, worst] > TOLERANCE:
             found.append(
@@ -230,20 +228,14 @@ def _named(first: Trace, second: Trace) -> list[NamedDifference]:
 
 def _off(side: Trace) -> np.ndarray:
     """How far each update and slot is from the framework's own rule, relative, [steps, updates]."""
-    return _beyond(side["off"], side["moved"], side["held"])
-
-
-def _beyond(difference: np.ndarray, moved: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """The norm of a difference relative to an update's, less what float32 does not hold of the weight."""
-    beyond = np.maximum(difference - _RESOLUTION * held, 0)
-    return np.asarray(np.nan_to_num(beyond / np.maximum(moved, 1e-12), nan=1.0))
+    return beyond(side["off"], side["moved"], side["held"])
 
 
 def _statistics_distances(first: Trace, second: Trace) -> np.ndarray:
     """Relative differences of the updates of moving statistics, [steps, statistics]."""
     norms = np.maximum(*(np.linalg.norm(side["statistics"], axis=2) for side in (first, second)))
     difference = np.linalg.norm(first["statistics"] - second["statistics"], axis=2)
-    return _beyond(difference, norms, first["statistics_held"])
+    return beyond(difference, norms, first["statistics_held"])
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> np.ndarray:
