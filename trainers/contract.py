@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,14 +68,16 @@ class EpochMetrics:
     validation_accuracy: float | None
     validation_balanced_accuracy: float | None
     """With every class counted alike, however many images it has."""
-    learning_rate: float
-    """Of the epoch's last step."""
+    learning_rate: float | None
+    """Of the epoch's last step; None for an optimizer of the user's own."""
     images_per_second: float
     """Training examples over all workers, per second of data and step time."""
     data_seconds: float
     """Waiting for batches (slowest worker, like the other times)."""
     step_seconds: float
     """Forward, backward, gradient exchange and update."""
+    compile_seconds: float
+    """Tracing and compiling: what the first step of each batch size takes longer than the fastest step."""
     evaluation_seconds: float
 
 
@@ -154,6 +157,26 @@ class Engine(Protocol):
         """The reverse of `state`."""
 
 
+def own_function(field: str, name: str) -> Callable[..., Any]:
+    """A user's `package.module:function`.
+
+    Args:
+        field: of the recipe, for the error.
+        name: of the function.
+
+    Raises:
+        InputError: the module or the function cannot be found.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    except ImportError as error:
+        raise InputError(f"{field} {name!r}: cannot import {module!r}: {error}") from error
+    except AttributeError as error:
+        raise InputError(f"{field} {name!r}: {module!r} has no function {function!r}") from error
+    return found
+
+
 def own_model(name: str, kind: type, image_shape: tuple[int, int, int], num_classes: int) -> Any:
     """What a user's `package.module:function` builds.
 
@@ -166,20 +189,27 @@ def own_model(name: str, kind: type, image_shape: tuple[int, int, int], num_clas
     Raises:
         InputError: the module or the function cannot be found, or what it returns is no model of the framework.
     """
-    module, _, function = name.partition(":")
-    try:
-        build = getattr(importlib.import_module(module), function)
-    except ImportError as error:
-        raise InputError(f"model {name!r}: cannot import {module!r}: {error}") from error
-    except AttributeError as error:
-        raise InputError(f"model {name!r}: {module!r} has no function {function!r}") from error
-    model = build(image_shape, num_classes)
+    model = own_function("model", name)(image_shape, num_classes)
     if not isinstance(model, kind):
         framework = kind.__module__.partition(".")[0]
         raise InputError(
             f"model {name!r} returns {type(model).__name__}; a {framework} {kind.__name__} is needed"
         )
     return model
+
+
+def check_losses(name: str, losses: Any) -> None:
+    """Refuse a user's loss by what it gave for two examples.
+
+    Raises:
+        InputError: these are not losses [2].
+    """
+    shape = getattr(losses, "shape", None)
+    if shape is None or tuple(shape) != (2,):
+        given = type(losses).__name__ if shape is None else f"shape {tuple(shape)}"
+        raise InputError(
+            f"loss {name!r} gives {given} for two examples; shape (2,) is needed, one loss for each"
+        )
 
 
 def check_logits(name: str, outputs: Any, num_classes: int) -> None:

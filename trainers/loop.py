@@ -103,6 +103,7 @@ def train(
     rates = learning_rates(recipe, steps * recipe.epochs)
     step_seconds = GUESSED_STEP_SECONDS
     guard = _DivergenceGuard(task)
+    known_sizes: set[int] = set()
     for epoch in range(first_epoch, recipe.epochs + 1):
         of_epoch = slice((epoch - 1) * steps, epoch * steps)
         blocks = epoch_steps(
@@ -122,10 +123,15 @@ def train(
         start = time.perf_counter()
         loss_sum, correct, done = 0.0, 0, first_step
         image_seconds = math.inf
-        for block in timed:
+        first_of_size: list[tuple[float, int]] = []
+        for block in _first_steps_apart(timed, known_sizes):
             before = time.perf_counter()
             losses, right = engine.train_steps(block)
-            image_seconds = min(image_seconds, (time.perf_counter() - before) / block.labels.size)
+            seconds = time.perf_counter() - before
+            image_seconds = min(image_seconds, seconds / block.labels.size)
+            if block.labels.shape[1] not in known_sizes:
+                known_sizes.add(block.labels.shape[1])
+                first_of_size.append((seconds, block.labels.size))
             guard.check(losses / _weights(block, task), block, epoch, (epoch - 1) * steps + done)
             done += len(block)
             if block.loss_scale:
@@ -134,7 +140,8 @@ def train(
             hooks.heartbeat()
             if done < steps:
                 hooks.after_steps(epoch, done)
-        train_seconds = time.perf_counter() - start
+        compile_seconds = sum(seconds - images * image_seconds for seconds, images in first_of_size)
+        train_seconds = time.perf_counter() - start - compile_seconds
 
         start = time.perf_counter()
         validation = None
@@ -144,7 +151,15 @@ def train(
             )
         evaluation_seconds = time.perf_counter() - start
 
-        here = [loss_sum, correct, timed.seconds, train_seconds, evaluation_seconds, image_seconds]
+        here = [
+            loss_sum,
+            correct,
+            timed.seconds,
+            train_seconds,
+            evaluation_seconds,
+            image_seconds,
+            compile_seconds,
+        ]
         workers = gather(task, engine, here)
         slowest = workers.max(axis=0)
         step_seconds = float(slowest[5] * recipe.batch_size / task.world_size)
@@ -159,10 +174,11 @@ def train(
                 validation_loss=validation.loss if validation else None,
                 validation_accuracy=validation.accuracy if validation else None,
                 validation_balanced_accuracy=validation.balanced_accuracy if validation else None,
-                learning_rate=float(rates[of_epoch][-1]),
+                learning_rate=None if np.isnan(rates[-1]) else float(rates[of_epoch][-1]),
                 images_per_second=float(seen / slowest[3]),
                 data_seconds=float(slowest[2]),
                 step_seconds=float(slowest[3] - slowest[2]),
+                compile_seconds=float(slowest[6]),
                 evaluation_seconds=float(slowest[4]),
             )
         )
@@ -189,6 +205,16 @@ def _weights(block: Steps, task: Task) -> np.ndarray | int:
     if task.class_weights is None:
         return block.labels.shape[1]
     return task.class_weights[block.labels].sum(axis=1)
+
+
+def _first_steps_apart(blocks: Iterator[Steps], known_sizes: set[int]) -> Iterator[Steps]:
+    """The blocks, with the first step of a size that is not known yet as a block of its own."""
+    for block in blocks:
+        if len(block) > 1 and block.labels.shape[1] not in known_sizes:
+            yield block.part(0, 1)
+            yield block.part(1)
+        else:
+            yield block
 
 
 class _DivergenceGuard:

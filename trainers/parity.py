@@ -44,6 +44,8 @@ def parity_recipe(recipe: Recipe, *, batch_size: int) -> Recipe:
     return recipe.model_copy(
         update={
             "precision": "float32",
+            "deterministic": False,
+            "compile": False,
             "batch_size": min(recipe.batch_size, batch_size),
             "epochs": 1,
             "early_stopping": None,
@@ -74,12 +76,12 @@ def trace(task: Task, dataset: Dataset, engine: Engine, *, steps: int) -> dict[s
         state = _state_before(number, engine, task.recipe)
         engine.load_neutral_state(state)
         tracer.take(step, state)
-        engine.load_neutral_state(_rounded_otherwise(state))
+        engine.load_neutral_state(rounded_otherwise(state))
         tracer.take_control(step)
     return tracer.arrays()
 
 
-def _rounded_otherwise(state: Weights) -> Weights:
+def rounded_otherwise(state: Weights) -> Weights:
     """The state with each weight moved by a rounding error."""
     rng = np.random.default_rng(0)
     return {
@@ -131,12 +133,7 @@ def single_steps(task: Task, dataset: Dataset, steps: int) -> Iterator[Steps]:
         rank=task.rank,
         world_size=task.world_size,
     )
-    return (_single(block, place) for block in blocks for place in range(len(block)))
-
-
-def _single(block: Steps, place: int) -> Steps:
-    part = slice(place, place + 1)
-    return Steps(block.images[part], block.labels[part], block.learning_rates[part], block.loss_scale)
+    return (block.part(place, place + 1) for block in blocks for place in range(len(block)))
 
 
 class Tracer:
@@ -241,8 +238,7 @@ class Tracer:
             differences/<name>: float64 [steps, updates], likewise; zero for slots.
             statistics, statistics_held: the same of the moving statistics, as if each variance was the biased one.
             differences/variance: float64 [steps, statistics], norm of what that took away.
-            controls: float64 [steps], how far rounding moved each step's gradients, relative; zero where that was
-                not tried.
+            controls: float64 [controls], how far rounding moved the gradients of a step, relative.
             workers: number of workers.
         """
         taken = self._taken
@@ -261,7 +257,7 @@ class Tracer:
             "statistics": _sketches(statistics, [step.statistics for step in taken]),
             "statistics_held": _stacked(statistics, [step.held for step in taken]),
             "differences/variance": _stacked(statistics, [step.excess for step in taken]),
-            "controls": np.array(self._controls or [0.0] * len(taken)),
+            "controls": np.array(self._controls),
             "workers": np.array(self._task.world_size),
         }
         if self._initial is not None:

@@ -7,16 +7,19 @@ once, for both.
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 BUILT_IN_MODELS = ("tutorial_cnn", "lenet5", "resnet9", "resnet18", "speednet")
 
+_OWN = "package.module:function"
 
-RECIPE_TAGS = frozenset({"sgd", "adam", "adamw", "constant", "cosine", "one_cycle"})
-"""What validation errors put into the path of a field to tell the kinds of optimizer and schedule apart."""
+RECIPE_TAGS = frozenset({"sgd", "adam", "adamw", "constant", "cosine", "one_cycle", "cross_entropy", _OWN})
+"""What validation errors put into the path of a field to tell the kinds of optimizer, schedule and loss apart."""
 
 
 class Block(BaseModel):
@@ -68,6 +71,12 @@ class AdamW(Adam):
     weight_decay: float = Field(0.01, ge=0, description="Decoupled decay: w = w - lr * weight_decay * w.")
 
 
+class OwnOptimizer(Block):
+    """An optimizer of the user's own, with its own learning rate, schedule, clipping and parameter groups."""
+
+    name: str = Field(description="The package.module:function that makes it.")
+
+
 class Constant(Block):
     """The peak learning rate throughout."""
 
@@ -96,6 +105,12 @@ class CrossEntropy(Block):
     class_weights: Literal["balanced"] | None = Field(
         None, description="Have every class count alike in training, however many images it has."
     )
+
+
+class OwnLoss(Block):
+    """A loss of the user's own."""
+
+    name: str = Field(description="The package.module:function that gives each example's loss.")
 
 
 class Augmentation(Block):
@@ -151,15 +166,34 @@ def _named(default: str, written: Any) -> BeforeValidator:
     return BeforeValidator(name, json_schema_input_type=written)
 
 
+def _kind(value: Any) -> str:
+    """The tag of an optimizer or a loss: its name, or that it is the user's own."""
+    name = str(value.get("name") if isinstance(value, dict) else getattr(value, "name", value))
+    return _OWN if re.fullmatch(r"[\w.]+:\w+", name) else name
+
+
+BuiltInOptimizer = Sgd | Adam | AdamW
 Optimizer = Annotated[
-    Annotated[Sgd | Adam | AdamW, Field(discriminator="name")],
-    _named("adam", Literal["sgd", "adam", "adamw"] | Sgd | Adam | AdamW),
+    Annotated[
+        Annotated[Sgd, Tag("sgd")]
+        | Annotated[Adam, Tag("adam")]
+        | Annotated[AdamW, Tag("adamw")]
+        | Annotated[OwnOptimizer, Tag(_OWN)],
+        Discriminator(_kind),
+    ],
+    _named("adam", str | Sgd | Adam | AdamW | OwnOptimizer),
 ]
 Schedule = Annotated[
     Annotated[Constant | Cosine | OneCycle, Field(discriminator="name")],
     _named("constant", Literal["constant", "cosine", "one_cycle"] | Constant | Cosine | OneCycle),
 ]
-Loss = Annotated[CrossEntropy, _named("cross_entropy", Literal["cross_entropy"] | CrossEntropy)]
+Loss = Annotated[
+    Annotated[
+        Annotated[CrossEntropy, Tag("cross_entropy")] | Annotated[OwnLoss, Tag(_OWN)],
+        Discriminator(_kind),
+    ],
+    _named("cross_entropy", str | CrossEntropy | OwnLoss),
+]
 
 
 DIVERGENCE_STEPS = 500
@@ -207,6 +241,13 @@ class Recipe(Block):
         "processors have instructions for it, and float32 elsewhere; tf32 rounds the factors of products on "
         "GPUs that can, and is float32 elsewhere.",
     )
+    deterministic: bool = Field(
+        True, description="Only kernels that give the same result again; costs speed on GPUs."
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the forward and backward pass: `torch.compile`, or `jit_compile` (XLA) for Keras.",
+    )
     weight_average: float = Field(
         0.0,
         ge=0,
@@ -231,6 +272,15 @@ class Recipe(Block):
         description="End a run whose loss is not finite, or ten times that of a blind guess for so many steps in a "
         "row; false to let it go on.",
     )
+
+    @model_validator(mode="after")
+    def _own_optimizer_has_its_own_schedule(self) -> Recipe:
+        if isinstance(self.optimizer, OwnOptimizer) and not isinstance(self.schedule, Constant):
+            raise ValueError(
+                f"schedule {self.schedule.name} is for built-in optimizers; make the schedule of "
+                f"{self.optimizer.name} in that function, and leave this one out"
+            )
+        return self
 
     def model_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Height, width and channels that the model sees of an image."""
@@ -286,11 +336,24 @@ _FAST: dict[str, Any] = {
     "flip_averaging": True,
 }
 NAMED_RECIPES["fast"] = {"keras": _FAST, "torch": _FAST}
-"""Starting points of an arm by name: `tutorial` as each framework's tutorial was published, `fast`
-after the speed runs on CIFAR-10 (Page, 2018; Jordan, 2024), the same for both."""
+NAMED_RECIPES["defaults"] = {
+    "keras": {
+        "optimizer": {"name": "adam", "learning_rate": 0.001, "epsilon": 1e-7},
+        "init": "framework",
+        "batch_norm": {"momentum": 0.99, "epsilon": 1e-3},
+    },
+    "torch": {
+        "optimizer": {"name": "adam", "learning_rate": 0.001, "epsilon": 1e-8},
+        "init": "framework",
+        "batch_norm": {"momentum": 0.9, "epsilon": 1e-5},
+    },
+}
+"""Starting points of an arm by name: `tutorial` as each framework's tutorial was published; `fast` after the speed
+runs on CIFAR-10 (Page, 2018; Jordan, 2024), the same for both; `defaults` with what each framework does when its
+user says nothing."""
 
 
-def class_weights(loss: CrossEntropy, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
+def class_weights(loss: CrossEntropy | OwnLoss, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
     """What an example of each class counts in the loss, float32 [num_classes]; None for one each.
 
     Balanced, it is n / (num_classes * n of the class) (King and Zeng, 2001), so that the examples' mean is 1.
@@ -300,19 +363,20 @@ def class_weights(loss: CrossEntropy, labels: np.ndarray, num_classes: int) -> n
         labels: int64 [n], of the training images.
         num_classes: number of labels; one without images gets a weight that nothing uses.
     """
-    if loss.class_weights is None:
+    if isinstance(loss, OwnLoss) or loss.class_weights is None:
         return None
     counts = np.bincount(labels, minlength=num_classes)
     return (len(labels) / (num_classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
-    """The learning rate of every step, float32 of shape [total_steps].
+    """The learning rate of every step, float32 of shape [total_steps]; NaN for an optimizer of the user's own.
 
     Step t of T is taken at progress (t + 1) / (T + 1), so that neither the first nor the last
     step of a triangle is wasted on a rate of zero.
     """
-    peak, schedule = recipe.optimizer.learning_rate, recipe.schedule
+    schedule = recipe.schedule
+    peak = math.nan if isinstance(recipe.optimizer, OwnOptimizer) else recipe.optimizer.learning_rate
     progress = np.arange(1, total_steps + 1) / (total_steps + 1)
     if isinstance(schedule, Constant):
         factor = np.ones(total_steps)

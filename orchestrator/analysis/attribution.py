@@ -25,12 +25,14 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "framework": ("framework",),
     "network": ("model", "whitening"),
     "initial weights": ("init",),
+    "batch normalization": ("batch_norm", "sync_batch_norm"),
     "optimizer": ("optimizer", "schedule", "weight_average"),
     "batch size": ("batch_size",),
     "epochs": ("epochs", "early_stopping"),
     "preprocessing": ("inputs", "augmentation", "flip_averaging", "shift_averaging"),
     "loss": ("loss",),
     "precision": ("precision",),
+    "execution": ("deterministic", "compile"),
 }
 """The fields that each factor takes along."""
 

@@ -22,6 +22,7 @@ _PASSES = 3
 PARTS = {
     "data": "data_seconds",
     "steps": "step_seconds",
+    "compilation": "compile_seconds",
     "evaluation": "evaluation_seconds",
     "checkpoints": "checkpoint_seconds",
 }
@@ -136,7 +137,7 @@ def _reached_by_all(runs: list[RunSummary], column: str) -> float | None:
 
 
 def _work(epoch: Record) -> float:
-    return sum(float(epoch[part]) for part in PARTS.values())
+    return sum(float(epoch.get(part, 0.0)) for part in PARTS.values())
 
 
 def _seconds_to(run: RunSummary, column: str, target: float) -> float | None:
@@ -151,7 +152,7 @@ def _parts(arm: ArmSummary) -> dict[str, float]:
     count = len(arm.done)
     parts = {"start-up": arm.startup_seconds or 0.0}
     for name, column in PARTS.items():
-        parts[name] = sum(epoch[column] for run in arm.done for epoch in run.epochs) / count
+        parts[name] = sum(epoch.get(column, 0.0) for run in arm.done for epoch in run.epochs) / count
     parts["test"] = sum(run.result["test_seconds"] for run in arm.done if run.result) / count
     return parts
 

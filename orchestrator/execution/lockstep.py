@@ -21,9 +21,12 @@ from trainers.data import DataSpec, open_dataset
 from trainers.data.batches import Steps
 from trainers.errors import InputError
 from trainers.initial import Weights
-from trainers.parity import TOLERANCE, Tracer, single_steps
+from trainers.parity import TOLERANCE, Tracer, rounded_otherwise, single_steps
 from trainers.recipes import Recipe
 from trainers.tasks import make_task
+
+_CONTROLS = 8
+"""Steps that PyTorch takes once more to tell how far rounding moves their gradients."""
 
 
 def traces(
@@ -158,6 +161,7 @@ class _Side:
         self._correspondence = correspondence
         self._tracer = Tracer(self._task, self._engine, correspondence)
         self._state = self._engine.neutral_state()
+        self._controls = 0
 
     def state(self) -> Weights:
         """What the other framework's worker starts its next step from."""
@@ -171,6 +175,10 @@ class _Side:
         if state is not None:
             self._engine.load_neutral_state(self._correspondence.to_torch(state))
         self._state = self._tracer.take(step, self._state if state is None else state)
+        if state is not None and self._controls < _CONTROLS:
+            self._controls += 1
+            self._engine.load_neutral_state(self._correspondence.to_torch(rounded_otherwise(state)))
+            self._tracer.take_control(step)
         return True
 
     def arrays(self) -> dict[str, np.ndarray]:

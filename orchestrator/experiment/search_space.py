@@ -149,6 +149,10 @@ def check(arm: str, recipe: Recipe, sweep: Sweep) -> list[Recipe]:
             raise ValueError(f"sweep.space.{name}: no recipe has such a field{hint}")
         if name.startswith("early_stopping"):
             raise ValueError(f"sweep.space.{name}: trials are ended by the scheduler; leave it out")
+        if name == "deterministic":
+            raise ValueError(
+                "sweep.space.deterministic: it is the same for all trials of an arm; set it there"
+            )
         mentioned = Expression(parameter.when).names if parameter.when else set()
         for other in sorted(mentioned):
             if other not in known:

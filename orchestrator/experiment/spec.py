@@ -13,7 +13,7 @@ from orchestrator.experiment.kubernetes import Kubernetes
 from orchestrator.experiment.sweep import Sweep
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
-from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, RECIPE_TAGS, Block, Recipe
+from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, RECIPE_TAGS, Block, OwnOptimizer, Recipe
 
 _MOST_SEEDS = 1000
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -48,6 +48,16 @@ class Arm(Recipe):
             raise ValueError(
                 f"model {self.model!r} is not known{hint}; choose from "
                 f"{', '.join(BUILT_IN_MODELS)} or give your own as package.module:function"
+            )
+        if self.framework == "keras" and self.weight_average and isinstance(self.optimizer, OwnOptimizer):
+            raise ValueError(
+                f"weight_average is for built-in optimizers in Keras; give the one of {self.optimizer.name} "
+                "use_ema=True and ema_momentum, and leave weight_average out"
+            )
+        if self.framework == "keras" and self.compile and self.deterministic:
+            raise ValueError(
+                "compile: XLA has no deterministic kernel for some of Keras' layers, such as max pooling; set "
+                "deterministic: false"
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} repeat; each seed is trained once")
@@ -177,9 +187,30 @@ class Experiment(Block):
                     f"{self.scale.workers} workers; {_divisible(arm.batch_size, self.scale.workers)}"
                     f" do, and so do {_divisors(arm.batch_size)} workers"
                 )
+            _check_sync_batch_norm(name, arm.framework, arm, self.scale)
         if self.sweep is not None:
             _check_sweep(self, self.sweep)
         return self
+
+
+def _check_sync_batch_norm(name: str, framework: str, recipe: Recipe, scale: Scale) -> None:
+    if not recipe.sync_batch_norm or scale.max_workers == 1:
+        return
+    if framework == "torch" and not scale.gpus_per_worker:
+        raise ValueError(
+            f"arms.{name}.sync_batch_norm: PyTorch synchronizes batch normalization on GPUs only; set "
+            "scale.gpus_per_worker, scale.workers to 1, or sync_batch_norm to false"
+        )
+    if framework == "keras" and ":" in recipe.model:
+        raise ValueError(
+            f"arms.{name}.sync_batch_norm: a Keras model of your own says so itself, with "
+            "BatchNormalization(synchronized=True); leave the field out"
+        )
+    if framework == "keras" and recipe.compile:
+        raise ValueError(
+            f"arms.{name}.sync_batch_norm: XLA compiles no exchange between workers; leave compile out, or "
+            "sync_batch_norm"
+        )
 
 
 def _check_sweep(experiment: Experiment, sweep: Sweep) -> None:
@@ -198,6 +229,7 @@ def _check_sweep(experiment: Experiment, sweep: Sweep) -> None:
                 raise ValueError(
                     f"sweep.space.batch_size: {recipe.batch_size} does not divide over {workers} workers"
                 )
+            _check_sync_batch_norm(name, arm.framework, recipe, experiment.scale)
         if sweep.budget_of(name).cost is not None and not experiment.scale.price_per_worker_hour:
             raise ValueError("sweep.budget.cost: needs a price; set scale.price_per_worker_hour")
 

@@ -21,7 +21,19 @@ OBJECTIVES: dict[str, Literal["min", "max"]] = {
 }
 """What a sweep may optimise, and in which direction it is better."""
 
-FIXED_IN_PBT = ("model", "optimizer.name", "whitening", "weight_average", "precision", "init", "epochs")
+FIXED_IN_PBT = (
+    "model",
+    "optimizer.name",
+    "loss.name",
+    "whitening",
+    "weight_average",
+    "precision",
+    "init",
+    "epochs",
+    "batch_norm",
+    "sync_batch_norm",
+    "compile",
+)
 """Fields that one trial cannot take over from another in the middle of training."""
 
 TRIAL_SEED = 1_000_000

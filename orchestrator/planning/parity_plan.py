@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.experiment import spec
 from orchestrator.experiment.spec import Arm, Experiment
 from orchestrator.planning.run_plan import short_hash
 from trainers.contract import FRAMEWORKS
 from trainers.parity import parity_recipe
-from trainers.recipes import BUILT_IN_MODELS, Recipe
+from trainers.recipes import OwnLoss, OwnOptimizer, Recipe
 
 _VERSION = 2
 """Of what traces hold; others have other keys."""
@@ -22,7 +24,7 @@ class Work:
     """One recipe to be compared, as each framework trains it."""
 
     recipes: tuple[Recipe, Recipe]
-    """Keras' and PyTorch's; they are the same for a built-in model."""
+    """Keras' and PyTorch's; they are the same but for parts of the user's own."""
     arms: tuple[str, ...]
     """Those of the experiment that do this work."""
     names: spec.Parity
@@ -30,7 +32,7 @@ class Work:
 
     @property
     def is_own(self) -> bool:
-        """Whether the models are the user's own."""
+        """Whether the models or losses are the user's own."""
         return self.recipes[0] != self.recipes[1]
 
     def key(self, data_fingerprint: str) -> str:
@@ -41,15 +43,8 @@ class Work:
         return short_hash([_VERSION, data_fingerprint, *parts, self.names.model_dump(mode="json")])
 
 
-def traced_recipe(arm: Arm) -> Recipe | None:
-    """What is traced of an arm in either framework; None for a user's own model, which has no twin."""
-    if arm.model not in BUILT_IN_MODELS:
-        return None
-    return parity_recipe(arm.recipe(), batch_size=_BATCH_SIZE)
-
-
 def traced_recipes(experiment: Experiment) -> list[Recipe]:
-    """The distinct recipes of built-in models to trace in both frameworks; none where all arms are of one."""
+    """The distinct recipes without parts of the user's own; none where all arms are of one framework."""
     return [work.recipes[0] for work in works(experiment)[0] if not work.is_own]
 
 
@@ -73,22 +68,37 @@ def works(experiment: Experiment) -> tuple[list[Work], list[str]]:
 
 def _recipes(name: str, arm: Arm, arms: Mapping[str, Arm]) -> tuple[Recipe, Recipe] | str:
     """What each framework trains of an arm's recipe, or what is missing for it."""
-    recipe = traced_recipe(arm)
-    if recipe is not None:
-        return recipe, recipe
-    recipe = parity_recipe(arm.recipe(), batch_size=_BATCH_SIZE)
-    own = [other for other in arms.values() if other.framework != arm.framework and ":" in other.model]
-    alike = [other for other in own if other.recipe().model_copy(update={"model": arm.model}) == arm.recipe()]
-    models = {other.model for other in alike or own}
-    if len(models) != 1:
+    if isinstance(arm.optimizer, OwnOptimizer):
         return (
-            f"arms.{name}: parity compares your own model with one of the other framework, and there "
-            f"{'is none' if not models else f'are {len(models)}, of which no single one has the same recipe'}"
+            f"arms.{name}.optimizer: parity knows no rule for an optimizer of your own; name a built-in one"
         )
-    other = recipe.model_copy(update={"model": models.pop()})
+    recipe = parity_recipe(arm.recipe(), batch_size=_BATCH_SIZE)
+    parts = _own_parts(arm)
+    if not parts:
+        return recipe, recipe
+    twins = [
+        other
+        for other in arms.values()
+        if other.framework != arm.framework and _own_parts(other).keys() == parts.keys()
+    ]
+    alike = [other for other in twins if other.recipe().model_copy(update=parts) == arm.recipe()]
+    found = {json.dumps(_own_parts(other), default=str): _own_parts(other) for other in alike or twins}
+    if len(found) != 1:
+        own = " and ".join(parts)
+        return (
+            f"arms.{name}: parity compares your own {own} with those of an arm of the other framework, and there "
+            f"{'is none' if not found else f'are {len(found)} such arms, none of which has the same recipe alone'}"
+        )
+    other = recipe.model_copy(update=found.popitem()[1])
     return (recipe, other) if arm.framework == FRAMEWORKS[0] else (other, recipe)
 
 
+def _own_parts(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe has of one framework only, by field."""
+    parts: dict[str, Any] = {"model": recipe.model} if ":" in recipe.model else {}
+    return parts | ({"loss": recipe.loss} if isinstance(recipe.loss, OwnLoss) else {})
+
+
 def recipe_key(recipe: Recipe, data_fingerprint: str) -> str:
-    """Names the traces of a built-in model's recipe: the same work has the same key."""
+    """Names the traces of a recipe that both frameworks train: the same work has the same key."""
     return short_hash([_VERSION, data_fingerprint, recipe.model_dump(mode="json")])

@@ -93,12 +93,15 @@ def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:
 
 
 def queues(runs: Iterable[Run], *, groups: int) -> list[RunQueue]:
-    """Share the runs of each framework out over at most `groups` groups of workers."""
-    by_framework: dict[str, list[Run]] = {}
+    """Share the runs of each framework out over at most `groups` groups of workers.
+
+    TensorFlow cannot switch determinism off again, so runs with and without it have different workers.
+    """
+    alike: dict[tuple[str, bool], list[Run]] = {}
     for run in runs:
-        by_framework.setdefault(run.framework, []).append(run)
+        alike.setdefault((run.framework, run.recipe.deterministic), []).append(run)
     return [
         RunQueue(framework=framework, runs=tuple(same[place::groups]))
-        for framework, same in by_framework.items()
+        for (framework, _), same in alike.items()
         for place in range(min(groups, len(same)))
     ]

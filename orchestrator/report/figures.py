@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.store.storage import Record
 
 # Okabe and Ito's palette, told apart under every common colour blindness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -201,7 +201,8 @@ def accuracy_over_time(comparison: Comparison) -> Figure | None:
         return None
     validated = frame["validation_accuracy"].notna().any()
     column = "validation_accuracy" if validated else "train_accuracy"
-    frame = frame.assign(seconds=frame[[*PARTS.values()]].sum(axis=1).groupby(frame["run"]).cumsum())
+    seconds = frame.reindex(columns=[*PARTS.values()]).sum(axis=1)
+    frame = frame.assign(seconds=seconds.groupby(frame["run"]).cumsum())
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 3.6))
         for arm, rows in frame.groupby("arm", sort=False):

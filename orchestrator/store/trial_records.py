@@ -27,8 +27,9 @@ EndState = Literal["done", "stopped", "diverged", "failed"]
 
 
 def busy_seconds(epoch: Record) -> float:
-    """Time that workers spent on an epoch, evaluation included."""
-    return float(epoch["data_seconds"] + epoch["step_seconds"] + epoch["evaluation_seconds"])
+    """Time that workers spent on an epoch, compilation and evaluation included."""
+    parts = ("data_seconds", "step_seconds", "compile_seconds", "evaluation_seconds")
+    return float(sum(epoch.get(part, 0.0) for part in parts))
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -6,6 +6,7 @@ A process for each framework, since TensorFlow and PyTorch cannot share one.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
@@ -17,6 +18,7 @@ from trainers import checkpoints
 from trainers.contract import SMALLEST_IMAGE, Engine, State, Task
 from trainers.data import Dataset
 from trainers.data.batches import Steps
+from trainers.errors import InputError
 from trainers.initial import Weights, initial_weights
 from trainers.inputs import InputTransform, whitening_kernel
 from trainers.loop import Hooks, train
@@ -31,6 +33,13 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9, "weight_decay": 0.1, "decoupled": True},
 ]
 """At a constant rate these are the same in both frameworks, which the two Adams are not."""
+WRONG: list[dict[str, Any]] = [
+    {"optimizer": "tests.unit.own_models:no_optimizer"},
+    {"optimizer": "tests.unit.own_models:no_such_function"},
+    {"loss": "tests.unit.own_models:one_loss"},
+    {"loss": "no_such_module:loss"},
+]
+"""Parts of a user's own that are none."""
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (96, 32, 32, 3)).astype(np.uint8)
 LABELS = RNG.integers(0, 10, 96)
@@ -149,9 +158,31 @@ class Side:
         self.measured["norm/losses"], _ = engine.train_steps(steps(0.01, last=2))
         self.measured["norm/logits"] = engine.predict(IMAGES[:32])
 
+    def failing_evaluation(self) -> None:
+        engine = self.engine(optimizer="sgd", weight_average=0.5)
+        engine.train_steps(steps(0.1, last=3))
+        before, averaged = engine.forward(IMAGES[:4]), engine.predict(IMAGES[:4])
+        with contextlib.suppress(Exception):
+            engine.predict(IMAGES[:4, :5, :5])
+            raise AssertionError("images of another size were evaluated")
+        self.measured["failed/before"], self.measured["failed/after"] = before, engine.forward(IMAGES[:4])
+        self.measured["failed/averaged"] = averaged
+
+    def wrong_parts(self) -> None:
+        for place, fields in enumerate(WRONG):
+            try:
+                self.engine(**fields)
+            except InputError as error:
+                self.measured[f"wrong/{place}"] = np.array(str(error))
+
     def resumption(self) -> None:
-        for model in ("tutorial_cnn", "speednet"):
-            recipe = {"model": model, "optimizer": "adamw", "weight_average": 0.9}
+        adamw = {"optimizer": "adamw", "weight_average": 0.9}
+        for model, fields in {
+            "tutorial_cnn": adamw,
+            "speednet": adamw,
+            "lenet5": {"optimizer": f"tests.unit.own_models:{self.framework}_optimizer"},
+        }.items():
+            recipe = {"model": model} | fields
             whole = self.engine(**recipe)
             whole.train_steps(steps(0.001, last=4))
             first = self.engine(**recipe)
@@ -227,6 +258,8 @@ def main(framework: str, output: str) -> None:
     side.updates_step_by_step()
     side.weighted_classes()
     side.batch_normalisation()
+    side.failing_evaluation()
+    side.wrong_parts()
     side.resumption()
     side.resumption_within_an_epoch()
     side.fast_recipe()

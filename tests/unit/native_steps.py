@@ -52,6 +52,11 @@ CASES: dict[str, dict[str, Any]] = {
     "speednet": SPEEDNET,
     "synchronized": SPEEDNET | {"sync_batch_norm": True},
     "own": {"model": "tests.unit.own_models:{framework}_model", "optimizer": "adam"},
+    "own parts": {
+        "model": "tutorial_cnn",
+        "optimizer": "tests.unit.own_models:{framework}_optimizer",
+        "loss": "tests.unit.own_models:{framework}_loss",
+    },
 }
 
 
@@ -81,10 +86,11 @@ class Case:
 
 def case_of(name: str, framework: str, *, rank: int, world_size: int) -> Case:
     """What a name stands for in a framework."""
-    fields = CASES[name]
-    model = fields["model"].format(framework=framework)
-    recipe = Recipe.model_validate(fields | {"model": model, "batch_size": BATCH})
-    return Case(recipe, rank, world_size)
+    fields = {
+        field: value.format(framework=framework) if isinstance(value, str) else value
+        for field, value in CASES[name].items()
+    }
+    return Case(Recipe.model_validate(fields | {"batch_size": BATCH}), rank, world_size)
 
 
 def engine_steps(runtime: Any, case: Case) -> tuple[State, dict[str, np.ndarray]]:

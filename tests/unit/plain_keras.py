@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tests.unit import own_models
 from tests.unit.native_steps import BATCH, CLASSES, IMAGE_SHAPE, IMAGES, OFFSET, SCALE, Case
 from trainers.keras.models import build_model
 
@@ -28,6 +29,7 @@ OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
     "own": lambda: keras.optimizers.Adam(0.001, epsilon=1e-8),
 }
 OPTIMIZERS["synchronized"] = OPTIMIZERS["speednet"]
+OPTIMIZERS["own parts"] = lambda: own_models.keras_optimizer(None)
 
 
 def join(rank: int, addresses: Sequence[str]) -> None:
@@ -47,17 +49,16 @@ def steps(name: str, case: Case, start: dict[str, np.ndarray]) -> dict[str, np.n
     """Train from an engine's state."""
     inputs = case.images.astype(np.float32) * SCALE + OFFSET
     targets = np.eye(CLASSES, dtype=np.float32)[case.labels]
-    smoothing = 0.1 if name in ("speednet", "synchronized") else 0.0
     if case.world_size == 1:
         model, optimizer = _build(name, case, start)
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+        loss = _loss(name, "sum_over_batch_size")
         model.compile(optimizer, loss)
         each = _EachBatch(case.rates)
         x, y = inputs.reshape(-1, *IMAGE_SHAPE), targets.reshape(-1, CLASSES)
         model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0, callbacks=[each])
         losses = each.losses
     else:
-        model, optimizer, losses = _distributed(name, case, start, inputs, targets, smoothing)
+        model, optimizer, losses = _distributed(name, case, start, inputs, targets)
     weights = [np.array(value).ravel() for value in model.variables if value.dtype == "float32"]
     optimizer.finalize_variable_values(model.trainable_variables)
     logits = model(IMAGES[0].astype(np.float32) * SCALE + OFFSET, training=False)
@@ -74,10 +75,27 @@ class _EachBatch(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self.model.reset_metrics()  # what `fit` shows is a mean since the last reset
-        self.model.optimizer.learning_rate = self._rates[batch]
+        if not np.isnan(self._rates[batch]):
+            self.model.optimizer.learning_rate = self._rates[batch]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
         self.losses.append(logs["loss"])
+
+
+def _loss(name: str, reduction: str) -> keras.losses.Loss:
+    if name == "own parts":
+        return OwnLoss(reduction=reduction)
+    smoothing = 0.1 if name in ("speednet", "synchronized") else 0.0
+    return keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=smoothing, reduction=reduction
+    )
+
+
+class OwnLoss(keras.losses.Loss):
+    """The user's function as Keras takes it."""
+
+    def call(self, y_true, y_pred):
+        return own_models.keras_loss(y_pred, keras.ops.argmax(y_true, axis=1))
 
 
 def _build(
@@ -102,15 +120,12 @@ def _distributed(
     start: dict[str, np.ndarray],
     inputs: np.ndarray,
     targets: np.ndarray,
-    smoothing: float,
 ) -> tuple[keras.Model, keras.optimizers.Optimizer, list[float]]:
     """As TensorFlow's guide to distributed training has it."""
     strategy = _strategy()
     with strategy.scope():
         model, optimizer = _build(name, case, start)
-        loss_of = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=smoothing, reduction="none"
-        )
+        loss_of = _loss(name, "none")
 
     def replica_step(x, y):
         with tf.GradientTape() as tape:
@@ -126,6 +141,7 @@ def _distributed(
 
     losses = []
     for x, y, rate in zip(inputs, targets, case.rates, strict=True):
-        optimizer.learning_rate = rate
+        if not np.isnan(rate):
+            optimizer.learning_rate = rate
         losses.append(float(step(tf.constant(x), tf.constant(y))))
     return model, optimizer, losses

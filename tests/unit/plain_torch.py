@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tests.unit import own_models
 from tests.unit.native_steps import CLASSES, IMAGE_SHAPE, IMAGES, OFFSET, SCALE, SEED, Case
 from trainers.torch.models import build_model
 
@@ -48,7 +49,11 @@ def steps(name: str, case: Case, start: dict[str, np.ndarray]) -> dict[str, np.n
     model = model.to(memory_format=torch.channels_last)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     parallel = DistributedDataParallel(model) if case.world_size > 1 else model
-    optimizer = OPTIMIZERS[name](parallel.parameters())
+    scheduler = None
+    if name == "own parts":
+        optimizer, scheduler = own_models.torch_optimizer(model)
+    else:
+        optimizer = OPTIMIZERS[name](parallel.parameters())
 
     pixels = torch.from_numpy(case.images).permute(0, 1, 4, 2, 3).float()
     inputs = torch.addcmul(
@@ -58,9 +63,13 @@ def steps(name: str, case: Case, start: dict[str, np.ndarray]) -> dict[str, np.n
     smoothing = 0.1 if name == "speednet" else 0.0
     losses = []
     for step, rate in enumerate(case.rates):
-        for group in optimizer.param_groups:
-            group["lr"] = float(rate)
-        loss = F.cross_entropy(parallel(inputs[step]), labels[step], label_smoothing=smoothing)
+        logits = parallel(inputs[step])
+        if scheduler is None:
+            for group in optimizer.param_groups:
+                group["lr"] = float(rate)
+            loss = F.cross_entropy(logits, labels[step], label_smoothing=smoothing)
+        else:
+            loss = own_models.torch_loss(logits, labels[step]).mean()
         optimizer.zero_grad()
         loss.backward()
         if name == "speednet":  # decay apart from the gradient
@@ -68,6 +77,8 @@ def steps(name: str, case: Case, start: dict[str, np.ndarray]) -> dict[str, np.n
                 for weight in model.parameters():
                     weight.mul_(1 - float(rate) * 0.1)
         optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
         averaged.update_parameters(model)
         losses.append(loss.item())
     mean = torch.tensor(losses, dtype=torch.float64)

@@ -23,6 +23,9 @@ class CornerReader:
         corner = images[:, 0, 0, 0].astype(np.float32)
         return np.stack([np.zeros_like(corner), corner], axis=1)
 
+    def share_statistics(self) -> None:
+        pass
+
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         return values
 

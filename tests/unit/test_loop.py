@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from tests.unit.measure_engine import DATASET
+from trainers.contract import EpochMetrics
 from trainers.data.batches import Steps
 from trainers.loop import DivergedError, Hooks, train
 from trainers.recipes import CrossEntropy, Recipe
@@ -106,6 +108,32 @@ def test_the_learning_rate_is_not_blamed_before_any_update() -> None:
     assert "learning" not in str(caught.value)
 
 
+def test_tracing_and_compiling_is_no_part_of_a_step() -> None:
+    few = dataclasses.replace(RARE, train_images=RARE.train_images[:64], train_labels=np.arange(64) % 2)
+    task = dataclasses.replace(TASK, recipe=Recipe(batch_size=10, epochs=2), class_weights=None)
+    epochs: list[EpochMetrics] = []
+
+    class Compiled:
+        sizes: ClassVar[set[int]] = set()
+
+        def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
+            if steps.labels.shape[1] not in self.sizes:
+                self.sizes.add(steps.labels.shape[1])
+                time.sleep(0.5)
+            time.sleep(0.01 * len(steps))
+            return np.ones(len(steps), np.float32), 0
+
+        def all_reduce(self, values: np.ndarray) -> np.ndarray:
+            return values
+
+    hooks = dataclasses.replace(HOOKS, after_epoch=lambda metrics: epochs.append(metrics) or True)
+    train(task, few, Compiled(), first_epoch=1, prefetch=False, hooks=hooks)  # type: ignore[arg-type]
+    first, second = epochs
+    assert 0.9 < first.compile_seconds < 1.5, "of a full batch and of the last one"
+    assert first.step_seconds < 0.4
+    assert second.compile_seconds == 0
+
+
 def test_blocks_of_slow_steps_get_short_once_the_steps_were_timed() -> None:
     few = dataclasses.replace(RARE, train_images=RARE.train_images[:64], train_labels=np.arange(64) % 2)
     task = dataclasses.replace(TASK, recipe=Recipe(batch_size=10, epochs=2), class_weights=None)
@@ -121,4 +149,4 @@ def test_blocks_of_slow_steps_get_short_once_the_steps_were_timed() -> None:
             return values
 
     train(task, few, Slow(), first_epoch=1, prefetch=False, hooks=HOOKS)  # type: ignore[arg-type]
-    assert lengths == [6, 1, 3, 3, 1]
+    assert lengths == [1, 5, 1, 3, 3, 1], "the first step of a size by itself"

@@ -16,10 +16,10 @@ from tests.conftest import ROOT
 Measured = dict[str, np.ndarray]
 """By `<case>/<array>`."""
 FRAMEWORKS = ("keras", "torch")
-ALONE = ("tutorial_cnn", "lenet5", "resnet9", "speednet", "own")
+ALONE = ("tutorial_cnn", "lenet5", "resnet9", "speednet", "own", "own parts")
 TOGETHER = {
-    "keras": ("tutorial_cnn", "speednet", "synchronized", "own"),
-    "torch": ("tutorial_cnn", "speednet", "own"),
+    "keras": ("tutorial_cnn", "speednet", "synchronized", "own", "own parts"),
+    "torch": ("tutorial_cnn", "speednet", "own", "own parts"),
 }
 ROUNDING = 1e-5
 

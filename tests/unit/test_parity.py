@@ -31,7 +31,6 @@ STEPWISE = {
     "factor",
     "statistics",
     "statistics_held",
-    "controls",
 }
 NAMED = {
     "plain": [],
@@ -275,5 +274,5 @@ def test_an_own_model_without_a_twin_is_told() -> None:
     works, missing = parity_plan.works(own("m:keras", "lenet5"))
     assert [work.arms for work in works] == [("b",)]
     assert missing == [
-        "arms.a: parity compares your own model with one of the other framework, and there is none"
+        "arms.a: parity compares your own model with those of an arm of the other framework, and there is none"
     ]

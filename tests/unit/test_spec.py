@@ -103,7 +103,7 @@ arms:
     assert arms["fast"].optimizer.momentum == 0.9
     misspelt = problem(experiment_file, text.replace("recipe: fast", "recipe: fats"))
     assert misspelt.endswith(
-        "experiment.yaml:7: recipe: 'fats' is not one of tutorial, fast, did you mean 'fast'?"
+        "experiment.yaml:7: recipe: 'fats' is not one of tutorial, fast, defaults, did you mean 'fast'?"
     )
 
 

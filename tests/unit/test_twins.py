@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.unit.measure_engine import LABELS, OPTIMIZERS, SHAPES
+from tests.unit.measure_engine import LABELS, OPTIMIZERS, SHAPES, WRONG
 from trainers.contract import SMALLEST_IMAGE
 from trainers.recipes import BUILT_IN_MODELS
 
@@ -123,7 +123,32 @@ def test_the_fast_recipe_is_the_same_work(measured: Measured) -> None:
         assert (np.abs(keras[name] - torch[name]) <= np.maximum(1e-2 * np.abs(torch[name]), 2e-3)).all(), name
 
 
-@pytest.mark.parametrize("model", ["tutorial_cnn", "speednet", "within an epoch"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_failing_evaluation_of_averaged_weights_leaves_training_as_it_was(
+    measured: Measured, framework: str
+) -> None:
+    found = measured[framework]
+    assert not np.allclose(found["failed/averaged"], found["failed/before"])
+    assert np.array_equal(found["failed/after"], found["failed/before"])
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_wrong_parts_of_a_users_own_are_one_sentence(measured: Measured, framework: str) -> None:
+    needed = {
+        "keras": "a keras.optimizers.Optimizer is needed",
+        "torch": "a torch.optim.Optimizer is needed, or a pair of one and a torch.optim.lr_scheduler.LRScheduler",
+    }
+    assert [str(measured[framework][f"wrong/{place}"]) for place in range(len(WRONG))] == [
+        f"optimizer 'tests.unit.own_models:no_optimizer' returns dict; {needed[framework]}",
+        "optimizer 'tests.unit.own_models:no_such_function': 'tests.unit.own_models' has no function "
+        "'no_such_function'",
+        "loss 'tests.unit.own_models:one_loss' gives shape () for two examples; shape (2,) is needed, one loss for "
+        "each",
+        "loss 'no_such_module:loss': cannot import 'no_such_module': No module named 'no_such_module'",
+    ]
+
+
+@pytest.mark.parametrize("model", ["tutorial_cnn", "speednet", "lenet5", "within an epoch"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     measured: Measured, framework: str, model: str

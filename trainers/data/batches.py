@@ -29,12 +29,22 @@ class Steps:
     labels: np.ndarray
     """Int64 [steps, share]."""
     learning_rates: np.ndarray
-    """Float32 [steps]."""
+    """Float32 [steps]; NaN for an optimizer of the user's own, which has its own."""
     loss_scale: float
     """1 / global batch size, or 0 for a worker whose share of the last batch is empty."""
 
     def __len__(self) -> int:
         return len(self.learning_rates)
+
+    def part(self, first: int, last: int | None = None) -> Steps:
+        """Some of the steps, from `first` to before `last`."""
+        steps = slice(first, last)
+        return dataclasses.replace(
+            self,
+            images=self.images[steps],
+            labels=self.labels[steps],
+            learning_rates=self.learning_rates[steps],
+        )
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:

@@ -19,11 +19,13 @@ import tensorflow as tf
 from trainers.contract import State, Task, UnbiasedVariance
 from trainers.data.batches import Steps
 from trainers.initial import Weights, initial_weights
+from trainers.keras.losses import build_loss
 from trainers.keras.models import build_model, get_weights, named_variables, set_weights
 from trainers.keras.optimizers import build_optimizer, coupled_decay, get_slots, set_slots
 from trainers.keras.product import product_of
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
+from trainers.recipes import OwnOptimizer
 from trainers.views import views_of
 
 # Without autograph, as in Keras' own `fit`: a model's `call` is traced as it is written.
@@ -36,7 +38,6 @@ class Runtime:
     def __init__(self, *, threads: int, use_gpu: bool) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(max(1, threads))
-        tf.config.experimental.enable_op_determinism()
         gpus = tf.config.list_physical_devices("GPU")
         if use_gpu and not gpus:
             raise RuntimeError("a GPU was asked for but TensorFlow sees none on this node")
@@ -69,6 +70,8 @@ class KerasEngine:
     def __init__(self, task: Task, strategy: tf.distribute.Strategy) -> None:
         keras.utils.set_random_seed(task.seed)
         recipe = task.recipe
+        if recipe.deterministic:
+            tf.config.experimental.enable_op_determinism()  # for good: a process trains either kind of runs
         tf.config.experimental.enable_tensor_float_32_execution(recipe.precision == "tf32")
         keras.config.set_dtype_policy("mixed_bfloat16" if recipe.precision == "bfloat16" else "float32")
         self._task = task
@@ -86,10 +89,12 @@ class KerasEngine:
             if ":" not in recipe.model and recipe.init != "framework":
                 shapes = {name: weight.shape for name, weight in get_weights(self._model).items()}
                 set_weights(self._model, initial_weights(shapes, init=recipe.init, seed=task.seed))
-            self._optimizer = build_optimizer(recipe.optimizer, weight_average=recipe.weight_average)
+            self._optimizer = build_optimizer(recipe, self._model)
             self._optimizer.build(self._model.trainable_variables)
-        self._cross_entropy = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=recipe.loss.label_smoothing, reduction="sum"
+        self._loss = build_loss(recipe, task.num_classes, task.class_weights)
+        # XLA compiles no exchange between CPUs, so that the update stays outside.
+        self._compute_gradients = (
+            _graph(self._replica_gradients, jit_compile=True) if recipe.compile else self._replica_gradients
         )
         images, labels = tf.TensorSpec([None, *task.image_shape], tf.uint8), tf.TensorSpec([None], tf.int64)
         number = tf.TensorSpec([], tf.float32)
@@ -147,11 +152,7 @@ class KerasEngine:
     def _losses(self, images, labels):
         """Summed over the share: the data's loss; of the model's own losses: their sum; and the logits."""
         logits = tf.cast(self._model(self._inputs(images), training=True), tf.float32)
-        weights = None
-        if self._task.class_weights is not None:
-            weights = tf.gather(self._task.class_weights, labels)
-        targets = tf.one_hot(labels, self._task.num_classes)
-        of_data = self._cross_entropy(targets, logits, sample_weight=weights)
+        of_data = self._loss(logits, labels)
         of_model = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in self._model.losses]
         return of_data, tf.add_n(of_model) if of_model else tf.zeros(()), logits
 
@@ -171,8 +172,9 @@ class KerasEngine:
         return tape.gradient(loss, variables), of_data + of_model * share, correct
 
     def _replica_step(self, images, labels, learning_rate, loss_scale):
-        gradients, loss, correct = self._replica_gradients(images, labels, loss_scale)
-        self._optimizer.learning_rate.assign(learning_rate)
+        gradients, loss, correct = self._compute_gradients(images, labels, loss_scale)
+        if not isinstance(self._task.recipe.optimizer, OwnOptimizer):
+            self._optimizer.learning_rate.assign(learning_rate)
         self._optimizer.apply(gradients, self._model.trainable_variables)
         return loss, correct, gradients
 

@@ -7,18 +7,29 @@ from typing import Any
 import keras
 import numpy as np
 
+from trainers.contract import own_function
+from trainers.errors import InputError
 from trainers.initial import Weights
-from trainers.recipes import AdamW, Optimizer, Sgd
+from trainers.recipes import AdamW, Optimizer, OwnOptimizer, Recipe, Sgd
 
 
-def build_optimizer(optimizer: Optimizer, *, weight_average: float) -> keras.optimizers.Optimizer:
-    """Translate a recipe's optimizer.
+def build_optimizer(recipe: Recipe, model: keras.Model) -> keras.optimizers.Optimizer:
+    """Translate a recipe's optimizer, or call the user's function with the model.
 
-    Args:
-        optimizer: of the recipe.
-        weight_average: decay per step of the moving average of the weights; 0 for none.
+    Raises:
+        InputError: the user's function cannot be found, or returns no optimizer of Keras.
     """
-    options: dict[str, Any] = {"use_ema": True, "ema_momentum": weight_average} if weight_average else {}
+    optimizer = recipe.optimizer
+    if isinstance(optimizer, OwnOptimizer):
+        made = own_function("optimizer", optimizer.name)(model)
+        if not isinstance(made, keras.optimizers.Optimizer):
+            raise InputError(
+                f"optimizer {optimizer.name!r} returns {type(made).__name__}; a keras.optimizers.Optimizer is needed"
+            )
+        return made
+    options: dict[str, Any] = {}
+    if recipe.weight_average:
+        options = {"use_ema": True, "ema_momentum": recipe.weight_average}
     if isinstance(optimizer, Sgd):
         if optimizer.decoupled:
             options["weight_decay"] = optimizer.weight_decay
@@ -32,8 +43,8 @@ def build_optimizer(optimizer: Optimizer, *, weight_average: float) -> keras.opt
 
 
 def coupled_decay(optimizer: Optimizer) -> float:
-    """The factor of an L2 term in the loss, which Keras' optimizers do not have."""
-    if isinstance(optimizer, AdamW) or (isinstance(optimizer, Sgd) and optimizer.decoupled):
+    """The factor of an L2 term in the loss, since Keras' optimizers know no coupled decay."""
+    if isinstance(optimizer, AdamW | OwnOptimizer) or (isinstance(optimizer, Sgd) and optimizer.decoupled):
         return 0.0
     return optimizer.weight_decay
 

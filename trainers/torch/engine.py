@@ -6,6 +6,8 @@ import contextlib
 import copy
 import functools
 import io
+import os
+import shutil
 
 import numpy as np
 import torch
@@ -17,9 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainers.contract import State, Task, UnbiasedVariance
 from trainers.data.batches import Steps
+from trainers.errors import InputError
 from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
+from trainers.recipes import OwnOptimizer
+from trainers.torch.losses import build_loss
 from trainers.torch.models import (
     build_model,
     get_gradients,
@@ -40,11 +45,8 @@ class Runtime:
     def __init__(self, *, threads: int, use_gpu: bool) -> None:
         torch.set_num_threads(threads)
         self.use_gpu = use_gpu
-        if use_gpu:
-            if not torch.cuda.is_available():
-                raise RuntimeError("a GPU was asked for but PyTorch sees none on this node")
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.backends.cudnn.benchmark = False
+        if use_gpu and not torch.cuda.is_available():
+            raise RuntimeError("a GPU was asked for but PyTorch sees none on this node")
 
     def computes_bfloat16(self) -> bool:
         """Whether the processors have instructions for it."""
@@ -69,7 +71,8 @@ class TorchEngine:
         torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
         self._task = task
         self._device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
-        if use_gpu:
+        if use_gpu:  # on CPUs PyTorch's kernels are deterministic
+            torch.use_deterministic_algorithms(recipe.deterministic, warn_only=True)
             torch.cuda.reset_peak_memory_stats(self._device)
         self._precision = (
             torch.autocast(self._device.type, dtype=torch.bfloat16)
@@ -81,9 +84,10 @@ class TorchEngine:
         self._kernel = None
         if task.inputs.kernel is not None:
             self._kernel = torch.from_numpy(task.inputs.kernel).permute(3, 2, 0, 1).to(self._device)
-        self._class_weights = None
+        class_weights = None
         if task.class_weights is not None:
-            self._class_weights = torch.from_numpy(task.class_weights).to(self._device)
+            class_weights = torch.from_numpy(task.class_weights).to(self._device)
+        self._loss_of = build_loss(recipe, task.num_classes, class_weights, self._device)
 
         module = build_model(recipe.model, task.model_shape, task.num_classes, batch_norm=recipe.batch_norm)
         if ":" not in recipe.model and recipe.init != "framework":
@@ -92,7 +96,7 @@ class TorchEngine:
         if recipe.sync_batch_norm and task.world_size > 1:
             module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
         self._module = module.to(self._device, memory_format=torch.channels_last)
-        self._optimizer = build_optimizer(recipe.optimizer, self._module.parameters())
+        self._optimizer, self._scheduler = build_optimizer(recipe.optimizer, self._module)
         self._average = (
             AveragedModel(self._module, multi_avg_fn=get_ema_multi_avg_fn(recipe.weight_average))
             if recipe.weight_average
@@ -101,6 +105,9 @@ class TorchEngine:
         self._model: torch.nn.Module = self._module
         if task.world_size > 1:
             self._model = DistributedDataParallel(self._module)
+        if recipe.compile:
+            _check_compiler(self._device)
+            self._model = torch.compile(self._model)
 
     def parameter_count(self) -> int:
         """Trainable weights."""
@@ -141,13 +148,9 @@ class TorchEngine:
 
     def _loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean loss of the share, and logits."""
-        smoothing = self._task.recipe.loss.label_smoothing
         with self._precision:
             logits = self._model(self._inputs(pixels)).float()
-        if self._class_weights is None:
-            return F.cross_entropy(logits, labels, label_smoothing=smoothing), logits
-        losses = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-        return (losses * self._class_weights[labels]).mean(), logits
+        return self._loss_of(logits, labels), logits
 
     def _backward(self, loss: torch.Tensor, share: int, loss_scale: float) -> None:
         """Gradients of the mean over the global batch, from that over a share of it."""
@@ -170,10 +173,14 @@ class TorchEngine:
         return torch.stack(losses).double().cpu().numpy() * share, int(correct.sum())
 
     def _update(self, learning_rate: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        decay_apart(self._task.recipe.optimizer, self._module.parameters(), learning_rate)
+        described = self._task.recipe.optimizer
+        if not isinstance(described, OwnOptimizer):
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
+            decay_apart(described, self._module.parameters(), learning_rate)
         self._optimizer.step()
+        if self._scheduler is not None:
+            self._scheduler.step()
         if self._average is not None:
             self._average.update_parameters(self._module)
 
@@ -292,8 +299,11 @@ class TorchEngine:
         state["random/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             state["random/cuda"] = torch.cuda.get_rng_state()
+        kept = {"optimizer": self._optimizer.state_dict()}
+        if self._scheduler is not None:
+            kept["scheduler"] = self._scheduler.state_dict()
         buffer = io.BytesIO()
-        torch.save(self._optimizer.state_dict(), buffer)
+        torch.save(kept, buffer)
         arrays = {name: np.array(value.detach().cpu()) for name, value in state.items()}
         return arrays | {"optimizer": np.frombuffer(buffer.getvalue(), np.uint8)}
 
@@ -310,7 +320,23 @@ class TorchEngine:
         if self._average is not None:
             self._average.load_state_dict(of("average/"))
         kept = torch.load(io.BytesIO(state["optimizer"].tobytes()), map_location="cpu", weights_only=True)
-        self._optimizer.load_state_dict(kept)
+        self._optimizer.load_state_dict(kept["optimizer"])
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(kept["scheduler"])
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"])
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Whether `torch.compile` finds what it needs, before it fails in the midst of a step.
+
+    Raises:
+        InputError: it does not.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise InputError(
+            f"compile: torch.compile needs a C++ compiler on CPUs, but there is no {compiler!r} on this node; "
+            "install g++, name another compiler in the environment variable CXX, or leave compile out"
+        )

@@ -5,15 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
-from trainers.recipes import AdamW, Optimizer, Sgd
+from trainers.contract import own_function
+from trainers.errors import InputError
+from trainers.recipes import AdamW, BuiltInOptimizer, Optimizer, OwnOptimizer, Sgd
 
 SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
 """What an optimizer keeps of each weight: its neutral name, and PyTorch's."""
 
 
-def build_optimizer(optimizer: Optimizer, weights: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Translate a recipe's optimizer; a decoupled decay of SGD is left to `decay_apart`."""
+def build_optimizer(
+    optimizer: Optimizer, module: nn.Module
+) -> tuple[torch.optim.Optimizer, LRScheduler | None]:
+    """Translate a recipe's optimizer, or call the user's function with the module.
+
+    A decoupled decay of SGD is left to `decay_apart`. A scheduler, which only a user's function gives, takes a step
+    after each of the optimizer's.
+
+    Raises:
+        InputError: the user's function cannot be found, or returns neither an optimizer of PyTorch nor a pair of one
+            and a scheduler.
+    """
+    if not isinstance(optimizer, OwnOptimizer):
+        return _built_in(optimizer, module.parameters()), None
+    made = own_function("optimizer", optimizer.name)(module)
+    own, scheduler = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(own, torch.optim.Optimizer) or not isinstance(scheduler, LRScheduler | None):
+        raise InputError(
+            f"optimizer {optimizer.name!r} returns {type(made).__name__}; a torch.optim.Optimizer is needed, or a "
+            "pair of one and a torch.optim.lr_scheduler.LRScheduler"
+        )
+    return own, scheduler
+
+
+def _built_in(optimizer: BuiltInOptimizer, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     if isinstance(optimizer, Sgd):
         return torch.optim.SGD(
             weights,
@@ -35,7 +62,7 @@ def build_optimizer(optimizer: Optimizer, weights: Iterable[torch.nn.Parameter])
 
 
 @torch.no_grad()
-def decay_apart(optimizer: Optimizer, weights: Iterable[torch.nn.Parameter], learning_rate: float) -> None:
+def decay_apart(optimizer: BuiltInOptimizer, weights: Iterable[nn.Parameter], learning_rate: float) -> None:
     """The decoupled decay of a step of SGD, which `torch.optim.SGD` does not have; nothing for other optimizers."""
     if isinstance(optimizer, Sgd) and optimizer.decoupled and optimizer.weight_decay:
         for weight in weights:
