@@ -66,7 +66,11 @@ def torch_optimizer(model: Any) -> Any:
     optimizer = torch.optim.SGD(
         [{"params": kernels, "weight_decay": 0.01}, {"params": biases, "lr": 0.05}], lr=0.02, momentum=0.9
     )
-    optimizer.register_step_pre_hook(lambda *_: torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1))
+
+    def clip(*_: Any) -> None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+
+    optimizer.register_step_pre_hook(clip)
     return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 10], gamma=0.5)
 
 
