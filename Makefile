@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-kind lint bench image clean
+.PHONY: help demo test test-all test-oldest test-ray test-kind lint bench image clean tools
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,12 +26,21 @@ test: lint tools ## Lint, types, import rules, and all tests but the slow ones
 test-all: test ## Every test, the slow ones included
 	$(BIN)/pytest -m slow
 
+test-oldest: tools .venv-oldest/ready ## The quick tests, with the lowest version of each dependency
+	.venv-oldest/bin/pytest -m "not slow and not serial" --numprocesses=logical --dist=loadfile
+
+RAY ?= 2.58
+
+test-ray: .venv-ray-$(RAY)/ready tools ## The tests that use Ray, with another version of it: make test-ray RAY=2.59
+	PYTHONPATH=$(CURDIR)/.venv-ray-$(RAY) $(BIN)/pytest -m ray
+
 test-kind: .venv/ready ## The whole way on a real Kubernetes; needs docker, kind, kubectl and helm
 	tests/kind/run.sh
 
-lint: .venv/ready ## ruff and mypy
+lint: .venv/ready ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 bench: .venv/ready ## Paired benchmarks; writes benchmarks/RESULTS.md
@@ -42,12 +51,11 @@ image: ## The image for clusters, on CPUs
 	docker build --target cpu --tag tandem:0.1.0-cpu .
 
 clean: ## Remove the environment, caches and results of the examples
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results
+	rm -rf .venv .venv-oldest .venv-ray-* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results
 
-# What tests talk to: kubectl and helm, an S3 server in an environment of its own, whose dependencies contradict ours,
-# and axe, which judges whether a page can be used by everybody.
-tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server .venv/axe/axe.min.js
-.PHONY: tools
+# What tests use: kubectl and helm, an S3 server in an environment of its own, whose dependencies contradict ours, axe, which
+# judges whether a page can be used by everybody, and a browser.
+tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server .venv/axe/axe.min.js .venv/browser
 
 .venv/kubernetes/kubectl:
 	mkdir -p .venv/kubernetes
@@ -65,8 +73,31 @@ tools: .venv/kubernetes/kubectl .venv/moto/bin/moto_server .venv/axe/axe.min.js
 	$(PYTHON) -m venv .venv/moto
 	.venv/moto/bin/pip install --quiet --no-compile "moto[s3]==5.2.5" flask flask-cors
 
+# Holds the browser's path: Debian's chromium, which is installed where that is possible, else Playwright's own.
+BROWSERS := PLAYWRIGHT_BROWSERS_PATH=$(CURDIR)/.venv/browsers
+EXECUTABLE := from playwright.sync_api import sync_playwright as playwright; \
+	started = playwright().start(); print(started.chromium.executable_path); started.stop()
+.venv/browser: | .venv/ready
+	@if ! command -v chromium && command -v apt-get && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium; \
+	fi > /dev/null || true
+	@command -v chromium > $@.part || { \
+		$(BROWSERS) $(BIN)/playwright install chromium && $(BROWSERS) $(BIN)/python -c '$(EXECUTABLE)' > $@.part; }
+	@mv $@.part $@
+
 .venv/ready: pyproject.toml
 	@echo "setting up .venv: installs Ray, TensorFlow and PyTorch, a few minutes the first time"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile --editable ".[dev,onnx]"
+	$(BIN)/pip install --quiet --no-compile --editable ".[all,dev]"
+	@touch $@
+
+.venv-oldest/ready: pyproject.toml tests/lowest_versions.py
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) tests/lowest_versions.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet --no-compile --constraint .venv-oldest/constraints.txt --editable ".[all,dev]"
+	@touch $@
+
+# Ray alone: its directory comes before that of .venv, whose TensorFlow and PyTorch stay.
+.venv-ray-%/ready: .venv/ready
+	$(BIN)/pip install --quiet --no-compile --no-deps --upgrade --target .venv-ray-$* "ray[default,train,tune]==$*.*"
 	@touch $@

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trainers.errors import InputError, TandemError
 
 if TYPE_CHECKING:
-    from orchestrator.compare import Comparison
+    from orchestrator.analysis.compare import Comparison
 
 __all__ = ["InputError", "TandemError", "run", "sweep"]
 
@@ -24,51 +24,51 @@ def run(experiment: str | Path | Mapping[str, Any], *, overrides: Iterable[str] 
     """Train every arm of an experiment on this machine and write the report, as `tandem run` does.
 
     Args:
-        experiment: a file, or what would stand in one.
-        overrides: `field=value`, as `--set` takes.
+        experiment: a file, or its contents as a mapping.
+        overrides: `field=value`, as for `--set`.
 
     Raises:
         InputError: one sentence for each problem.
     """
-    return _do("run", experiment, overrides)
+    return _train("run", experiment, overrides)
 
 
 def sweep(experiment: str | Path | Mapping[str, Any], *, overrides: Iterable[str] = ()) -> Comparison:
     """Search each arm's hyperparameters, then train and compare the winners, as `tandem sweep` does.
 
     Args:
-        experiment: a file with a `sweep:` block, or what would stand in one.
-        overrides: `field=value`, as `--set` takes.
+        experiment: a file with a `sweep:` block, or its contents as a mapping.
+        overrides: `field=value`, as for `--set`.
 
     Raises:
         InputError: one sentence for each problem.
-        SweepError: the trials all fail.
+        SweepError: all trials fail.
     """
-    return _do("sweep", experiment, overrides)
+    return _train("sweep", experiment, overrides)
 
 
-def _do(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Iterable[str]) -> Comparison:
+def _train(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Iterable[str]) -> Comparison:
     from rich.console import Console
 
-    from orchestrator import commands, driver, report, spec_file
+    from orchestrator import workflows
+    from orchestrator.execution import driver
+    from orchestrator.experiment import reader
 
     changes = list(overrides)
     command = [verb, "experiment.yaml", *(f"--set={change}" for change in changes)]
     if isinstance(experiment, Mapping):
-        read, module_path = spec_file.load_mapping(experiment, changes), Path.cwd()
+        read, module_path = reader.load_mapping(experiment, changes), Path.cwd()
     else:
         path = Path(experiment)
-        read, module_path = spec_file.load(path, changes), path.resolve().parent
+        read, module_path = reader.load(path, changes), path.resolve().parent
         command[1] = str(path)
     if verb == "sweep" and read.sweep is None:
         raise InputError("the experiment has no sweep: block; give one with a space and a budget")
-    records = driver.open_records(read)
-    commands.train(
+    return workflows.train(
         read,
-        records,
+        driver.open_records(read),
         module_path,
         Console(stderr=True),
         searches=verb == "sweep",
         command=command,
     )
-    return report.write(records)

@@ -1,1 +1,1 @@
-"""Paired measurements against peers; each prints a ratio."""
+"""Paired measurements of tandem beside the same work without it. Each is one module; `RESULTS.md` shows all."""

@@ -1,90 +1,74 @@
-"""Two workers of one thread each: tandem over torchrun DDP, Accelerate, Lightning and bare MWMS."""
+"""Two workers of one thread each: tandem beside torchrun, Accelerate, Lightning and MultiWorkerMirroredStrategy."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from benchmarks import harness
+from benchmarks.orchestration import experiment_on
+from benchmarks.results import Measured, Ratio, Results, table
 
-MODEL, BATCH_SIZE, IMAGES, EPOCHS = "tutorial_cnn", 128, 50_000, 3
-HEADER = ["comparison", "tandem", "peer", "ratio (lowest to highest pair)", "target"]
+TITLE = "Data-parallel training"
+_PEERS = {
+    "torchrun": ("torch", "PyTorch: DDP under torchrun"),
+    "accelerate": ("torch", "PyTorch: Accelerate"),
+    "lightning": ("torch", "PyTorch: Lightning"),
+    "mirrored": ("keras", "Keras: MultiWorkerMirroredStrategy"),
+}
 
 
-def main(*, pairs: int) -> None:
-    """Measure PyTorch against three peers, Keras against one, and two workers against one."""
-    against_peers(pairs)
-    efficiency(pairs)
+def settings(options: harness.Options) -> dict[str, Any]:
+    """Sizes of everything."""
+    return {
+        "pairs": options.pairs,
+        "model": "tutorial_cnn",
+        "batch_size": 128,
+        "images": 256 if options.smoke else 25_600,
+        "epochs": 2 if options.smoke else 3,
+    }
 
 
-def against_peers(pairs: int) -> None:
-    """Measure PyTorch against three peers and Keras against one."""
-    path = harness.archive(IMAGES)
+def measure(settings: dict[str, Any], results: Results, data: Path) -> None:
+    """Measure tandem and all peers once for each pair."""
+    images, batch_size, epochs = settings["images"], settings["batch_size"], settings["epochs"]
+    path = harness.archive(data, images)
+    arguments = (path, settings["model"], batch_size, epochs, 1)
 
-    def peer(name: str) -> float:
-        measured = harness.script(name, path, MODEL, BATCH_SIZE, EPOCHS, 1, processes=2)
-        return harness.steady(measured["images_per_second"])
+    def tandem() -> dict[str, float]:
+        done = harness.tandem("run", experiment_on(*arguments[:4], threads=1, workers=2))
+        return {run.arm: harness.images_per_second(images, run.epoch_ends) for run in done.runs}
 
-    def ours(framework: str) -> float:
-        experiment = harness.simple_experiment(
-            framework, path, model=MODEL, batch_size=BATCH_SIZE, epochs=EPOCHS, threads=1, workers=2
-        )
-        return harness.tandem_speed(experiment)
+    def torchrun(script: str) -> float:
+        printed = harness.script(script, *arguments, threads=1, processes=2)
+        return harness.images_per_second(images, printed["epoch_ends"])
 
     def mirrored() -> float:
-        measured = harness.keras_pair("bare_keras.py", path, MODEL, BATCH_SIZE, EPOCHS, 1)
-        return harness.steady(measured["images_per_second"])
+        printed = harness.script_pair("bare_keras", *arguments, threads=1)
+        return harness.images_per_second(images, printed["epoch_ends"])
 
-    torch = harness.alternate(
-        {
-            "tandem": lambda: ours("torch"),
-            "torchrun": lambda: peer("bare_torch.py"),
-            "Accelerate": lambda: peer("accelerate_torch.py"),
-            "Lightning": lambda: peer("lightning_torch.py"),
-        },
-        pairs,
-    )
-    keras = harness.alternate({"tandem": lambda: ours("keras"), "mirrored": mirrored}, pairs)
-    rows = [
-        harness.row(f"PyTorch: {name}", torch["tandem"], torch[name], target=1.0)
-        for name in ("torchrun", "Accelerate", "Lightning")
-    ]
-    rows.append(
-        harness.row("Keras: MultiWorkerMirroredStrategy", keras["tandem"], keras["mirrored"], target=1.0)
-    )
-    harness.keep(
-        "data_parallel",
-        "Data-parallel training against peers",
-        f"Images/s of two workers with one thread each, {MODEL}, Adam, global batch {BATCH_SIZE}, "
-        f"epochs of {IMAGES:,} images, median of {pairs} alternating runs, first epoch left out.",
-        HEADER,
-        rows,
-    )
+    sides = {
+        "tandem": tandem,
+        "torchrun": lambda: torchrun("bare_torch"),
+        "accelerate": lambda: torchrun("accelerate_torch"),
+        "lightning": lambda: torchrun("lightning_torch"),
+        "mirrored": mirrored,
+    }
+    for pair in range(1, settings["pairs"] + 1):
+        results.once(lambda pair=pair: harness.alternate(sides, pair), pair=pair)
 
 
-def efficiency(pairs: int) -> None:
-    """Measure two workers against one of as many threads."""
-    batch_size, images = 256, 3072
-    path = harness.archive(images)
+def show(measured: Measured) -> str:
+    """Tandem over each peer."""
+    settings, pairs = measured.settings, measured.values()
     rows = []
-    for framework in ("keras", "torch"):
-
-        def split(workers: int, framework: str = framework) -> float:
-            experiment = harness.simple_experiment(
-                framework,
-                path,
-                model="resnet9",
-                batch_size=batch_size,
-                epochs=2,
-                threads=2 // workers,
-                workers=workers,
-            )
-            return harness.tandem_speed(experiment)
-
-        measured = harness.alternate({"two": lambda s=split: s(2), "one": lambda s=split: s(1)}, pairs)
-        rows.append(harness.row(f"{framework} resnet9", measured["two"], measured["one"], target=0.95))
-    harness.keep(
-        "efficiency",
-        "Two workers of one thread over one worker of two",
-        f"Images/s, resnet9 with batch normalisation over the global batch, {batch_size} as in examples/best.yaml, "
-        f"epochs of {images:,} images, median of {pairs} alternating pairs, first epoch left out.",
-        ["arm", "two workers", "one worker", "ratio (lowest to highest pair)", "target"],
-        rows,
+    for peer, (framework, title) in _PEERS.items():
+        tandem, other = [pair["tandem"][framework] for pair in pairs], [pair[peer] for pair in pairs]
+        rows.append([title, *harness.medians(tandem, other), str(Ratio.of(tandem, other))])
+    return (
+        f"Images/s of two workers with one thread each, `{settings['model']}`, Adam, global batch "
+        f"{settings['batch_size']}, whole epochs of {settings['images']:,} images without the first. Median of "
+        f"{settings['pairs']} alternating rounds, with the lowest and the highest. Accelerate and Lightning load "
+        "batches with PyTorch's `DataLoader`, as their guides do.\n\n"
+        + table(["peer", "tandem", "peer", "tandem / peer"], rows)
     )

@@ -1,10 +1,8 @@
-"""What all benchmarks share: CIFAR-10 as arrays, tandem and peers as subprocesses, pairs, results."""
+"""How benchmarks run things: tandem and the scripts beside it as commands, on CIFAR-10."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -14,98 +12,55 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import yaml
 
-from orchestrator import environment
-from orchestrator.storage import Storage
-from orchestrator.sweep.records import SearchHistory, SearchRecords
-from trainers.data import DataSpec, open_dataset
+from benchmarks.peers import cifar10
+from trainers import preset
 
 ROOT = Path(__file__).resolve().parent.parent
-PEERS = ROOT / "benchmarks" / "peers"
-RESULTS = ROOT / "benchmarks" / "results"
-PYTHON = sys.executable
-_TRIES = 3
-DATA = Path(os.environ.get("TANDEM_BENCH_DATA", ROOT.parent / "shared" / "data" / "cifar10"))
+SCRATCH = ROOT / "build" / "benchmarks"
 
 
-def archive(images: int | None = None) -> Path:
-    """CIFAR-10, or the first images of its parts, as one .npz."""
-    data = open_dataset(DataSpec(source="cifar10", path=str(DATA), validation=0))
-    path = Path(tempfile.mkdtemp()) / "images.npz"
-    np.savez(
-        path,
-        x_train=data.train_images[:images],
-        y_train=data.train_labels[:images],
-        x_test=data.test_images[:images],
-        y_test=data.test_labels[:images],
-    )
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    data: Path
+    """Directory of CIFAR-10's Parquet files."""
+    pairs: int
+    epochs: int
+    """Of the tutorials, on both sides."""
+    smoke: bool
+    """Sizes that only show that a benchmark works."""
+
+
+def archive(data: Path, images: int) -> Path:
+    """The first training images of CIFAR-10, and 1,000 test images at most, as one .npz."""
+    path = SCRATCH / f"cifar10-{images}.npz"
+    if not path.exists():
+        (x_train, y_train), (x_test, y_test) = cifar10.read(data, "train"), cifar10.read(data, "test")
+        SCRATCH.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            path,
+            x_train=x_train[:images],
+            y_train=y_train[:images],
+            x_test=x_test[:1000],
+            y_test=y_test[:1000],
+        )
     return path
 
 
-def steady(images_per_second: list[float]) -> float:
-    """Median over the epochs after the first, which also compiles and fills caches."""
-    return statistics.median(images_per_second[1:])
-
-
-def script(name: str, *arguments: object, processes: int = 1, threads: int = 1) -> dict[str, Any]:
-    """Run a peer's script, under torchrun for several processes, and parse its last line."""
-    launcher = [PYTHON]
-    if processes > 1:
-        launcher = [PYTHON, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-        launcher += ["--master_port", str(free_port())]
-    command = [*launcher, str(PEERS / name), *map(str, arguments)]
-    for _ in range(_TRIES - 1):
-        with contextlib.suppress(RuntimeError):  # a peer that crashes now and then is measured again
-            return parse(finish(start(command, threads=threads)))
-    return parse(finish(start(command, threads=threads)))
-
-
-def keras_pair(name: str, *arguments: object, threads: int = 1) -> dict[str, Any]:
-    """Run a Keras peer in two processes that share a TF_CONFIG."""
-    workers = [f"localhost:{free_port()}" for _ in range(2)]
-    processes = []
-    for index in range(2):
-        config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        command = [PYTHON, str(PEERS / name), *map(str, arguments)]
-        processes.append(start(command, threads=threads, TF_CONFIG=json.dumps(config)))
-    outputs = [finish(process) for process in processes]
-    return parse(outputs[0])
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return int(listener.getsockname()[1])
-
-
-def start(
-    command: list[str], *, threads: int, stdout: IO[str] | int = subprocess.PIPE, **variables: str
-) -> subprocess.Popen[str]:
-    """Start a command with a limit of threads; the project's packages can be imported.
-
-    TensorFlow uses oneDNN's kernels on both sides, as tandem has it do on every processor.
-    """
-    settings = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), "TF_ENABLE_ONEDNN_OPTS": "1"}
-    settings |= variables
+def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
+    """Start a command from which the project can be imported."""
+    settings = {"PYTHONPATH": str(ROOT)} | variables
     return subprocess.Popen(
-        command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ | settings
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | settings
     )
-
-
-def start_tandem(
-    command: str, experiment: dict[str, Any], directory: Path, *, threads: int
-) -> subprocess.Popen[str]:
-    """Start a command on an experiment, without name and storage, that is called bench and kept in a directory."""
-    file = directory / "experiment.yaml"
-    file.write_text(yaml.safe_dump({"name": "bench", "storage": str(directory)} | experiment))
-    return start([str(Path(PYTHON).with_name("tandem")), command, str(file)], threads=threads)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -116,189 +71,161 @@ def finish(process: subprocess.Popen[str]) -> str:
     """
     out, err = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"{process.args} failed:\n{err[-3000:]}")
+        raise RuntimeError(f"{process.args} failed:\n{out[-1000:]}\n{err[-3000:]}")
     return out
 
 
-def parse(output: str) -> dict[str, Any]:
-    """The last line of JSON that was printed."""
-    line = next(line for line in reversed(output.splitlines()) if line.startswith("{"))
-    document: dict[str, Any] = json.loads(line)
+def script(name: str, *arguments: object, threads: int, processes: int = 1) -> dict[str, Any]:
+    """Run a script of `benchmarks/peers` and return the JSON of its last line.
+
+    Args:
+        name: of its module.
+        arguments: of the script.
+        threads: of each process, whose environment is the preset of tandem's workers.
+        processes: more than one are started by torchrun.
+    """
+    launcher = [sys.executable, "-m"]
+    if processes > 1:
+        launcher += ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={free_port()}"]
+        launcher += ["-m"]
+    process = start(
+        [*launcher, f"benchmarks.peers.{name}", *map(str, arguments)], **preset.environment(threads)
+    )
+    return _last_line(finish(process))
+
+
+def script_pair(name: str, *arguments: object, threads: int) -> dict[str, Any]:
+    """Run a script in two processes that share a TF_CONFIG; returns what the first of them printed last."""
+    workers = [f"localhost:{free_port()}" for _ in range(2)]
+    command = [sys.executable, "-m", f"benchmarks.peers.{name}", *map(str, arguments)]
+    processes = []
+    for index in range(2):
+        cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        variables = preset.environment(threads) | {"TF_CONFIG": json.dumps(cluster)}
+        processes.append(start(command, **variables))
+    first, _ = [finish(process) for process in processes]
+    return _last_line(first)
+
+
+def free_port() -> int:
+    """A TCP port that no process listens on."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return int(listener.getsockname()[1])
+
+
+def _last_line(output: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(output.splitlines()[-1])
     return document
 
 
 @dataclasses.dataclass(frozen=True)
-class TandemSweep:
-    """The search of the only arm of one `tandem sweep`, as its log tells it."""
+class Run:
+    """One trained run, from its records."""
 
-    history: SearchHistory
-    seconds: float
-    """From asking for workers to the last trial's end."""
-    first_step_at: float
-    """When the first trial took its first step, in seconds since 1970."""
+    arm: str
+    attempt: dict[str, Any]
+    """The first: when it started, and what start-up took."""
+    epochs: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    """The final test; None for a trial of a sweep."""
 
     @property
-    def steady_seconds(self) -> float:
-        """From the first trial's first step to the last trial's end."""
-        return float(max(trial.epochs[-1]["time"] for trial in self.history.trials) - self.first_step_at)
+    def first_step_at(self) -> float:
+        """Seconds since 1970."""
+        return float(self.attempt["started_at"] + self.attempt["startup"]["build_seconds"])
 
-    def best_within(self, seconds: float) -> float:
-        """The best validation accuracy of the trials that had ended so long after the first step."""
-        return max(
-            (trial.value("validation_accuracy") or 0.0)
-            for trial in self.history.trials
-            if trial.epochs[-1]["time"] - self.first_step_at <= seconds
-        )
-
-
-def tandem_sweep(experiment: dict[str, Any], *, modules: dict[str, str] | None = None) -> TandemSweep:
-    """Sweep an experiment of one arm in a directory of its own, with a user's modules beside it."""
-    directory = Path(tempfile.mkdtemp())
-    for name, text in (modules or {}).items():
-        (directory / name).write_text(text)
-    finish(start_tandem("sweep", experiment, directory, threads=1))
-    (search,) = (directory / "bench" / "sweep").iterdir()
-    history = SearchRecords(Storage(str(search))).history()
-    attempts = [
-        json.loads((run / "attempts.jsonl").read_text().splitlines()[0])
-        for run in (search / "runs").iterdir()
-    ]
-    first = min(attempt["started_at"] + attempt["startup"]["build_seconds"] for attempt in attempts)
-    shutil.rmtree(directory)
-    return TandemSweep(history, history.seconds, first)
+    @property
+    def epoch_ends(self) -> list[float]:
+        """When each epoch was over, checkpoint included, in seconds since 1970."""
+        return [self.attempt["started_at"] + epoch["seconds_since_start"] for epoch in self.epochs]
 
 
 @dataclasses.dataclass(frozen=True)
-class TandemRun:
-    """One `tandem run` of one experiment and what its records say."""
+class Command:
+    """A finished `tandem run` or `tandem sweep`."""
 
-    seconds: float
-    """From the command's start to its end."""
     started_at: float
-    runs: list[dict[str, Any]]
-    """In order of training: id, epochs, attempts, result."""
+    seconds: float
+    runs: list[Run]
+    """By start. For a sweep these are the trials."""
+
+    def run_of(self, arm: str) -> Run:
+        """The only run of an arm."""
+        (run,) = [run for run in self.runs if run.arm == arm]
+        return run
 
 
-def tandem(experiment: dict[str, Any], *, kept_in: Path | None = None) -> TandemRun:
-    """Run an experiment in a directory of its own.
+def tandem(
+    verb: str,
+    experiment: dict[str, Any] | Path,
+    *overrides: str,
+    keep: Path | None = None,
+    modules: dict[str, str] | None = None,
+) -> Command:
+    """Run `tandem run` or `tandem sweep` in a directory of its own, and read its records.
 
     Args:
-        experiment: its fields, without name and storage.
-        kept_in: where to leave it if it is interrupted, so that the next call goes on with it.
+        verb: run or sweep.
+        experiment: a file, or the fields of one.
+        overrides: of fields, as for `--set`.
+        keep: storage that survives an interruption, so that the next call resumes; removed at the end.
+        modules: files that the experiment's own functions are in, and their text.
     """
-    directory = kept_in or Path(tempfile.mkdtemp())
+    directory = keep or Path(tempfile.mkdtemp(prefix="tandem-benchmark-"))
     directory.mkdir(parents=True, exist_ok=True)
+    for name, text in (modules or {}).items():
+        (directory / name).write_text(text)
+    file = experiment
+    if not isinstance(file, Path):
+        file = directory / "experiment.yaml"
+        file.write_text(yaml.safe_dump({"name": "benchmark"} | experiment))
+    command = [str(Path(sys.executable).with_name("tandem")), verb, str(file)]
+    for override in [f"storage={directory}", *overrides]:
+        command += ["--set", override]
     started = time.time()
-    finish(start_tandem("run", experiment, directory, threads=int(experiment["scale"]["cpus_per_worker"])))
+    finish(start(command))
     seconds = time.time() - started
-    runs = [_read(run) for run in (directory / "bench" / "runs").iterdir()]
+    pattern = "*/sweep/*/runs/*" if verb == "sweep" else "*/runs/*"
+    runs = [_read(run) for run in directory.glob(pattern)]
     shutil.rmtree(directory)
-    return TandemRun(seconds, started, sorted(runs, key=lambda run: run["attempts"][0]["started_at"]))
+    return Command(started, seconds, sorted(runs, key=lambda run: run.attempt["started_at"]))
 
 
-def lines(file: Path) -> list[Any]:
-    """The records of a .jsonl file."""
-    return [json.loads(line) for line in file.read_text().splitlines()]
+def _read(directory: Path) -> Run:
+    def lines(name: str) -> list[Any]:
+        return [json.loads(line) for line in (directory / name).read_text().splitlines()]
+
+    description, result = directory / "run.json", directory / "result.json"
+    return Run(
+        json.loads(description.read_text())["arm"] if description.exists() else "",
+        lines("attempts.jsonl")[0],
+        lines("epochs.jsonl"),
+        json.loads(result.read_text()) if result.exists() else None,
+    )
 
 
-def _read(run: Path) -> dict[str, Any]:
-    return {
-        "id": run.name,
-        "epochs": lines(run / "epochs.jsonl"),
-        "attempts": lines(run / "attempts.jsonl"),
-        "result": json.loads((run / "result.json").read_text()),
-    }
+def example(name: str, data: Path, framework: str, seed: int) -> dict[str, Any]:
+    """One arm and one seed of a file in examples/, whose arms are named after their frameworks."""
+    experiment: dict[str, Any] = yaml.safe_load((ROOT / "examples" / f"{name}.yaml").read_text())
+    del experiment["name"]
+    experiment["data"]["path"] = str(data)
+    experiment["arms"] = {framework: experiment["arms"][framework] | {"seeds": [seed]}}
+    return experiment
 
 
-def tandem_speed(experiment: dict[str, Any]) -> float:
-    """Tandem's steady images/s in an experiment of one run."""
-    return steady(speeds(tandem(experiment).runs[0]))
+def images_per_second(images: int, epoch_ends: list[float]) -> float:
+    """Over whole epochs, checkpoints included, without the first epoch, which also compiles and fills caches."""
+    return images * (len(epoch_ends) - 1) / (epoch_ends[-1] - epoch_ends[0])
 
 
-def simple_experiment(
-    framework: str,
-    path: Path,
-    *,
-    model: str,
-    batch_size: int,
-    epochs: int,
-    threads: int,
-    workers: int = 1,
-) -> dict[str, Any]:
-    """One arm on an archive, one seed, with Adam and workers of some threads each."""
-    arm = {"framework": framework, "model": model, "batch_size": batch_size, "inputs": "symmetric"}
-    return {
-        "data": {"source": "npz", "path": str(path), "validation": 0},
-        "arms": {"arm": arm | {"optimizer": "adam", "epochs": epochs, "seeds": [0]}},
-        "scale": {"workers": workers, "cpus_per_worker": threads},
-    }
+def alternate(sides: dict[str, Callable[[], Any]], pair: int) -> dict[str, Any]:
+    """Measure all sides once, in this order in odd pairs and in reverse in even ones."""
+    order = list(sides) if pair % 2 else list(reversed(sides))
+    measured = {name: sides[name]() for name in order}
+    return {name: measured[name] for name in sides}
 
 
-def speeds(run: dict[str, Any]) -> list[float]:
-    """Images/s of each epoch of a run."""
-    return [epoch["images_per_second"] for epoch in run["epochs"]]
-
-
-def alternate(sides: dict[str, Callable[[], float]], pairs: int) -> dict[str, list[float]]:
-    """Measure every side in turn, `pairs` times."""
-    measured: dict[str, list[float]] = {name: [] for name in sides}
-    for pair in range(pairs):
-        for name, measure in sides.items():
-            measured[name].append(measure())
-            print(f"  pair {pair + 1}, {name}: {measured[name][-1]:,.2f}", flush=True)
-    return measured
-
-
-def row(what: str, ours: list[float], theirs: list[float], *, target: float, least: bool = True) -> list[str]:
-    """A table's row: medians, the median of the paired ratios with its range, target met or missed."""
-    ratios = sorted(mine / other for mine, other in zip(ours, theirs, strict=True))
-    ratio = statistics.median(ratios)
-    met = ratio >= target if least else ratio <= target
-    print(f"{what}: median ratio {ratio:.3f} ({'met' if met else 'missed'})", flush=True)
-    return [
-        what,
-        f"{statistics.median(ours):,.1f}",
-        f"{statistics.median(theirs):,.1f}",
-        f"**{ratio:.3f}** ({ratios[0]:.3f} to {ratios[-1]:.3f})",
-        f"{'≥' if least else '≤'} {target:g}: {'met' if met else 'missed'}",
-    ]
-
-
-def keep(name: str, title: str, text: str, header: list[str], rows: Iterable[list[str]]) -> None:
-    """Keep a benchmark's table and write RESULTS.md anew."""
-    RESULTS.mkdir(exist_ok=True)
-    document = {
-        "title": title,
-        "text": text,
-        "header": header,
-        "rows": list(rows),
-        "date": time.strftime("%Y-%m-%d"),
-        "environment": _environment(),
-    }
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
-    write()
-
-
-@functools.cache
-def _environment() -> dict[str, Any]:
-    """The machine and the commit, described before a kept table itself changes a file of it."""
-    return environment.describe()
-
-
-def write() -> None:
-    """Write RESULTS.md from all tables that are kept."""
-    parts = ["# Benchmark results\n"]
-    for path in sorted(RESULTS.glob("*.json")):
-        kept = json.loads(path.read_text())
-        machine = kept["environment"]
-        packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items() if number)
-        lines = [kept["header"], ["---"] * len(kept["header"]), *kept["rows"]]
-        parts += [
-            f"## {kept['title']}\n",
-            f"{kept['text']}\n",
-            "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n",
-            f"Measured {kept['date']} on {machine['cpu']}, {machine['cpus']} CPUs, "
-            f"{machine['memory_gib']} GiB, GPUs: {', '.join(machine['gpus']) or 'none'}; Python "
-            f"{machine['python']}, {packages}.\n",
-        ]
-    (ROOT / "benchmarks" / "RESULTS.md").write_text("\n".join(parts))
+def medians(*sides: Sequence[float], digits: int = 1) -> list[str]:
+    """The median of each side, for a table."""
+    return [f"{statistics.median(side):,.{digits}f}" for side in sides]

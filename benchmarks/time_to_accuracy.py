@@ -1,86 +1,70 @@
-"""Time of the `fast` recipe to the tutorials' accuracy, over the time of the tutorials' own scripts."""
+"""Time of examples/fast.yaml to the published tutorials' accuracy, beside the tutorials' plain scripts."""
 
 from __future__ import annotations
 
-import statistics
+import itertools
 import time
+from pathlib import Path
+from typing import Any
 
 from benchmarks import harness
+from benchmarks.results import Measured, Ratio, Results, table
 
-TARGETS = {"keras": 0.692, "torch": 0.616}
-HEADER = ["framework", "tandem fast (s)", "tutorial (s)", "ratio (lowest to highest pair)", "target"]
+TITLE = "Time to the tutorials' accuracy"
+FRAMEWORKS = ("keras", "torch")
 
 
-def main(*, pairs: int) -> None:
-    """Measure both frameworks, training alone and with start-up."""
-    path = harness.archive()
-    rows, accuracies, commands = [], [], []
-    for framework, target in TARGETS.items():
-        reached: list[float] = []
-        published: list[float] = []
-        command: list[float] = []
-        training: dict[str, list[float]] = {"tandem": [], "tutorial": []}
+def settings(options: harness.Options) -> dict[str, Any]:
+    """Epochs of the scripts; the example has its own."""
+    return {"pairs": options.pairs, "epochs": 1 if options.smoke else options.epochs, "threads": 2}
 
-        def ours(
-            framework: str = framework,
-            reached: list[float] = reached,
-            command: list[float] = command,
-            training: dict[str, list[float]] = training,
-        ) -> float:
-            arm = {"framework": framework, "recipe": "fast", "epochs": 1, "seeds": [len(reached)]}
-            done = harness.tandem(
-                {
-                    "data": {"source": "npz", "path": str(path), "validation": 0},
-                    "arms": {"arm": arm | {"augmentation": {"flip": False, "crop": 0}}},
-                    "scale": {"cpus_per_worker": 2},
-                }
-            )
-            (run,) = done.runs
-            reached.append(run["result"]["test_accuracy"])
-            seconds = [epoch["data_seconds"] + epoch["step_seconds"] for epoch in run["epochs"]]
-            training["tandem"].append(sum(seconds))
-            command.append(done.seconds)
-            trained_at = run["attempts"][0]["started_at"] + run["epochs"][-1]["seconds_since_start"]
-            return float(trained_at + run["result"]["test_seconds"] - done.started_at)
 
-        def tutorial(
-            framework: str = framework,
-            published: list[float] = published,
-            training: dict[str, list[float]] = training,
-        ) -> float:
-            started = time.time()
-            measured = harness.script(f"tutorial_{framework}.py", path, 10, 2, threads=2)
-            published.append(measured["test_accuracy"])
-            training["tutorial"].append(measured["train_seconds"])
-            return time.time() - started
+def measure(settings: dict[str, Any], results: Results, data: Path) -> None:
+    """Measure each pair with a seed of its own."""
+    epochs, threads = settings["epochs"], settings["threads"]
+    for name, pair in itertools.product(FRAMEWORKS, range(1, settings["pairs"] + 1)):
+        sides = {
+            "tandem": lambda name=name, pair=pair: _fast(data, name, threads, seed=pair),
+            "script": lambda name=name, pair=pair: _script(data, name, epochs, threads, seed=pair),
+        }
+        results.once(lambda pair=pair, sides=sides: harness.alternate(sides, pair), framework=name, pair=pair)
 
-        whole = harness.alternate({"tandem": ours, "tutorial": tutorial}, pairs)
-        rows.append(
-            harness.row(
-                f"{framework}, training",
-                training["tandem"],
-                training["tutorial"],
-                target=0.1,
-                least=False,
-            )
-        )
-        rows.append(
-            harness.row(
-                f"{framework}, with start-up", whole["tandem"], whole["tutorial"], target=0.2, least=False
-            )
-        )
-        commands.append(f"{framework} {statistics.median(command):.1f} s")
-        accuracies.append(
-            f"{framework}: fast {statistics.median(reached):.2%} (lowest {min(reached):.2%}; needed "
-            f"{target:.1%}), tutorial {statistics.median(published):.2%}"
-        )
-    harness.keep(
-        "time_to_accuracy",
-        "Time to the tutorials' accuracy",
-        "The `fast` recipe for one epoch against the tutorials as published, ten epochs, on the whole of "
-        f"CIFAR-10 with two threads; {pairs} alternating pairs, another seed each. With start-up, both times "
-        "run from the start of the command until the test accuracy is known; the whole of tandem's command, "
-        f"robustness and report included: {', '.join(commands)}. Test accuracy: {'; '.join(accuracies)}.",
-        HEADER,
-        rows,
+
+def _fast(data: Path, framework: str, threads: int, *, seed: int) -> dict[str, float]:
+    experiment = harness.example("fast", data, framework, seed)
+    experiment["scale"]["cpus_per_worker"] = threads
+    done = harness.tandem("run", experiment)
+    (run,) = done.runs
+    return {
+        "test_accuracy": run.result["test_accuracy"],
+        "train_seconds": run.epoch_ends[-1] - run.first_step_at,
+        "seconds": done.seconds,
+    }
+
+
+def _script(data: Path, framework: str, epochs: int, threads: int, *, seed: int) -> dict[str, float]:
+    started = time.time()
+    printed = harness.script(f"tutorial_{framework}", data, epochs, threads, seed, threads=threads)
+    return printed | {"seconds": time.time() - started}
+
+
+def show(measured: Measured) -> str:
+    """Seconds of training and of whole commands, and what accuracy they reached."""
+    rows = []
+    for name in FRAMEWORKS:
+        pairs = measured.values(framework=name)
+        if not pairs:
+            continue
+        for field, what in (("train_seconds", "training"), ("seconds", "whole command")):
+            tandem, script = ([pair[side][field] for pair in pairs] for side in ("tandem", "script"))
+            rows.append([f"{name}, {what}", *harness.medians(tandem, script), str(Ratio.of(tandem, script))])
+        lowest = min(pair["tandem"]["test_accuracy"] for pair in pairs)
+        highest = max(pair["script"]["test_accuracy"] for pair in pairs)
+        rows.append([f"{name}, test accuracy", f"≥ {lowest:.2%}", f"≤ {highest:.2%}", ""])
+    return (
+        "Seconds of `tandem run examples/fast.yaml` with one framework and one seed, and of the published tutorials' "
+        f"plain scripts, {measured.settings['epochs']} epochs. Two threads, "
+        f"{measured.settings['pairs']} alternating pairs: median, and lowest to highest ratio; of the accuracies, "
+        "tandem's lowest and the scripts' highest.\n\n"
+        + table(["", "tandem", "script", "tandem / script"], rows)
     )

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from trainers.data.batches import Steps
 from trainers.errors import InputError
 from trainers.initial import Weights
 from trainers.inputs import InputTransform
@@ -45,32 +46,10 @@ class Task:
         """Height, width and channels of what the model sees."""
         return self.recipe.model_shape(self.image_shape)
 
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """One worker's share of a few consecutive global batches of one size."""
-
-    images: np.ndarray
-    """Uint8 [steps, share, height, width, channels]."""
-    labels: np.ndarray
-    """Int64 [steps, share]."""
-    learning_rates: np.ndarray
-    """Float32 [steps]; NaN for an optimizer of the user's own, which has its own."""
-    loss_scale: float
-    """1 / global batch size, or 0 for a worker whose share of the last batch is empty."""
-
-    def __len__(self) -> int:
-        return len(self.learning_rates)
-
-    def part(self, first: int, last: int | None = None) -> Steps:
-        """Some of the steps, from `first` to before `last`."""
-        steps = slice(first, last)
-        return dataclasses.replace(
-            self,
-            images=self.images[steps],
-            labels=self.labels[steps],
-            learning_rates=self.learning_rates[steps],
-        )
+    def in_float32(self) -> Task:
+        """The same part, computed in float32: a trained model is tested and saved in it, whatever it was trained in."""
+        recipe = self.recipe.model_copy(update={"precision": "float32"})
+        return dataclasses.replace(self, recipe=recipe)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

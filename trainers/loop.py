@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from trainers.accuracy import balanced_accuracy
-from trainers.contract import Engine, EpochMetrics, Steps, Task
+from trainers.contract import Engine, EpochMetrics, Task
 from trainers.data import Dataset
-from trainers.data.batches import GUESSED_STEP_SECONDS, epoch_steps, prefetched, steps_per_epoch
+from trainers.data.batches import GUESSED_STEP_SECONDS, Steps, epoch_steps, prefetched, steps_per_epoch
 from trainers.errors import TandemError
 from trainers.recipes import learning_rates
 from trainers.views import show, views_of
@@ -20,6 +20,7 @@ from trainers.views import show, views_of
 _EVALUATION_BATCH = 512
 _EVALUATION_PIXELS = 512 * 32 * 32
 _DIVERGED_AT = 10
+"""Times the loss of a blind guess, ln(classes)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Hooks:
 
 
 class DivergedError(TandemError):
-    """The loss is not a number, or far above that of a blind guess."""
+    """The loss is not finite, or stayed far above that of a blind guess."""
 
 
 def train(
@@ -101,7 +102,7 @@ def train(
     steps = steps_per_epoch(examples, recipe.batch_size)
     rates = learning_rates(recipe, steps * recipe.epochs)
     step_seconds = GUESSED_STEP_SECONDS
-    health = _Health(task)
+    guard = _DivergenceGuard(task)
     known_sizes: set[int] = set()
     for epoch in range(first_epoch, recipe.epochs + 1):
         of_epoch = slice((epoch - 1) * steps, epoch * steps)
@@ -131,7 +132,7 @@ def train(
             if block.labels.shape[1] not in known_sizes:
                 known_sizes.add(block.labels.shape[1])
                 first_of_size.append((seconds, block.labels.size))
-            health.check(losses / _weights(block, task), block, epoch, (epoch - 1) * steps + done)
+            guard.check(losses / _weights(block, task), block, epoch, (epoch - 1) * steps + done)
             done += len(block)
             if block.loss_scale:
                 loss_sum += float(losses.sum(dtype=np.float64))
@@ -216,44 +217,48 @@ def _first_steps_apart(blocks: Iterator[Steps], known_sizes: set[int]) -> Iterat
             yield block
 
 
-class _Health:
-    """Stops a run whose loss says that nothing can come of it."""
+class _DivergenceGuard:
+    """Ends a run whose loss is not finite, or above a limit for as many steps in a row as the recipe says."""
 
     def __init__(self, task: Task) -> None:
+        self._patience = task.recipe.stop_on_divergence
         self._guess = float(np.log(task.num_classes))
-        self._first: float | None = None
+        self._above = 0
+        """Steps in a row above the limit."""
 
     def check(self, losses: np.ndarray, block: Steps, epoch: int, steps_before: int) -> None:
-        """Look at some steps.
-
-        A loss may be ten times that of a blind guess, ln(classes). Where the first step's is more than twice that, it
-        may be ten times the first step's: a model's regularizers and a user's own loss have a scale of their own.
+        """Look at the mean loss of each step of a block.
 
         Args:
-            losses: [steps], mean loss of each step of the block.
+            losses: float32 [steps].
             block: the steps.
             epoch: from 1.
             steps_before: steps of the run before the block.
+
+        Raises:
+            DivergedError: names the step and what may help.
         """
-        if self._first is None:
-            self._first = float(losses[0])
-        has_own_scale = np.isfinite(self._first) and self._first > 2 * self._guess
-        usual = self._first if has_own_scale else self._guess
-        limit = _DIVERGED_AT * usual
-        sick = ~np.isfinite(losses)
-        if not sick.any():
-            if losses.mean() <= limit:
-                return
-            sick = losses > limit
-        place = int(np.argmax(sick))
-        loss, rate = losses[place], block.learning_rates[place]
-        began = "the first step had" if has_own_scale else "a blind guess has"
-        what = "NaN" if np.isnan(loss) else f"{loss:.3g}, where {began} {usual:.2f}"
-        at = "" if np.isnan(rate) else f" with learning rate {rate:.3g}"
-        raise DivergedError(
-            f"the loss became {what} at step {steps_before + place + 1} (epoch {epoch}){at}; lower "
-            f"{'the learning rate' if np.isnan(rate) else 'optimizer.learning_rate'}, or warm up longer"
-        )
+        if not self._patience:
+            return
+        limit = _DIVERGED_AT * self._guess
+        for place, loss in enumerate(losses.tolist()):
+            step = steps_before + place + 1
+            rate = f"with learning rate {block.learning_rates[place]:.3g}"
+            self._above = 0 if loss <= limit else self._above + 1
+            if not math.isfinite(loss):
+                became = f"the loss became {'NaN' if math.isnan(loss) else 'infinite'} at step {step} (epoch {epoch})"
+                if step == 1:
+                    raise DivergedError(
+                        f"{became}, before any update of the weights; look at the model's outputs for one batch, and "
+                        "at the range of its inputs"
+                    )
+                raise DivergedError(f"{became} {rate}; lower optimizer.learning_rate, or warm up longer")
+            if self._above == self._patience:
+                raise DivergedError(
+                    f"the loss stayed above {limit:.3g}, {_DIVERGED_AT} times that of a blind guess, for "
+                    f"{self._patience} steps, to {loss:.3g} at step {step} (epoch {epoch}) {rate}; lower "
+                    "optimizer.learning_rate, warm up longer, or set stop_on_divergence to more steps or to false"
+                )
 
 
 def evaluate(

@@ -18,12 +18,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from trainers import update_rules
-from trainers.contract import Engine, Steps, Task
+from trainers.contract import Engine, Task
 from trainers.correspondence import SAME_NAMES, Correspondence
 from trainers.data import Dataset
-from trainers.data.batches import epoch_steps
+from trainers.data.batches import Steps, epoch_steps
 from trainers.initial import Weights, initial_weights
 from trainers.recipes import Optimizer, Recipe, learning_rates
 from trainers.update_rules import Moment, slots_of
@@ -34,6 +35,8 @@ TOLERANCE = 1e-4
 _STEPS_BEFORE = (0, 1, 9, 99)
 """What an optimizer has counted before each step of a trace, since Adam's bias correction depends on it."""
 _ROUNDING = 1e-6
+_RESOLUTION = 2.0**-22
+"""Of a weight in two updates by float32: half a unit in the last place at each of up to three roundings, times two."""
 
 
 def parity_recipe(recipe: Recipe, *, batch_size: int) -> Recipe:
@@ -73,12 +76,12 @@ def trace(task: Task, dataset: Dataset, engine: Engine, *, steps: int) -> dict[s
         state = _state_before(number, engine, task.recipe)
         engine.load_neutral_state(state)
         tracer.take(step, state)
-        engine.load_neutral_state(_rounded_otherwise(state))
+        engine.load_neutral_state(rounded_otherwise(state))
         tracer.take_control(step)
     return tracer.arrays()
 
 
-def _rounded_otherwise(state: Weights) -> Weights:
+def rounded_otherwise(state: Weights) -> Weights:
     """The state with each weight moved by a rounding error."""
     rng = np.random.default_rng(0)
     return {
@@ -235,8 +238,7 @@ class Tracer:
             differences/<name>: float64 [steps, updates], likewise; zero for slots.
             statistics, statistics_held: the same of the moving statistics, as if each variance was the biased one.
             differences/variance: float64 [steps, statistics], norm of what that took away.
-            controls: float64 [steps], how far rounding moved each step's gradients, relative; zero where that was
-                not tried.
+            controls: float64 [controls], how far rounding moved the gradients of a step, relative.
             workers: number of workers.
         """
         taken = self._taken
@@ -255,7 +257,7 @@ class Tracer:
             "statistics": _sketches(statistics, [step.statistics for step in taken]),
             "statistics_held": _stacked(statistics, [step.held for step in taken]),
             "differences/variance": _stacked(statistics, [step.excess for step in taken]),
-            "controls": np.array(self._controls or [0.0] * len(taken)),
+            "controls": np.array(self._controls),
             "workers": np.array(self._task.world_size),
         }
         if self._initial is not None:
@@ -314,6 +316,7 @@ def compare_updates(
         return {name: after[name] - moments[name].weight - rule["update"]} | slots
 
     moved, off = {}, {}
+    held = {name: norm(moment.weight) for name, moment in moments.items()}
     differences: dict[str, dict[str, float]] = {}
     along = rule_squared = 0.0
     for name, moment in moments.items():
@@ -328,7 +331,7 @@ def compare_updates(
             for known, value in update_rules.differences(optimizer, moment).items():
                 differences.setdefault(known, {})[name] = norm(value)
     mistakes: dict[str, float] = {}
-    if any(off[each] > TOLERANCE * moved[each] for each in off):
+    if any(beyond(off[each], moved[each], held.get(each, 0.0)) > TOLERANCE for each in off):
         for name, moment in moments.items():
             for mistake, rule in update_rules.mistakes(framework, optimizer, moment).items():
                 left = [
@@ -354,6 +357,18 @@ class _TakenStep:
     held: dict[str, float]
     statistics: dict[str, np.ndarray]
     excess: dict[str, float]
+
+
+def beyond(difference: ArrayLike, moved: ArrayLike, held: ArrayLike) -> np.ndarray:
+    """A difference of two updates relative to them, less what float32 does not hold of the weight.
+
+    Args:
+        difference: its norm.
+        moved: that of the updates.
+        held: that of the weight.
+    """
+    left = np.maximum(difference - _RESOLUTION * np.asarray(held), 0)
+    return np.asarray(np.nan_to_num(left / np.maximum(moved, 1e-12), nan=1.0))
 
 
 def norm(values: np.ndarray) -> float:

@@ -196,6 +196,14 @@ Loss = Annotated[
 ]
 
 
+DIVERGENCE_STEPS = 500
+
+
+def _divergence_steps(value: Any) -> Any:
+    """Accept false for 0, and true for the default."""
+    return value * DIVERGENCE_STEPS if isinstance(value, bool) else value
+
+
 class Recipe(Block):
     """How one arm is trained. The same recipe means the same work in either framework."""
 
@@ -254,6 +262,15 @@ class Recipe(Block):
         ge=0,
         description="Evaluate with each image's logits those of the image shifted by so many pixels up and "
         "left, and down and right, at half its weight (Jordan, 2024).",
+    )
+
+    stop_on_divergence: Annotated[
+        int, BeforeValidator(_divergence_steps, json_schema_input_type=int | bool)
+    ] = Field(
+        DIVERGENCE_STEPS,
+        ge=0,
+        description="End a run whose loss is not finite, or ten times that of a blind guess for so many steps in a "
+        "row; false to let it go on.",
     )
 
     @model_validator(mode="after")

@@ -1,17 +1,15 @@
-"""A bare Keras loop on one of tandem's networks: Adam, one tf.function, no Ray.
+"""The loop of Keras' guide to custom training on one of tandem's networks: Adam, one tf.function, no Ray.
 
-With TF_CONFIG set, under MultiWorkerMirroredStrategy.
+With TF_CONFIG set, under MultiWorkerMirroredStrategy, where Keras' own `fit` does not run.
 
-Usage: python bare_keras.py DATA.npz MODEL BATCH_SIZE EPOCHS THREADS
-Prints a JSON line after each epoch: images/s of each over all processes, and when each ended.
+Usage: python -m benchmarks.peers.bare_keras DATA.npz MODEL BATCH_SIZE EPOCHS THREADS
+Prints one JSON line: when each epoch ended, in seconds since 1970.
 """
 
 import json
 import os
 import sys
 import time
-
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import keras
 import numpy as np
@@ -22,42 +20,46 @@ from trainers.keras.models import build_model
 path, name, batch_size, epochs, threads = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
 tf.config.threading.set_intra_op_parallelism_threads(threads)
 tf.config.threading.set_inter_op_parallelism_threads(threads)
+keras.utils.set_random_seed(0)
+tf.config.experimental.enable_op_determinism()  # as in tandem's workers
 cluster = json.loads(os.environ.get("TF_CONFIG", "{}"))
 world_size = len(cluster["cluster"]["worker"]) if cluster else 1
 rank = cluster["task"]["index"] if cluster else 0
 strategy = tf.distribute.MultiWorkerMirroredStrategy() if cluster else tf.distribute.get_strategy()
 data = np.load(path)
-images = data["x_train"].astype(np.float32) / 127.5 - 1
-labels = data["y_train"]
+pixels, labels = data["x_train"], data["y_train"]
 
 with strategy.scope():
-    model = build_model(name, images.shape[1:], 10)
+    model = build_model(name, pixels.shape[1:], 10)
     optimizer = keras.optimizers.Adam(0.001)
     optimizer.build(model.trainable_variables)
+cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
 
 
-def replica_step(x, y):
+def replica_step(images, targets):
+    """One step on this process's share of a batch; the optimizer adds the processes' gradients up."""
     with tf.GradientTape() as tape:
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(x, training=True))
-        loss = tf.reduce_sum(losses) / batch_size
-    optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        logits = model(tf.cast(images, tf.float32) / 127.5 - 1, training=True)
+        loss = cross_entropy(targets, logits) / batch_size
+    gradients = tape.gradient(loss, model.trainable_variables)
+    optimizer.apply(gradients, model.trainable_variables)
+    return loss
 
 
 @tf.function(reduce_retracing=True)
-def step(x, y):
-    strategy.run(replica_step, args=(x, y))
+def train_step(images, targets):
+    """One step of all processes."""
+    return strategy.run(replica_step, args=(images, targets))
 
 
 share = batch_size // world_size
-speeds, ends = [], []
+epoch_ends = []
 for epoch in range(epochs):
     order = np.random.default_rng(epoch).permutation(len(labels))
-    start = time.perf_counter()
-    for first in range(0, len(order) - batch_size + 1, batch_size):
+    running_loss = 0.0
+    for first in range(0, len(order), batch_size):
         mine = order[first + rank * share : first + (rank + 1) * share]
-        step(tf.constant(images[mine]), tf.constant(labels[mine]))
-    model.trainable_variables[-1].numpy()
-    speeds.append(len(order) // batch_size * batch_size / (time.perf_counter() - start))
-    ends.append(time.time())
-    if rank == 0:
-        print(json.dumps({"images_per_second": speeds, "ended_at": ends}), flush=True)
+        running_loss += float(train_step(pixels[mine], labels[mine]))
+    epoch_ends.append(time.time())
+if rank == 0:
+    print(json.dumps({"epoch_ends": epoch_ends}), flush=True)

@@ -1,29 +1,25 @@
-"""The least that Ray Train can do with a framework: start one worker that takes one training step.
+"""A bare Ray Train script: one worker takes one training step of a dense layer, with Ray Train's own trainer.
 
-Usage: python ray_train_hello.py FRAMEWORK THREADS
-Prints one JSON line: seconds from the start of this process to the first step.
+Usage: python -m benchmarks.peers.ray_train_hello FRAMEWORK CPUS
+Prints one JSON line: when the first step began, in seconds since 1970.
 """
 
 import json
-import logging
-import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import psutil
-
-framework, threads = sys.argv[1], int(sys.argv[2])
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
+import ray
+from ray.train import RunConfig, ScalingConfig
 
 
 def train_torch(config):
-    """One step of a linear model."""
+    """One step in PyTorch."""
     import torch
+    from ray.train.torch import prepare_model
 
-    model = torch.nn.Linear(8, 2)
+    model = prepare_model(torch.nn.Linear(8, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     Path(config["mark"]).write_text(str(time.time()))
     model(torch.ones(4, 8)).sum().backward()
@@ -31,8 +27,7 @@ def train_torch(config):
 
 
 def train_keras(config):
-    """One step of a linear model."""
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    """One step in Keras."""
     import keras
     import tensorflow as tf
 
@@ -41,45 +36,35 @@ def train_keras(config):
         model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
         optimizer = keras.optimizers.SGD(0.1)
         optimizer.build(model.trainable_variables)
-    Path(config["mark"]).write_text(str(time.time()))
+
+    def replica_step(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x, training=True))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
 
     @tf.function
-    def step(x):
-        def replica(x):
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(model(x))
-            optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+    def train_step(x):
+        strategy.run(replica_step, args=(x,))
 
-        strategy.run(replica, args=(x,))
-
-    step(tf.ones((4, 8)))
+    Path(config["mark"]).write_text(str(time.time()))
+    train_step(tf.ones((4, 8)))
 
 
-import ray
-
-ray.init(
-    address="local",
-    num_cpus=2,
-    include_dashboard=False,
-    log_to_driver=False,
-    logging_level=logging.ERROR,
-)
-from ray.train import RunConfig, ScalingConfig
-
-if framework == "torch":
-    from ray.train.torch import TorchTrainer as Trainer
-
-    loop = train_torch
-else:
-    from ray.train.tensorflow import TensorflowTrainer as Trainer
-
-    loop = train_keras
-scratch = Path(tempfile.mkdtemp())
-Trainer(
-    loop,
-    train_loop_config={"mark": str(scratch / "first-step")},
-    scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": threads}),
-    run_config=RunConfig(storage_path=str(scratch)),
-).fit()
-first_step = float((scratch / "first-step").read_text())
-print(json.dumps({"seconds": first_step - psutil.Process().create_time()}))
+if __name__ == "__main__":
+    framework, cpus = sys.argv[1], int(sys.argv[2])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    if framework == "torch":
+        from ray.train.torch import TorchTrainer as Trainer
+    else:
+        from ray.train.tensorflow import TensorflowTrainer as Trainer
+    with tempfile.TemporaryDirectory() as scratch:
+        mark = Path(scratch) / "first-step"
+        Trainer(
+            train_torch if framework == "torch" else train_keras,
+            train_loop_config={"mark": str(mark)},
+            scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": cpus}),
+            run_config=RunConfig(storage_path=scratch),
+        ).fit()
+        first_step_at = float(mark.read_text())
+    ray.shutdown()
+    print(json.dumps({"first_step_at": first_step_at}), flush=True)

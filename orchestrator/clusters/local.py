@@ -1,180 +1,85 @@
-"""Ray for a driver: started on this machine for one command, or joined where it runs already."""
+"""This machine as a cluster: a job runs in the command's own process, on a Ray that is started for it."""
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
+import contextlib
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from orchestrator import environment
-from trainers.errors import ClusterError, one_line
+from orchestrator.clusters import local_diagnosis
+from orchestrator.clusters.interface import Cluster, Finding
+from orchestrator.clusters.job_bundle import JobBundle
+from orchestrator.planning.job import Outcome
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Record, Storage
+from trainers.errors import InputError
 
-# What libraries of a training process read when it starts.
-_LIBRARIES = {
-    # Ray Train trains in a thread. There glibc gives large arrays back to the system at every step and
-    # takes them anew, page by page, unless all threads share one heap that keeps what was freed.
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # in pages of 2 MiB where the kernel has them
-    # PyTorch's threads wait for each other in a loop, by default for milliseconds: beside other work that is
-    # often on the very core that the awaited thread needs.
-    "GOMP_SPINCOUNT": "20000",
-}
-# Read by Ray when its processes start; a user's own setting wins.
-_ENVIRONMENT = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
-    # Here training is the foreground work, not something to yield to everything else.
-    "RAY_worker_niceness": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    # How long a session's end, or a worker's, may go unnoticed.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's own processes take up to a tenth of a core from the training; nobody reads these here.
-    "RAY_enable_metrics_collection": "0",
-    "RAY_task_events_report_interval_ms": "0",
-    "RAY_event_stats": "0",
-    "RAY_raylet_report_resources_period_milliseconds": "1000",
-    # A sweep has many small processes; Ray warns on standard output above a multiple of this.
-    "RAY_worker_maximum_startup_concurrency": "16",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
-    **_LIBRARIES,
-}
-
-_UNUSED = {"start_api_server", "start_monitor", "start_log_monitor"}
-"""What starts, of a Ray node, the dashboard's server, the autoscaler and the reader of logs."""
-_AGENTS_PORTS = (
-    "METRICS_AGENT_PORT_NAME",
-    "METRICS_EXPORT_PORT_NAME",
-    "DASHBOARD_AGENT_LISTEN_PORT_NAME",
-)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-@contextmanager
-def local_ray() -> Iterator[None]:
-    """Start Ray on this machine's CPUs and GPUs; every process it started ends with the block.
+class Local(Cluster):
+    """This machine. A job has no id here; the directory of its results stands for it."""
 
-    Raises:
-        ClusterError: Ray did not start.
-    """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    with _own_termination():
-        import ray
+    def check(self, bundle: JobBundle, *, probes: bool) -> Iterator[str]:
+        """Check the data, the storage and this machine's CPUs and GPUs."""
+        from orchestrator import workflows
 
+        yield from workflows.check_here(bundle.spec.experiment)
+
+    def check_results(self, bundle: JobBundle, *, probes: bool) -> Record:
+        """What `check` describes, as plain JSON."""
+        from orchestrator import workflows
+
+        experiment = bundle.spec.experiment
+        return workflows.facts(experiment, fit=workflows.local_capacity(experiment.scale))
+
+    def run(self, bundle: JobBundle, console: Console) -> Outcome:
+        """Run a job. Ctrl-C and SIGTERM stop it, and what is recorded is kept."""
+        from orchestrator import workflows
+
+        records = ExperimentRecords(Storage(bundle.records_url))
         try:
-            with _lean_node():
-                ray.init(
-                    address="local",
-                    num_cpus=environment.available_cpus(),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-        except Exception as error:
-            raise ClusterError(
-                f"Ray did not start on this machine: {one_line(error)}; "
-                "try again if it was busy, else set RAY_TMPDIR to a short path that can be written to, "
-                "or read the logs in /tmp/ray/session_latest/logs"
-            ) from error
+            with _sigterm_interrupts():
+                return workflows.run(bundle.spec, records, bundle.module_path, console)
+        except KeyboardInterrupt:
+            url = records.storage.url
+            remedy = (
+                f"measurements are kept in {url}"
+                if bundle.spec.scaling
+                else f"go on with: tandem resume {url}"
+            )
+            console.print(f"interrupted; {remedy}", soft_wrap=True)
+            return Outcome(exit_code=130)
+
+    def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
+        """The logs of an experiment's jobs that its storage keeps."""
+        from orchestrator.execution import driver_log
+
+        storage = Storage(job_id)
+        jobs = driver_log.jobs_of(storage)
+        if not jobs:
+            raise InputError(f"{job_id} holds no logs; while a job's cluster exists, --on reads its log")
+        for name in jobs:
+            yield from driver_log.KeptLog(storage, name).new(final=True).splitlines()
+
+    def findings(self, job_id: str | None) -> list[Finding]:
+        """What is wrong with this machine."""
+        if job_id is not None:
+            raise InputError(f"{job_id}: name its cluster with --on")
+        return local_diagnosis.findings()
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C while the block lasts."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        ray.shutdown()
-
-
-@contextmanager
-def joined_ray() -> Iterator[None]:
-    """Join the Ray cluster that this process runs on, as a submitted driver does."""
-    # Ray refuses what the job's own runtime environment, and so this process's, sets already.
-    unset = {name: value for name, value in _LIBRARIES.items() if name not in os.environ}
-    with _own_termination():
-        import ray
-
-        ray.init(
-            address="auto",
-            runtime_env={"env_vars": unset},
-            log_to_driver=True,
-            logging_level=logging.ERROR,
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _lean_node() -> Iterator[None]:
-    """Have Ray start no process that nobody uses on one machine; they are half of its start."""
-    from ray._private import services
-    from ray._private.node import Node
-
-    with ExitStack() as changes:
-        for name in _UNUSED & vars(Node).keys():
-            changes.enter_context(_replaced(Node, name, lambda self, **_: None))
-        start = _with_idle_agent(services.start_ray_process)
-        changes.enter_context(_replaced(services, "start_ray_process", start))
-        yield
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
-
-
-def _with_idle_agent(start: Callable[..., Any]) -> Callable[..., Any]:
-    """Start a node's processes, but another in the place of the dashboard's agent, which a node insists on.
-
-    The agent takes two seconds of a core to start. A port of -1 says that a service is not there.
-    """
-    raylet: Any = importlib.import_module("ray._raylet")
-    idle = subprocess.list2cmdline(
-        [sys.executable, "-S", "-E", str(Path(__file__).with_name("idle_agent.py"))]
-    )
-    changed = {
-        "--dashboard_agent_command": idle,
-        "--num_prestart_python_workers": "1",  # the first worker's starts while the driver waits for Ray
-    }
-
-    def start_process(command: list[str], process_type: str, **options: Any) -> Any:
-        given = dict(part.split("=", 1) for part in command if "=" in part)
-        if process_type == "raylet" and {*changed, "--session_dir", "--node_id"} <= given.keys():
-            for port in _AGENTS_PORTS:
-                raylet.persist_port(given["--session_dir"], given["--node_id"], getattr(raylet, port), -1)
-            names = [part.partition("=")[0] for part in command]
-            command = [
-                f"{name}={changed[name]}" if name in changed else part
-                for name, part in zip(names, command, strict=True)
-            ]
-        return start(command, process_type, **options)
-
-    return start_process
-
-
-@contextmanager
-def _own_termination() -> Iterator[None]:
-    """Keep this process's answer to SIGTERM, which Ray replaces by one that aborts."""
-    answer = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except SystemExit:  # Ray's answer while it starts
-        if callable(answer):
-            answer(signal.SIGTERM, None)
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, answer)
+        signal.signal(signal.SIGTERM, previous)

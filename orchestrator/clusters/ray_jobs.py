@@ -1,102 +1,126 @@
-"""Any Ray cluster, through the Ray Jobs API of its dashboard.
+"""A Ray cluster that is running, through the Ray Jobs API of its dashboard.
 
-The end of a log stream is not the end of a job: the log is read whole at each look and printed from where the
-last look ended, and only the job's state says that nothing more comes. Ray's own token is sent where
-RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token gives one.
+The end of a log stream is not the end of a job. The whole log is read each time and printed from the end of the last
+read; only the job's state says that it has ended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from orchestrator.clusters.base import Job, JobState, Level, in_brief
-from orchestrator.clusters.diagnosis import Finding, diagnose, driver_failed
-from orchestrator.clusters.facts import Facts
-from orchestrator.clusters.package import ENTRYPOINT, Package, attempt_id, attempt_of
+from orchestrator.clusters.driver_diagnosis import diagnose_log, driver_failed
+from orchestrator.clusters.interface import Finding
+from orchestrator.clusters.job_bundle import JobBundle, attempt_id, attempt_of
+from orchestrator.clusters.job_cluster import Job, JobCluster, JobState, StatusNode, message_in_one_line
+from orchestrator.planning.job import ENTRYPOINT
 from trainers.errors import ClusterError, InputError, TandemError
 
 _DASHBOARD_PORT = 8265
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
+_REQUEST_SECONDS = 30.0
 _UNREACHABLE_SECONDS = 120.0
 _STOP_SECONDS = 60.0
 _AGENT_SECONDS = 60.0
-"""Until a new head's agent, which starts jobs, is there."""
+"""How long a new head node may take until its agent accepts jobs."""
 _LOG_END = 20_000
 _EXPERIMENT, _RESULTS = "tandem-experiment", "tandem-results"
 
 
-class RayJobs:
-    """A Ray cluster by its dashboard's address. See `Cluster`."""
+class RayJobs(JobCluster):
+    """A Ray cluster by the address of its dashboard, or of its client server with `ray://`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, namespace: str | None = None) -> None:
+        super().__init__(address, namespace)
+        self._dashboard = re.sub(r"^ray://([^:/]+).*", rf"http://\1:{_DASHBOARD_PORT}", address)
+        if not re.match(r"https?://.", self._dashboard):
+            raise InputError(f"--on {address!r}: give a host, such as http://head:8265")
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        """The connection.
+
+        Raises:
+            ClusterError: nothing answers, or the cluster runs another version of Ray.
+        """
         import ray
         from ray.job_submission import JobSubmissionClient
 
         logging.getLogger("ray").setLevel(logging.ERROR)
-        address = re.sub(r"^ray://([^:/]+).*", rf"http://\1:{_DASHBOARD_PORT}", address)
-        self.address = address
-        with self._asking():
-            self._client: Any = JobSubmissionClient(address)
-            answer = self._client._do_request("GET", "/api/version")
-            theirs = answer.json()["ray_version"]
-        self._ray_version = theirs
-        if theirs != ray.__version__:
+        with self._requests():
+            client: Any = JobSubmissionClient(self._dashboard)
+        version = self._ray_version
+        if version != ray.__version__:
             raise ClusterError(
-                f"{address} runs Ray {theirs}, but here is {ray.__version__}; "
-                f"pip install 'ray[default,train,tune]=={theirs}' here, or upgrade the cluster"
+                f"{self._dashboard} runs Ray {version}, but here is {ray.__version__}; "
+                f"pip install 'ray[default,train,tune]=={version}' here, or upgrade the cluster"
             )
+        return client
 
-    def submit(self, package: Package) -> Job:
-        """Start a package's driver; where the same work is under way already, give that job."""
-        earlier = [job for job in self.jobs() if attempt_of(job.id, package.job_id) is not None]
+    @functools.cached_property
+    def _ray_version(self) -> str:
+        """The version of Ray that the cluster runs, which Ray's client does not give."""
+        import requests
+
+        with self._requests():
+            url = f"{self._dashboard}/api/version"
+            response = requests.get(url, headers=_authorization(), timeout=_REQUEST_SECONDS)
+            response.raise_for_status()
+            return str(response.json()["ray_version"])
+
+    def submit(self, bundle: JobBundle) -> Job:
+        """Start a job; if the same work is under way already, return that job."""
+        earlier = [job for job in self.jobs() if attempt_of(job.id, bundle.job_id) is not None]
         for job in earlier:
             if not job.state.is_terminal:
                 return job
-        attempts = [attempt_of(job.id, package.job_id) or 0 for job in earlier]
-        job_id = attempt_id(package.job_id, max(attempts, default=0) + 1)
-        with package.directory() as directory:
+        attempts = [attempt_of(job.id, bundle.job_id) or 0 for job in earlier]
+        job_id = attempt_id(bundle.job_id, max(attempts, default=0) + 1)
+        with bundle.directory() as directory:
             self._start(
                 entrypoint=f"{ENTRYPOINT} {job_id} .",
                 submission_id=job_id,
                 runtime_env={"working_dir": str(directory)},
-                metadata={_EXPERIMENT: package.experiment.name, _RESULTS: package.results},
+                metadata={_EXPERIMENT: bundle.spec.experiment.name, _RESULTS: bundle.spec.results},
             )
         return self.job(job_id)
 
     def _start(self, **job: Any) -> None:
-        """Hand a job over, waiting for a cluster that has only just come up."""
+        """Submit a job, waiting for a head node that has just started."""
         limit = time.monotonic() + _AGENT_SECONDS
         while True:
             try:
-                with self._asking():
+                with self._requests():
                     self._client.submit_job(**job)
                 return
             except ClusterError as error:
                 if "No available agent" not in str(error) or time.monotonic() > limit:
                     raise
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
 
-    def check(self, package: Package, *, probes: bool) -> Iterator[str]:
-        """Have the cluster itself look at the data, the storage and its room, in a job of a few seconds."""
-        probe = dataclasses.replace(package, is_check=True)
-        job = self.submit(probe)
-        yield f"Ray {self._ray_version} at {self.address}"
+    def check(self, bundle: JobBundle, *, probes: bool) -> Iterator[str]:
+        """Check the data, the storage and the resources on the cluster, in a job of a few seconds."""
+        check = dataclasses.replace(bundle, spec=dataclasses.replace(bundle.spec, is_check=True))
+        job = self.submit(check)
+        yield f"Ray {self._ray_version} at {self._dashboard}"
         yield from self.log(job.id, follow=True)
         if self.job(job.id).state is not JobState.SUCCEEDED:
-            raise TandemError(f"{self.address} cannot run this experiment")
-        with self._asking():
+            raise TandemError(f"{self._dashboard} cannot run this experiment")
+        with self._requests():
             self._client.delete_job(job.id)
 
     def job(self, job_id: str) -> Job:
         """One job."""
-        missing = f"{self.address} has no job called {job_id!r}; see tandem list --on {self.address}"
-        with self._asking():
+        missing = f"{self._dashboard} has no job called {job_id!r}; see tandem list --on {self.address}"
+        with self._requests():
             try:
                 details = self._client.get_job_info(job_id)
             except RuntimeError as error:
@@ -109,23 +133,22 @@ class RayJobs:
 
     def jobs(self) -> list[Job]:
         """All of tandem's jobs, newest first."""
-        with self._asking():
+        with self._requests():
             listed = self._client.list_jobs()
         jobs = [_job(details) for details in listed if (details.metadata or {}).get(_EXPERIMENT)]
         return sorted(jobs, key=lambda job: -(job.started_at or 0))
 
     def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
-        """What the driver prints, each line once, through losses of the connection."""
+        """What the driver and its workers printed, each line once, also after the connection was lost."""
         printed, answered_at = 0, time.monotonic()
         while True:
             try:
                 ended = self.job(job_id).state.is_terminal
-                with self._asking():
-                    log: str = self._client.get_job_logs(job_id)
+                log = self._log(job_id)
             except ClusterError:
                 if not follow or time.monotonic() - answered_at > _UNREACHABLE_SECONDS:
                     raise
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
                 continue
             answered_at = time.monotonic()
             whole = len(log) if ended else log.rfind("\n") + 1
@@ -133,43 +156,51 @@ class RayJobs:
             printed = max(printed, whole)
             if ended or not follow:
                 return
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job, and wait until it has stopped."""
         job = self.job(job_id)
         if job.state.is_terminal:
             return job
-        with self._asking():
+        with self._requests():
             self._client.stop_job(job_id)
         limit = time.monotonic() + _STOP_SECONDS
         while not (job := self.job(job_id)).state.is_terminal:
             if time.monotonic() > limit:
-                raise ClusterError(f"job {job_id} was told to stop but still runs after {_STOP_SECONDS:g} s")
-            time.sleep(_LOOK_SECONDS)
+                raise ClusterError(f"job {job_id} still runs {_STOP_SECONDS:g} s after it was asked to stop")
+            time.sleep(_POLL_SECONDS)
         return job
 
-    def chain(self, job_id: str) -> list[Level]:
-        """The Ray job alone: the cluster is not the job's own."""
+    def objects(self, job_id: str) -> StatusNode:
+        """The Ray job; the cluster does not belong to it."""
         job = self.job(job_id)
-        return [Level(kind="Ray job", name=job.id, state=job.state, detail=job.message)]
+        return StatusNode(kind="Ray job", name=job.id, state=job.state, detail=job.message)
 
     def findings(self, job_id: str | None) -> list[Finding]:
-        """What ended a job, as far as its driver's last words tell."""
+        """Why a job failed, from its log.
+
+        Raises:
+            ClusterError: without a job, the reason why the cluster cannot be used.
+        """
         if job_id is None:
+            self.jobs()
             return []
         job = self.job(job_id)
         if job.state is not JobState.FAILED:
             return []
-        with self._asking():
-            log: str = self._client.get_job_logs(job_id)
-        known = diagnose(Facts(namespace="", log=log[-_LOG_END:]))
+        log = self._log(job_id)
+        known = diagnose_log(log[-_LOG_END:])
         remedy = f"tandem logs {job_id} --on {self.address}"
-        return known or [driver_failed(job.message, log=log, remedy=remedy)]
+        return [known or driver_failed(job.message, log=log, remedy=remedy)]
+
+    def _log(self, job_id: str) -> str:
+        with self._requests():
+            return str(self._client.get_job_logs(job_id))
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Turn what goes wrong between here and there into one sentence."""
+    def _requests(self) -> Iterator[None]:
+        """Turn the errors of requests to the cluster into one sentence."""
         import requests
         from ray.exceptions import AuthenticationError
 
@@ -177,16 +208,27 @@ class RayJobs:
             yield
         except AuthenticationError as error:
             raise ClusterError(
-                f"{self.address} refuses the token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the "
+                f"{self._dashboard} refuses the token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the "
                 "cluster's token, or put it into ~/.ray/auth_token"
             ) from error
         except (ConnectionError, requests.exceptions.RequestException) as error:
             raise ClusterError(
-                f"{self.address} does not answer; is the cluster up, and is this its dashboard's address?"
+                f"{self._dashboard} does not answer; is the cluster up, and is this its dashboard's address?"
             ) from error
         except (RuntimeError, KeyError, ValueError) as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            raise ClusterError(f"{self.address} refuses: {lines[-1]}") from error
+            raise ClusterError(f"{self._dashboard} refuses: {lines[-1]}") from error
+
+
+def _authorization() -> dict[str, str]:
+    """The header with Ray's token, from where Ray itself takes it; empty where tokens are not in use."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    if not token and file.is_file():
+        token = file.read_text().strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _job(details: Any) -> Job:
@@ -195,7 +237,7 @@ def _job(details: Any) -> Job:
         experiment=details.metadata[_EXPERIMENT],
         results=details.metadata.get(_RESULTS, ""),
         state=JobState(str(details.status.value).lower()),
-        message=in_brief(details.message or ""),
+        message=message_in_one_line(details.message or ""),
         started_at=details.start_time / 1000 if details.start_time else None,
         ended_at=details.end_time / 1000 if details.end_time else None,
     )

@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.performance import PARTS
+from orchestrator.analysis.performance import PARTS
 from trainers.data.corruptions import SEVERITIES
 
 if TYPE_CHECKING:
-    from orchestrator.arms import ArmSummary
-    from orchestrator.compare import Comparison
-    from orchestrator.storage import Record
+    from orchestrator.analysis.arms import ArmSummary
+    from orchestrator.analysis.compare import Comparison
+    from orchestrator.store.storage import Record
 
 # Okabe and Ito's palette, told apart under every common colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")

@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection
 from typing import Any
 
-from orchestrator.arms import ArmSummary
-from orchestrator.compare import Comparison
-from orchestrator.expressions import Expression
+from orchestrator.analysis.arms import ArmSummary
+from orchestrator.analysis.compare import Comparison
+from orchestrator.experiment.expressions import Expression
 from trainers.errors import InputError
 
 QUANTITIES = (

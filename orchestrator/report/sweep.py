@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.sweep.analysis import ArmSearch, SweepSummary
-from orchestrator.sweep.records import TrialRecord, busy_seconds
-from orchestrator.sweep.spec import OBJECTIVES
+from orchestrator.analysis.sweeps import ArmSearch, SweepSummary
+from orchestrator.experiment.sweep import OBJECTIVES
+from orchestrator.store.trial_records import TrialRecord, busy_seconds
 
 if TYPE_CHECKING:
     import optuna
@@ -140,7 +140,7 @@ def _time_line(trials: list[TrialRecord]) -> go.Figure:
         figure.add_bar(
             base=[round(_started(trial) - began, 2) for trial in group],
             x=[round(trial.epochs[-1]["time"] - _started(trial), 2) for trial in group],
-            y=[f"worker {str(trial.epochs[-1].get('lane', '')).partition('-')[0]}" for trial in group],
+            y=[f"worker {str(trial.epochs[-1].get('slot', '')).partition('-')[0]}" for trial in group],
             hovertext=[f"trial {trial.number}" for trial in group],
             orientation="h",
             name=state,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator import attribution, evidence
-from orchestrator.compare import Comparison
-from orchestrator.evidence import Interval, Measure
-from orchestrator.pairs import times
-from orchestrator.parity import NamedDifference
-from orchestrator.performance import ArmPerformance
-from orchestrator.plan import describe_value
-from orchestrator.sweep.analysis import ArmSearch, SweepSummary
+from orchestrator.analysis import attribution, inference
+from orchestrator.analysis.compare import Comparison
+from orchestrator.analysis.inference import Interval, Measure
+from orchestrator.analysis.pairs import times
+from orchestrator.analysis.parity import NamedDifference
+from orchestrator.analysis.performance import ArmPerformance
+from orchestrator.analysis.sweeps import ArmSearch, SweepSummary
+from orchestrator.experiment.spec import describe_value
 from trainers.data.corruptions import SEVERITIES
 
 
@@ -263,7 +263,7 @@ def descriptions(comparison: Comparison) -> dict[str, str]:
 def calibration(comparison: Comparison) -> dict[str, float]:
     """For each arm with predictions, its calibration error."""
     return {
-        arm: evidence.calibration_error(found.confidences.ravel(), found.right.ravel())
+        arm: inference.calibration_error(found.confidences.ravel(), found.right.ravel())
         for arm, found in comparison.predictions.items()
         if found.right.size
     }
@@ -341,3 +341,19 @@ def _best(search: ArmSearch, summary: SweepSummary) -> str:
     goal = summary.sweep.objective[0]
     winner = search.winner
     return f"{goal.replace('_', ' ')} {winner.value(goal):.4g} in trial {winner.number}: {winner.describe()}"
+
+
+def settings(comparison: Comparison) -> list[dict[str, str]]:
+    """What the workers' environment was, a setting to a row and a framework to a column."""
+    frameworks = list(dict.fromkeys(arm.framework for arm in comparison.arms))
+    return [
+        {"setting": name}
+        | {framework: ", ".join(map(_setting, values.get(framework, []))) or "–" for framework in frameworks}
+        for name, values in comparison.settings.items()
+    ]
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

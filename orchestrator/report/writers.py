@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 
-from orchestrator import compare
-from orchestrator.compare import Comparison
-from orchestrator.records import ExperimentRecords
+from orchestrator.analysis import compare
+from orchestrator.analysis.compare import Comparison
 from orchestrator.report import figures, sweep, tables
+from orchestrator.store.records import ExperimentRecords
 from trainers.data.labelled import in_words
 
 if TYPE_CHECKING:
@@ -194,6 +194,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
             + (f"; groups: {in_words(data['groups'])}" if data.get("groups") else "")
         ),
         "environment": session["environment"] if session else None,
+        "settings": tables.settings(comparison),
         "command": _reproduce(comparison),
         "scale": comparison.document["experiment"]["scale"],
         "workers": tables.workers(comparison.document["experiment"]["scale"]["workers"]),
@@ -291,6 +292,8 @@ def _markdown(comparison: Comparison, pictures: Pictures) -> str:
         row([f"**{field}**" if differs else field, *values])
         for field, values, differs in tables.configuration(comparison)
     ]
+    if settings := tables.settings(comparison):
+        lines += ["", "## Environment", "", *table(settings)]
     if parities := tables.parities(comparison):
         lines += ["", "## Parity", ""]
         lines += [f"- {', '.join(arms)}: {sentence}." for sentence, arms in parities.items()]

@@ -1,7 +1,7 @@
-"""What Ray Tune asks for trials and tells results: Optuna behind it, the log beside it.
+"""An arm's trials: Optuna suggests them, the log records them. `tune.py` connects this to Ray Tune.
 
-Recorded trials come first, in their old order and with their old parameters, so that a driver that
-starts again leaves the sampler and the scheduler where the one before left them.
+Recorded trials come first, in their old order and with their old parameters. A driver that starts again so
+brings the sampler and the scheduler to the state in which the last one left them.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
-from ray.tune.search import Searcher
 
-from orchestrator.storage import Record
-from orchestrator.sweep import space as spaces
-from orchestrator.sweep.analysis import cause_kind
-from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord, busy_seconds
-from orchestrator.sweep.space import allows, propose, recipe_with
-from orchestrator.sweep.spec import Budget, Params, Space, Sweep
+from orchestrator.analysis.sweeps import cause_kind
+from orchestrator.experiment import search_space as spaces
+from orchestrator.experiment.search_space import allows, propose, recipe_with
+from orchestrator.experiment.sweep import Budget, Params, Space, Sweep
+from orchestrator.store.storage import Record
+from orchestrator.store.trial_records import SearchHistory, SearchRecords, TrialRecord, busy_seconds
 from orchestrator.sweep.studies import fixed, make_sampler, make_study, tell
 from orchestrator.sweep.trial import Search
 
 _REJECTIONS = 200
 _SAME_FAILURES = 3
 _KEEP_STATES_SECONDS = 5
+
+FINISHED: Literal["FINISHED"] = "FINISHED"
+"""What Ray Tune's searchers answer when there are no more trials."""
 
 
 class Spending:
@@ -89,8 +91,8 @@ class Spending:
         return not self.is_over and (self._budget.trials is None or self.trials < self._budget.trials)
 
 
-class ArmSearcher(Searcher):
-    """Suggests an arm's trials and writes down what becomes of them."""
+class ArmSearcher:
+    """Suggests an arm's trials and records their results; Ray Tune's id of a trial is its key."""
 
     def __init__(
         self,
@@ -116,7 +118,6 @@ class ArmSearcher(Searcher):
             spending: kept up to date.
             release: called with the run of a trial that pauses or ends.
         """
-        super().__init__()
         self._sweep = sweep
         self._search = search
         self._space = space
@@ -154,14 +155,14 @@ class ArmSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """The next trial's config, None while enough are under way, FINISHED at the end."""
         if self.same_failure or not self.spending.allows_another_trial:
-            return Searcher.FINISHED
+            return FINISHED
         if len(self._asked) - len(self._paused) >= self.at_once:
             return None
         number = self._next_number
         recorded = self._replay.popleft() if self._replay else None
         asked, params = self._ask(number, recorded)
         if params is None:
-            return Searcher.FINISHED
+            return FINISHED
         self._next_number = number + 1
         self.spending.trials += 1
         run = self._search.run(number, params)
@@ -170,6 +171,14 @@ class ArmSearcher(Searcher):
         if recorded is None:
             self._records.start(number, run.id, params)
         return {"number": number, "params": params}
+
+    def population(self) -> list[Record]:
+        """The configs of all trials of the budget, each suggested under its number as a trial's id."""
+        self.at_once = self._sweep.budget_of(self._search.arm).trials or 1
+        configs: list[Record] = []
+        while (config := self.suggest(str(len(configs)))) != FINISHED:
+            configs.append(config)
+        return configs
 
     def _ask(self, number: int, recorded: TrialRecord | None) -> tuple[Any, Params | None]:
         """A trial of the study, and its parameters unless the space is used up."""
@@ -250,7 +259,7 @@ class ArmSearcher(Searcher):
         return ended
 
     def _drop_states(self, trial: TrialRecord) -> None:
-        """Delete the checkpoints of trials that ended a while ago, when their lane is done writing."""
+        """Delete the checkpoints of trials that ended a while ago, when their slot is done writing."""
         self._ended.append((time.monotonic(), trial.run))
         while self._ended and time.monotonic() - self._ended[0][0] > _KEEP_STATES_SECONDS:
             self._search.records(self._ended.popleft()[1]).drop_states()
@@ -282,22 +291,13 @@ class ArmSearcher(Searcher):
             self._search.records(self._ended.popleft()[1]).drop_states()
 
     def on_pause(self, trial_id: str) -> None:
-        """HyperBand pauses a trial: its lane is free."""
+        """HyperBand pauses a trial: its slot is free."""
         self._paused.add(trial_id)
         self._release(self.trials[trial_id].run)
 
     def on_unpause(self, trial_id: str) -> None:
         """HyperBand goes on with a trial."""
         self._paused.discard(trial_id)
-
-    def __getstate__(self) -> Record:
-        return {}  # Ray Tune pickles it to restore it
-
-    def save(self, checkpoint_path: str) -> None:
-        """Ray Tune's own state is not used: the log is what a later driver reads."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """See `save`."""
 
 
 _METRICS = (
@@ -310,7 +310,7 @@ _METRICS = (
     "data_seconds",
     "step_seconds",
     "evaluation_seconds",
-    "lane",
+    "slot",
 )
 
 

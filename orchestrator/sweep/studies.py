@@ -16,11 +16,11 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.records import ExperimentRecords
-from orchestrator.sweep.analysis import summarise
-from orchestrator.sweep.records import TrialRecord
-from orchestrator.sweep.space import label
-from orchestrator.sweep.spec import OBJECTIVES, Parameter, Params, Space, Sweep
+from orchestrator.analysis.sweeps import summarise
+from orchestrator.experiment.search_space import label
+from orchestrator.experiment.sweep import OBJECTIVES, Parameter, Params, Space, Sweep
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.trial_records import TrialRecord
 from trainers.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,15 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import driver, plan
-from orchestrator.driver import Prepared
-from orchestrator.records import ExperimentRecords
-from orchestrator.spec import Arm
-from orchestrator.storage import Record, Storage
-from orchestrator.sweep.records import SearchRecords, TrialRecord, best_trial
-from orchestrator.sweep.search import directory, records_of, search_arm
-from orchestrator.sweep.space import recipe_with
-from orchestrator.sweep.spec import Sweep
+from orchestrator.execution import driver
+from orchestrator.execution.driver import Prepared
+from orchestrator.experiment.search_space import recipe_with
+from orchestrator.experiment.spec import Arm
+from orchestrator.experiment.sweep import Sweep
+from orchestrator.planning import run_plan
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Record, Storage
+from orchestrator.store.trial_records import SearchRecords, TrialRecord, best_trial
+from orchestrator.sweep.arm_search import directory, records_of, search_arm
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def winners(prepared: Prepared, *, module_path: Path) -> Prepared:
     arms = {name: _won(arm, chosen[name]) for name, arm in prepared.experiment.arms.items()}
     experiment = prepared.experiment.model_copy(update={"arms": arms})
     won = dataclasses.replace(
-        prepared, experiment=experiment, runs=plan.expand(experiment, prepared.dataset.fingerprint)
+        prepared, experiment=experiment, runs=run_plan.expand(experiment, prepared.dataset.fingerprint)
     )
     driver.describe(won, module_path=module_path, sweep=_provenance(prepared, chosen))
     return won

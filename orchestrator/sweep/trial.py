@@ -1,4 +1,4 @@
-"""One trial as Ray Tune sees it: a process that asks the desk for epochs and trains nothing itself."""
+"""One trial as Ray Tune sees it: a process that asks the broker for epochs and trains nothing itself."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
-from orchestrator.plan import Run, short_hash
-from orchestrator.records import ExperimentRecords, RunRecords
-from orchestrator.storage import Record, Storage
-from orchestrator.sweep.records import TrialRecord
-from orchestrator.sweep.space import recipe_with
-from orchestrator.sweep.spec import Params
+from orchestrator.experiment.search_space import recipe_with
+from orchestrator.experiment.sweep import Params
+from orchestrator.planning.run_plan import Run, short_hash
+from orchestrator.store.records import ExperimentRecords, RunRecords
+from orchestrator.store.storage import Record, Storage
+from orchestrator.store.trial_records import TrialRecord
 from trainers.recipes import Recipe
 
 _CHECKPOINT_WAIT_SECONDS = 120
@@ -56,38 +57,38 @@ class Trial(tune.Trainable):
     """Each step is an epoch. What an earlier driver recorded is told again without training."""
 
     def setup(  # type: ignore[override]
-        self, config: Record, *, search: Search, desk: Any, recorded: dict[int, TrialRecord]
+        self, config: Record, *, search: Search, broker: Any, recorded: dict[int, TrialRecord]
     ) -> None:
         """Take up a trial.
 
         Args:
-            config: `number` and `params`.
+            config: `number` and `params`, below `trial`.
             search: what all trials share.
-            desk: the actor that lanes take runs from.
+            broker: the actor that slots take runs from.
             recorded: trials of earlier starts of the driver, by number.
         """
         self._search = search
-        self._desk = desk
+        self._broker = broker
         self._recorded = recorded
-        self._take_up(config)
+        self.take_up(config)
 
-    def _take_up(self, config: Record) -> None:
-        self._number: int = config["number"]
-        self._run = self._search.run(self._number, config["params"])
+    def take_up(self, config: Record) -> None:
+        """Become the trial of a config."""
+        trial = config["trial"]
+        self._number: int = ray.get(self._broker.number.remote(self.trial_id, trial["number"]))
+        self._params: Params = trial["params"]
+        self._run = self._search.run(self._number, self._params)
         self._epoch = 0
-        self._params: Params = config["params"]
         self._change: str | None = None
 
     def reset_config(self, new_config: Record) -> bool:
         """Become another trial, or the same one with other parameters."""
         self.cleanup()
-        self._take_up(new_config)
+        self.take_up(new_config)
         return True
 
     def step(self) -> Record:
         """Wait for the next epoch and tell Ray Tune about it."""
-        import ray
-
         known = self._recorded.get(self._number)
         if known is not None and known.run == self._run.id and self._epoch < len(known.epochs):
             if not self._search.replays_epochs:
@@ -99,7 +100,7 @@ class Trial(tune.Trainable):
         elif known is not None and known.run == self._run.id and known.state is not None:
             outcome = {"failure": known.cause, "diverged": known.state == "diverged"}
         else:
-            outcome = ray.get(self._desk.outcome.remote(self._run, self._epoch + 1))
+            outcome = ray.get(self._broker.outcome.remote(self._run, self._epoch + 1))
         if "failure" in outcome:
             state = "diverged" if outcome["diverged"] else "failed"
             return {"run": self._run.id, "done": True, "end": state, "cause": outcome["failure"]}
@@ -114,7 +115,7 @@ class Trial(tune.Trainable):
         directory = Path(checkpoint_dir)
         records = self._search.records(self._run.id)
         limit = time.monotonic() + _CHECKPOINT_WAIT_SECONDS
-        while (kept := records.packed_state(self._epoch)) is None:  # the lane may still be writing
+        while (kept := records.packed_state(self._epoch)) is None:  # the slot may still be writing
             if time.monotonic() > limit:
                 raise TimeoutError(f"no state of epoch {self._epoch} was kept by run {self._run.id}")
             time.sleep(0.05)
@@ -136,5 +137,5 @@ class Trial(tune.Trainable):
             )
 
     def cleanup(self) -> None:
-        """Let the lane go."""
-        self._desk.release.remote(self._run.id)
+        """Let the slot go."""
+        self._broker.release.remote(self._run.id, self._epoch)

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.cluster.kube import crds
 from tests.cluster.kube.api_server import ApiServer, serving
-from tests.cluster.kube.control_plane import CRDS, KUBECONFIG, ControlPlane
+from tests.cluster.kube.control_plane import KUBECONFIG, ControlPlane
 from tests.cluster.kube.nodes import RayNodes, free_port
 from tests.cluster.kube.operator import Operator
+from tests.conftest import TOOLS
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +27,7 @@ def _kubeconfig() -> Iterator[str]:
     if KUBECONFIG in os.environ:
         yield Path(os.environ[KUBECONFIG]).read_text()
         return
-    if not CRDS.is_dir():
-        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    with serving(CRDS) as server:
+    with serving(crds.directory()) as server:
         yield server.kubeconfig()
 
 
@@ -43,9 +43,7 @@ def plane(_kubeconfig: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def server() -> Iterator[ApiServer]:
     """A test server of the test's own, to break."""
-    if not CRDS.is_dir():
-        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    with serving(CRDS) as server:
+    with serving(crds.directory()) as server:
         yield server
 
 
@@ -78,7 +76,7 @@ def bearer(token: str) -> dict[str, str]:
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Environment of an S3 bucket called `bucket`, which is this process' own too."""
     port = free_port()
-    command = [str(Path(sys.prefix) / "moto" / "bin" / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    command = [str(TOOLS / "moto" / "bin" / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     environment = {
         "AWS_ACCESS_KEY_ID": "planted-key",

@@ -12,9 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.cluster.kube import schemas
-from tests.cluster.kube.control_plane import CRDS, TOOLS
-from tests.conftest import ROOT, tandem
+from tests.cluster.kube import crds, schemas
+from tests.conftest import ROOT, TOOLS, tandem
 
 CHART = ROOT / "helm" / "tandem"
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
@@ -44,7 +43,7 @@ VALUES: dict[str, dict[str, Any]] = {
 
 
 def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [str(TOOLS / name), *map(str, arguments)]
+    command = [str(TOOLS / "kubernetes" / name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -57,9 +56,7 @@ def check(manifest: dict[str, Any]) -> None:
     """Refuse what the API server would."""
     api = manifest["apiVersion"]
     if api.startswith("ray.io/"):
-        if not CRDS.is_dir():
-            pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-        definition = schemas.crd(CRDS / f"ray.io_{manifest['kind'].lower()}s.yaml")
+        definition = schemas.crd(crds.directory() / f"ray.io_{manifest['kind'].lower()}s.yaml")
         schema = schemas.version_of(definition, "v1")["schema"]["openAPIV3Schema"]
         assert list(schemas.unknown_fields(manifest, schema)) == []
         below = {name: value for name, value in manifest.items() if name != "metadata"}
@@ -185,7 +182,7 @@ def test_the_chart_and_kustomize_give_the_same_rights() -> None:
 
 
 def test_the_dashboard_shows_what_the_driver_exports() -> None:
-    source = (ROOT / "orchestrator/metrics.py").read_text()
+    source = (ROOT / "orchestrator/execution/prometheus.py").read_text()
     dashboard = json.loads((CHART / "dashboards/tandem.json").read_text())
     for panel in dashboard["panels"]:
         metric = panel["targets"][0]["expr"].partition("ray_")[2].partition("{")[0]

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator import spec_file
-from orchestrator.clusters.kuberay import KubeRay
-from orchestrator.clusters.package import Package
+from orchestrator.clusters.job_bundle import JobBundle
+from orchestrator.clusters.kuberay.cluster import KubeRay
+from orchestrator.experiment import reader
+from orchestrator.planning.job import JobSpec
 from tests.cluster.kube.control_plane import ControlPlane
 from tests.conftest import ROOT, tandem
 from trainers.errors import ClusterError
@@ -38,13 +39,9 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def packaged(**changes: object) -> Package:
-    return Package(
-        experiment=spec_file.load_mapping(EXPERIMENT | changes),
-        searches=False,
-        module_path=Path(),
-        command=[],
-    )
+def bundled(**changes: object) -> JobBundle:
+    spec = JobSpec(experiment=reader.load_mapping(EXPERIMENT | changes), searches=False, command=[])
+    return JobBundle(spec=spec, module_path=Path())
 
 
 def test_a_submitted_experiment_is_one_job_with_its_files(plane: ControlPlane, file: Path) -> None:
@@ -80,7 +77,7 @@ def test_kubectl_sees_what_was_submitted(plane: ControlPlane, file: Path) -> Non
     listed = plane.kubectl("get", "rayjob", "-l", "app.kubernetes.io/managed-by=tandem", "-o", "name")
     assert listed.stdout.split() == [f"rayjob.ray.io/{job}"], listed.stderr
     command = plane.kubectl("get", "rayjob", job, "-o", "jsonpath={.spec.entrypoint}")
-    assert command.stdout == f"python -m orchestrator.remote {job} /tandem/job"
+    assert command.stdout == f"python -m orchestrator.head {job} /tandem/job"
 
 
 def test_what_render_prints_the_server_takes(plane: ControlPlane, file: Path) -> None:
@@ -96,8 +93,8 @@ def test_what_render_prints_the_server_takes(plane: ControlPlane, file: Path) ->
 
 
 def test_a_thousand_jobs_are_listed_within_a_second_of_our_own_time(plane: ControlPlane) -> None:
-    cluster = KubeRay(None, plane.namespace)
-    ids = {cluster.submit(packaged(name=f"job-{number}")).id for number in range(5)}
+    cluster = KubeRay("kuberay", plane.namespace)
+    ids = {cluster.submit(bundled(name=f"job-{number}")).id for number in range(5)}
     (template, *_) = plane.ray_jobs()
     for number in range(1000):
         copy = {
@@ -166,7 +163,7 @@ def test_the_submitters_role_is_enough_and_needed(
 def test_check_tells_what_would_not_fit(plane: ControlPlane, file: Path) -> None:
     fine = tandem("check", file, "--on", "kuberay")
     assert fine.returncode == 0, fine.stderr
-    assert f"namespace {plane.namespace}" in fine.stdout and "takes the experiment's objects" in fine.stdout
+    assert f"namespace {plane.namespace}" in fine.stdout and "accepts the experiment's objects" in fine.stdout
     assert plane.ray_jobs() == [], "nothing is made"
     for name, spec in (
         ("plenty", {"hard": {"requests.memory": "1Pi"}}),
@@ -209,10 +206,9 @@ def test_what_is_wrong_is_one_sentence(
 
 
 def test_an_unknown_field_is_refused_before_anything_is_made(plane: ControlPlane) -> None:
-    cluster = KubeRay(None, plane.namespace)
-    package = packaged()
-    good = cluster.submit(package)
-    from orchestrator.clusters import kubernetes_api as api
+    cluster = KubeRay("kuberay", plane.namespace)
+    good = cluster.submit(bundled())
+    from orchestrator.clusters.kuberay import api as api
 
     manifest = {
         "apiVersion": "ray.io/v1",

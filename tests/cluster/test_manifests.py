@@ -15,11 +15,11 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from orchestrator import spec_file
-from orchestrator.clusters.manifests import render
-from orchestrator.clusters.package import EXPERIMENT_FILE, FILES_VARIABLE, Package
-from tests.cluster.kube import schemas
-from tests.cluster.kube.control_plane import CRDS
+from orchestrator.clusters.job_bundle import JobBundle
+from orchestrator.clusters.kuberay.manifests import render
+from orchestrator.experiment import reader
+from orchestrator.planning.job import FILES_VARIABLE, JOB_FILE, JobSpec
+from tests.cluster.kube import crds, schemas
 from tests.conftest import tandem
 from trainers.errors import InputError
 
@@ -34,8 +34,8 @@ def experiment(**kubernetes: Any) -> dict[str, Any]:
 
 
 def rendered(document: dict[str, Any], module_path: Path = Path()) -> list[dict[str, Any]]:
-    read = spec_file.load_mapping(document)
-    return render(Package(experiment=read, searches=False, module_path=module_path, command=[]))
+    spec = JobSpec(experiment=reader.load_mapping(document), searches=False, command=[])
+    return render(JobBundle(spec=spec, module_path=module_path))
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
@@ -57,9 +57,7 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
 @functools.cache
 def ray_job() -> jsonschema.Draft202012Validator:
     """KubeRay's schema of a RayJob."""
-    if not CRDS.is_dir():
-        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    crd = yaml.load((CRDS / "ray.io_rayjobs.yaml").read_text(), Loader=yaml.CSafeLoader)
+    crd = yaml.load((crds.directory() / "ray.io_rayjobs.yaml").read_text(), Loader=yaml.CSafeLoader)
     version = next(version for version in crd["spec"]["versions"] if version["name"] == "v1")
     schema = strict(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
@@ -138,7 +136,9 @@ def test_whatever_thousands_of_files_say_the_objects_are_valid(
     kubernetes: dict[str, Any], name: str, queue: tuple[str, str] | None
 ) -> None:
     job = check_rendered(kubernetes, name, queue)
-    schema = schemas.version_of(schemas.crd(CRDS / "ray.io_rayjobs.yaml"), "v1")["schema"]["openAPIV3Schema"]
+    schema = schemas.version_of(schemas.crd(crds.directory() / "ray.io_rayjobs.yaml"), "v1")["schema"][
+        "openAPIV3Schema"
+    ]
     assert list(schemas.unknown_fields(job, schema)) == []
     assert list(schemas.problems({key: job[key] for key in ("apiVersion", "kind", "spec")}, schema)) == []
 
@@ -180,11 +180,11 @@ def test_a_standing_cluster_is_given_the_files_with_the_job(tmp_path: Path) -> N
     assert spec["clusterSelector"] == {"ray.io/cluster": "team"} and "rayClusterSpec" not in spec
     assert spec["backoffLimit"] == 0, "KubeRay refuses retries on a standing cluster"
     files = json.loads(yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"][FILES_VARIABLE])
-    assert json.loads(files[EXPERIMENT_FILE])["experiment"]["name"] == "there"
+    assert json.loads(files[JOB_FILE])["experiment"]["name"] == "there"
     (tmp_path / "models.py").write_text("#" * (100 << 10))
     document = experiment(cluster="team")
     document["arms"]["keras"]["model"] = "models:build"
-    with pytest.raises(InputError, match="more than a job's environment holds"):
+    with pytest.raises(InputError, match="more than a job's environment can hold"):
         rendered(document, tmp_path)
 
 
@@ -215,16 +215,16 @@ def test_the_users_modules_go_along(tmp_path: Path) -> None:
     document = experiment()
     document["arms"]["keras"]["model"] = "models:build"
     config_map, _ = rendered(document, tmp_path)
-    assert set(config_map["data"]) == {"models.py", EXPERIMENT_FILE}
+    assert set(config_map["data"]) == {"models.py", JOB_FILE}
     (tmp_path / "models.py").write_text("#" * (1 << 20))
-    with pytest.raises(InputError, match="more than a ConfigMap holds"):
+    with pytest.raises(InputError, match="more than a ConfigMap can hold"):
         rendered(document, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"storage": "results"}, "would be gone with them"),
+        ({"storage": "results"}, "would be deleted with them"),
         ({"kubernetes": None}, "has no kubernetes: block"),
         ({"kubernetes": {}}, "kubernetes.image: missing"),
         ({"kubernetes": {"image": "a", "workers": [{"min": 3, "max": 2}]}}, "min 3 exceeds max 2"),

@@ -12,7 +12,7 @@ import yaml
 from tests.cluster.conftest import KubeRayHere
 from tests.conftest import ROOT, tandem
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from orchestrator.records import ExperimentRecords
-from orchestrator.storage import Storage
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
 from tests.conftest import tandem
 
 EXPERIMENT = """\
@@ -31,7 +31,7 @@ arms:
   keras-averaged:
     extends: keras
     model: speednet
-    precision: auto
+    precision: bfloat16
     optimizer: {{name: adamw, learning_rate: 0.01}}
     epochs: 3
     weight_average: 0.9

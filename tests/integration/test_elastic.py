@@ -11,12 +11,14 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator import driver, scaling, spec, spec_file
-from orchestrator.records import RunRecords
+from orchestrator.analysis import scaling
+from orchestrator.execution import driver
+from orchestrator.experiment import reader, spec
+from orchestrator.store.records import RunRecords
 from tests.conftest import tandem
 from trainers.errors import InputError
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 ELASTIC = """\
 name: elastic
@@ -67,7 +69,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 def execute(file: Path, watch: Callable[[RunRecords], None]) -> RunRecords:
     """Train the one run of an experiment on the cluster that is connected."""
-    experiment = spec_file.load(file)
+    experiment = reader.load(file)
     prepared = driver.prepare(experiment, driver.open_records(experiment))
     run = prepared.records.run(prepared.runs[0].id)
     session = driver.begin(prepared, module_path=file.parent, command=[])
@@ -138,7 +140,7 @@ def test_scaling_is_measured_over_several_nodes(
 ) -> None:
     cluster.add_node(num_cpus=1)
     text = ELASTIC.format(model="tutorial_cnn", epochs=1, batch_size=32, workers=1, storage=tmp_path)
-    experiment = spec_file.load(experiment_file(text))
+    experiment = reader.load(experiment_file(text))
     plan = scaling.variants(experiment, [1, 2])
     points = scaling.measure(plan, module_path=tmp_path)
     measured = {(point.mode, point.workers, point.batch_size) for point in points}
@@ -158,7 +160,7 @@ def test_a_driver_waits_for_the_node_that_it_asked_for(cluster: Cluster) -> None
     with pytest.raises(InputError, match="2 CPUs each need 2 CPUs, but there are 1"):
         driver.await_capacity(scale, seconds=0)
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(driver.await_capacity, scale, seconds=60)
+        waiting = thread.submit(driver.await_capacity, scale, seconds=200)
         time.sleep(3)
         assert not waiting.done()
         cluster.add_node(num_cpus=2)

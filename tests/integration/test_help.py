@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
-import time
 
-import pytest
-
-from tests.conftest import tandem
-
-pytestmark = pytest.mark.serial
+from tests.conftest import tandem, within
 
 
 def test_help_answers_at_once() -> None:
-    tandem("--help")
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
+    def processor_seconds() -> float:
+        before = os.times()
         told = tandem("--help")
-        seconds.append(time.perf_counter() - start)
+        after = os.times()
         assert told.returncode == 0
         assert not re.search(r"\w\.\.\.$", told.stdout, re.MULTILINE), "each command's line is whole"
-    assert min(seconds) < 0.3
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    processor_seconds()  # reads the files into memory
+    assert within(0.3, lambda: min(processor_seconds() for _ in range(5)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +11,19 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from orchestrator import report
-from orchestrator.records import ExperimentRecords
-from tests.conftest import within
+from orchestrator.store.records import ExperimentRecords
+from tests.conftest import TOOLS, within
 from tests.unit.synthetic import CLASSES, make_records
 
-AXE = Path(sys.prefix) / "axe" / "axe.min.js"
+AXE = TOOLS / "axe" / "axe.min.js"
+BROWSER = TOOLS / "browser"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no chromium on this machine")
+    if not BROWSER.exists():
+        pytest.skip("there is no browser; make tools installs one")
+    chromium = BROWSER.read_text().strip()
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]

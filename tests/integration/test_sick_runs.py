@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.records import ExperimentRecords, RunRecords
-from orchestrator.storage import Storage
+from orchestrator.store.records import ExperimentRecords, RunRecords
+from orchestrator.store.storage import Storage
 from tests.conftest import start_tandem, tandem
 from tests.integration.test_faults import training_workers, wait_for
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 SICK = """\
 name: sick
@@ -43,6 +43,7 @@ DIVERGING = """\
     optimizer: {learning_rate: 0.05}
     epochs: 8
     early_stopping: {patience: 2}
+  dazzled: {model: 'sick_models:dazzled', inputs: unit}
 """
 MODELS = """
 import os, resource, time, pathlib
@@ -100,6 +101,11 @@ class Hanging(Sick):
             time.sleep(1e6)
 
 
+class Dazzled(nn.Sequential):  # takes pixels from 0 to 255, so that its first losses are high
+    def forward(self, x):
+        return super().forward(x * 255)
+
+
 class MoonError(Exception):
     pass
 
@@ -122,6 +128,12 @@ def nan(image_shape, num_classes):
 
 def forgetful(image_shape, num_classes):
     return Forgetful(image_shape, num_classes)
+
+
+def dazzled(image_shape, num_classes):
+    height, width, channels = image_shape
+    hidden = nn.Linear(height * width * channels, 64)
+    return Dazzled(nn.Flatten(), hidden, nn.ReLU(), nn.Linear(64, num_classes))
 
 
 def hanging(image_shape, num_classes):
@@ -195,9 +207,9 @@ def test_a_failing_arm_is_recorded_and_the_others_go_on(failed: Finished) -> Non
     assert failed.process.returncode == 1, failed.process.stderr
     assert "good scored" in failed.process.stdout
     told = failed.process.stderr
-    assert "broken seed 0 failed: MoonError: the moon is in the wrong phase; given up" in told
+    assert "broken seed 0 failed: MoonError: the moon is in the wrong phase; failed permanently" in told
     narrow = "model 'sick_models:narrow' gives shape (1, 7) for one image; logits of shape (1, 10) are needed"
-    assert f"narrow seed 0 failed: {narrow}, one for each class; given up" in told
+    assert f"narrow seed 0 failed: {narrow}, one for each class; failed permanently" in told
     assert "broken seed 0 failed: MoonError: the moon is in the wrong phase." in failed.report
     broken = run_of(failed.root, "broken")
     assert len(broken.attempts()) + len(broken.failures()) == 1, "an error in the code is not tried again"
@@ -252,6 +264,13 @@ def test_a_run_that_gets_no_better_is_ended_and_its_best_epoch_tested(diverged: 
     assert f"{len(accuracies)}, tested after {result['tested_epoch']}" in page
 
 
+def test_a_model_whose_first_losses_are_high_is_trained(diverged: Finished) -> None:
+    run = run_of(diverged.root, "dazzled")
+    assert run.result() is not None and not run.failures()
+    first, *_, last = (epoch["train_loss"] for epoch in run.epochs())
+    assert first > last
+
+
 @pytest.mark.slow
 def test_a_hung_worker_is_replaced(tmp_path: Path) -> None:
     file = written(tmp_path, "  only: {model: 'sick_models:hanging'}", workers=2, hang_seconds=8)
@@ -271,7 +290,7 @@ def test_a_stopped_process_is_replaced(tmp_path: Path) -> None:
     wait_for(lambda: (tmp_path / "sick").is_dir() and bool(run_of(tmp_path, "only").epochs()), process)
     (worker,) = training_workers(process)
     worker.send_signal(signal.SIGSTOP)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=540)
     assert process.returncode == 0, err
     (failure,) = run_of(tmp_path, "only").failures()
     assert "hung" in failure["cause"]

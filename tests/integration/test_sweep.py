@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.records import ExperimentRecords
-from orchestrator.storage import Storage
-from orchestrator.sweep.records import SearchHistory, SearchRecords
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
+from orchestrator.store.trial_records import SearchHistory, SearchRecords
 from tests.conftest import start_tandem, tandem
 from tests.integration.test_faults import training_workers, wait_for
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 SWEEP = """\
 name: swept
@@ -95,9 +95,9 @@ def test_a_killed_driver_goes_on_with_the_very_same_trials(tmp_path: Path) -> No
         return start_tandem("sweep", file)
 
     def searched(process: subprocess.Popen[str], root: Path) -> SearchHistory:
-        wait_for(lambda: ended(root) == trials, process, seconds=300)
+        wait_for(lambda: ended(root) == trials, process, seconds=540)
         process.terminate()  # the winners are trained elsewhere
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=200)
         assert process.returncode == 130, err
         return history_of(root)
 
@@ -107,7 +107,7 @@ def test_a_killed_driver_goes_on_with_the_very_same_trials(tmp_path: Path) -> No
         wait_for(lambda: ended(root) >= 3, process)
         workers = training_workers(process)
         os.kill(process.pid, signal.SIGKILL)
-        _, alive = psutil.wait_procs(workers, timeout=60)
+        _, alive = psutil.wait_procs(workers, timeout=120)
         assert not alive
         before = history_of(root)
         assert ended(root) < trials, "killed amid the search"
@@ -148,7 +148,7 @@ def test_killed_workers_and_trials_are_replaced(
         if "Trainable" in " ".join(child.cmdline())
     ]
     trials[0].send_signal(signal.SIGKILL)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=540)
     assert process.returncode == 0, err
     history = history_of(tmp_path)
     assert [trial.state for trial in history.trials] == ["done"] * 4
@@ -193,7 +193,7 @@ def test_trials_that_diverge_count_as_bad_and_the_sweep_goes_on(
     script = "import sys, tandem, yaml; print(tandem.sweep(yaml.safe_load(open(sys.argv[1]))).answer)"
     file = experiment_file(text.replace("3.0e-1", "1.0e+7"))
     done = subprocess.run(
-        [sys.executable, "-c", script, str(file)], capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", script, str(file)], capture_output=True, text=True, timeout=540
     )
     assert done.returncode == 0, done.stderr
     assert "torch scored" in done.stdout

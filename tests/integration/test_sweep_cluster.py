@@ -10,12 +10,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator import driver, spec_file
-from orchestrator.sweep import search, sweep
-from orchestrator.sweep.records import TrialRecord
+from orchestrator.execution import driver
+from orchestrator.experiment import reader
+from orchestrator.store.trial_records import TrialRecord
+from orchestrator.sweep import arm_search, sweep
 from orchestrator.sweep.searcher import ArmSearcher
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 SWEEP = """\
 name: swept
@@ -43,7 +44,7 @@ def cluster() -> Iterator[Cluster]:
 
 def run_sweep(file: Path, watch: Callable[[ArmSearcher], None]) -> list[TrialRecord]:
     """Search and train the winner on the cluster that is connected."""
-    experiment = spec_file.load(file)
+    experiment = reader.load(file)
     prepared = driver.prepare(experiment, driver.open_records(experiment))
     session = sweep.begin(prepared, module_path=file.parent, command=[])
     won = sweep.search(
@@ -51,7 +52,7 @@ def run_sweep(file: Path, watch: Callable[[ArmSearcher], None]) -> list[TrialRec
     )
     driver.execute(won, session, module_path=file.parent, watch=lambda: None)
     assert won.records.run(won.runs[0].id).result() is not None
-    return search.records_of(prepared, "torch").history().trials
+    return arm_search.records_of(prepared, "torch").history().trials
 
 
 @pytest.mark.slow
@@ -61,20 +62,20 @@ def test_a_sweep_uses_a_node_that_joins_and_outlives_one_that_is_killed(
     nodes = []
 
     def watch(searcher: ArmSearcher) -> None:
-        lanes = {
-            epoch["lane"].partition("-")[0] for trial in searcher.trials.values() for epoch in trial.epochs
+        slots = {
+            epoch["slot"].partition("-")[0] for trial in searcher.trials.values() for epoch in trial.epochs
         }
-        if not nodes and lanes:
+        if not nodes and slots:
             assert searcher.at_once == 1
             assert sum(bundle["CPU"] for bundle in asked_for()) == 10, "a CPU for each trial"
             nodes.append(cluster.add_node(num_cpus=1))
-        if len(nodes) == 1 and len(lanes) == 2:
+        if len(nodes) == 1 and len(slots) == 2:
             cluster.remove_node(nodes[0], allow_graceful=False)
             nodes.append(None)
 
     text = SWEEP.format(epochs=10, trials=10, storage=tmp_path)
     trials = run_sweep(experiment_file(text), watch)
-    assert len(nodes) == 2, "a second lane was opened on the new node, which was then killed"
+    assert len(nodes) == 2, "a second slot was opened on the new node, which was then killed"
     assert asked_for() == []
     assert [trial.state for trial in trials] == ["done"] * 10
     assert all([epoch["epoch"] for epoch in trial.epochs] == list(range(1, 11)) for trial in trials)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.records import ExperimentRecords, RunRecords
+from orchestrator.store.records import ExperimentRecords, RunRecords
 from tests.conftest import tandem
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 
 def runs(records: ExperimentRecords) -> dict[str, RunRecords]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainers.contract import Steps
+from trainers.data.batches import Steps
 from trainers.initial import Weights
 
 

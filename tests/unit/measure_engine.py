@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from trainers import checkpoints
-from trainers.contract import SMALLEST_IMAGE, Engine, State, Steps, Task
+from trainers.contract import SMALLEST_IMAGE, Engine, State, Task
 from trainers.data import Dataset
+from trainers.data.batches import Steps
 from trainers.errors import InputError
 from trainers.initial import Weights, initial_weights
 from trainers.inputs import InputTransform, whitening_kernel

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from trainers.contract import State, Steps, Task
+from trainers.contract import State, Task
+from trainers.data.batches import Steps
 from trainers.inputs import InputTransform
 from trainers.recipes import Recipe, learning_rates
 

@@ -90,11 +90,8 @@ def steps(name: str, case: Case, start: dict[str, np.ndarray]) -> dict[str, np.n
     shown = averaged.module if name == "speednet" else model
     images = torch.from_numpy(IMAGES[0]).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
-        logits = shown.eval()(
-            torch.addcmul(
-                torch.from_numpy(OFFSET).view(-1, 1, 1), images, torch.from_numpy(SCALE).view(-1, 1, 1)
-            )
-        )
+        offset, scale = (torch.from_numpy(values).view(-1, 1, 1) for values in (OFFSET, SCALE))
+        logits = shown.eval()(torch.addcmul(offset, images, scale))
     weights = [value for value in model.state_dict().values() if value.dtype == torch.float32]
     return {
         "losses": (mean / case.world_size).numpy(),

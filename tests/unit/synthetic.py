@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator import plan
-from orchestrator.records import ExperimentRecords, RunRecords
-from orchestrator.spec import Arm, Experiment
-from orchestrator.storage import Storage
+from orchestrator.experiment.spec import Arm, Experiment
+from orchestrator.planning import run_plan
+from orchestrator.store.records import ExperimentRecords, RunRecords
+from orchestrator.store.storage import Storage
 from trainers import checkpoints
 from trainers.contract import EpochMetrics
 from trainers.data.corruptions import CORRUPTIONS
@@ -46,7 +46,7 @@ def make_records(
     }
     experiment = Experiment(name=root.name, arms=specified, storage=str(root.parent))
     records = ExperimentRecords(Storage(str(root)))
-    runs = plan.expand(experiment, "fingerprint")
+    runs = run_plan.expand(experiment, "fingerprint")
     records.begin(
         {
             "experiment": experiment.model_dump(mode="json"),

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import attribution, compare, report, spec, spec_file
-from orchestrator.attribution import Plan
-from orchestrator.records import ExperimentRecords
+from orchestrator import report
+from orchestrator.analysis import attribution, compare
+from orchestrator.analysis.attribution import Plan
+from orchestrator.experiment import reader, spec
+from orchestrator.store.records import ExperimentRecords
 from tests.unit.synthetic import make_records
 from trainers.errors import InputError
 
@@ -31,7 +33,7 @@ BLOG = {
 
 
 def expanded(most_recipes: int = 16, **changes: object) -> tuple[spec.Experiment, Plan]:
-    return attribution.expand(spec_file.load_mapping(BLOG | changes), most_recipes=most_recipes)
+    return attribution.expand(reader.load_mapping(BLOG | changes), most_recipes=most_recipes)
 
 
 def effects(plan: Plan, seed: int, *, interaction: float = 0.0, noise: float = 0.0) -> dict[str, float]:

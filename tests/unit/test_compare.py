@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator import compare, evidence
-from orchestrator.records import ExperimentRecords
+from orchestrator.analysis import compare, inference
 from orchestrator.report import tables
+from orchestrator.store.records import ExperimentRecords
 from tests.unit.synthetic import attempt, make_records
 
 
@@ -17,13 +17,13 @@ def analyse(tmp_path: Path, *args: object, **kwargs: object) -> compare.Comparis
 
 
 def test_interval_of_a_mean_is_students() -> None:
-    interval = evidence.mean_interval([4.0, 5.0, 6.0])
+    interval = inference.mean_interval([4.0, 5.0, 6.0])
     assert interval is not None
     assert interval.mean == 5.0
     # t(0.975, 2 degrees of freedom) = 4.302653, standard error 1 / sqrt(3)
     assert (interval.low, interval.high) == pytest.approx((5 - 2.484138, 5 + 2.484138), abs=1e-5)
-    assert evidence.mean_interval([4.0]) == evidence.Interval(4.0)
-    assert evidence.mean_interval([]) is None
+    assert inference.mean_interval([4.0]) == inference.Interval(4.0)
+    assert inference.mean_interval([]) is None
 
 
 def test_a_steady_gap_over_paired_seeds_is_told_although_the_seeds_spread(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_false_alarms_stay_at_their_stated_rate() -> None:
     rng = np.random.default_rng(0)
     alarms = 0
     for _ in range(2000):
-        interval = evidence.mean_interval(list(rng.normal(0, 0.01, 3) - rng.normal(0, 0.01, 3)))
+        interval = inference.mean_interval(list(rng.normal(0, 0.01, 3) - rng.normal(0, 0.01, 3)))
         assert interval is not None
         assert interval.low is not None
         assert interval.high is not None

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from trainers.data import Dataset, DataSpec, open_dataset
+from trainers.data.decoding import UnreadableError
 from trainers.data.download import download
 from trainers.data.sources import resolve
 from trainers.errors import InputError
@@ -52,6 +53,13 @@ def refused(**spec: object) -> str:
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     return message
+
+
+def unreadable(**spec: object) -> list[str]:
+    """The lines of a refusal that lists pictures: a sentence, then each reason with the pictures below it."""
+    with pytest.raises(UnreadableError) as caught:
+        opened(**spec)
+    return str(caught.value).splitlines()
 
 
 def test_digits_need_no_network_and_are_split_without_overlap() -> None:
@@ -200,7 +208,9 @@ def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
     dataset = opened(source="folder", path=tmp_path)
     assert len(dataset.test_labels) == 6
     (tmp_path / "test" / "stranger").mkdir()
-    assert "stranger" in refused(source="folder", path=tmp_path)
+    assert "folders of test/ without pictures were left out: stranger" in opened(path=tmp_path).warnings
+    (tmp_path / "test" / "stranger" / "0.png").write_bytes(picture())
+    assert "has the classes stranger, which" in refused(source="folder", path=tmp_path)
 
 
 def test_mixed_sizes_are_resized_when_a_size_is_chosen(tmp_path: Path) -> None:
@@ -217,10 +227,11 @@ def test_truncated_jpegs_are_listed_by_name(tmp_path: Path) -> None:
     whole = picture((64, 64), form="JPEG")
     for name in ("broken.jpg", "cut.jpg"):
         (tmp_path / "class1" / name).write_bytes(whole[: len(whole) // 2])
-    message = refused(path=tmp_path, image_size=12)
-    assert "2 of 22 images cannot be decoded" in message
-    assert "class1/broken.jpg" in message
-    assert "class1/cut.jpg" in message
+    sentence, _, *names = unreadable(path=tmp_path, image_size=12)
+    assert sentence.startswith(
+        f"2 of 22 images cannot be decoded, such as class1/broken.jpg, in {tmp_path}; mend or remove them"
+    )
+    assert names == ["  class1/broken.jpg", "  class1/cut.jpg"]
 
 
 def test_broken_pictures_of_all_splits_are_listed_at_once(tmp_path: Path) -> None:
@@ -230,9 +241,10 @@ def test_broken_pictures_of_all_splits_are_listed_at_once(tmp_path: Path) -> Non
     (tmp_path / "train" / "class0" / "cut.jpg").write_bytes(whole[:-200])
     (tmp_path / "test" / "class1" / "text.png").write_text("not a picture")
     (tmp_path / "test" / "class1" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    message = refused(path=tmp_path, image_size=12)
-    assert "3 of 29 images cannot be decoded" in message
-    assert all(name in message for name in ("train/class0/cut.jpg", "class1/text.png", "class1/gone.png"))
+    sentence, *listed = unreadable(path=tmp_path, image_size=12)
+    assert "3 of 29 images cannot be decoded" in sentence
+    assert {"  train/class0/cut.jpg", "  test/class1/text.png", "  test/class1/gone.png"} < {*listed}
+    assert listed[listed.index("  test/class1/gone.png") - 1] == "No such file or directory:"
 
 
 def saved(path: Path, pixels: np.ndarray, **options: object) -> None:
@@ -249,22 +261,23 @@ def test_sixteen_bits_of_grey_become_eight(tmp_path: Path, form: str) -> None:
     assert dataset.image_shape == (9, 7, 1)
     found = [*dataset.train_images[..., 0], *dataset.test_images[..., 0]]
     assert sorted(map(bytes, found)) == sorted(map(bytes, (deep / 256).astype(np.uint8)))
-    assert not any("no training pixel" in warning for warning in dataset.warnings)
+    assert not any("grey levels" in warning for warning in dataset.warnings)
 
 
 def test_twelve_bits_in_sixteen_are_noted(tmp_path: Path) -> None:
     for number in range(6):
         saved(tmp_path / f"class{number % 2}" / f"{number}.png", np.full((9, 9), 4000 + number, np.uint16))
     noted = opened(path=tmp_path, validation=0).warnings
-    assert any("no training pixel is above 15 of 255" in warning for warning in noted)
+    assert "keep 1 of 256 grey levels; set data.window" in noted[0]
 
 
 def test_pixels_without_a_known_range_are_refused_by_name(tmp_path: Path) -> None:
     folder(tmp_path)
     saved(tmp_path / "class1" / "float.tif", np.linspace(0, 1, 144, dtype=np.float32).reshape(12, 12))
-    message = refused(path=tmp_path)
-    assert (
-        "1 of 21 images" in message and "class1/float.tif (pixels of the kind F; 8 bits a channel" in message
+    sentence, reason, name = unreadable(path=tmp_path)
+    assert "1 of 21 images" in sentence and name == "  class1/float.tif"
+    assert reason.startswith(
+        "pixels of the kind F; 8 bits a channel, or 16 of grey, are needed, or data.window"
     )
 
 
@@ -461,7 +474,7 @@ def test_folders_of_a_tables_pictures_tell_their_splits(tmp_path: Path) -> None:
     ("rows", "expected"),
     [
         (["file_name,kind", "pictures/0.png,a"], "the columns file_name, kind; one with labels is needed"),
-        (["picture,label", "pictures/0.png,a"], "called file_name or filename or image or path"),
+        (["picture,label", "pictures/0.png,a"], "called file_name or filename or filepath or"),
         (["file_name,label", "pictures/0.png,a", "0.png,b"], "1 of the 2 pictures that"),
         (["file_name,label", "pictures/0.png,a", "pictures/1.png,"], "has no label for 1 pictures"),
         (["file_name,label", "pictures/0.png,a", "pictures/1.png"], "has no label for 1 pictures"),
@@ -484,7 +497,7 @@ def test_tables_that_do_not_do(tmp_path: Path, rows: list[str], expected: str) -
 
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
     folder(tmp_path)
-    assert "metadata.csv cannot be read" in refused(source="table", path=tmp_path)
+    assert "holds no metadata.csv or metadata.jsonl" in refused(source="table", path=tmp_path)
     table(tmp_path / "labels.csv", "file_name,label", "pictures/0.png,a", "pictures/1.png,b")
     message = refused(path=tmp_path / "labels.csv", group_by="patient")
     assert "data.group_by 'patient' is not a column of" in message and "file_name, label" in message
@@ -502,10 +515,10 @@ def test_what_notebooks_and_file_managers_leave_behind_is_no_class_and_no_pictur
 
 def test_files_that_are_no_known_pictures_are_told(tmp_path: Path) -> None:
     folder(tmp_path)
-    for name in ("a.dcm", "b.dcm", "c.txt", ".DS_Store"):
+    for name in ("a.mha", "b.mha", "c.txt", ".DS_Store"):
         (tmp_path / "class0" / name).write_bytes(b"")
     (warning,) = (text for text in opened(path=tmp_path).warnings if "left out" in text)
-    assert warning.startswith("3 files in the class folders") and warning.endswith("2 .dcm, 1 .txt")
+    assert warning.startswith("3 files in the class folders") and warning.endswith("2 .mha, 1 .txt")
 
 
 def test_a_picture_under_two_classes_is_told(tmp_path: Path) -> None:
@@ -529,10 +542,12 @@ def test_a_folder_with_its_own_validation_split(tmp_path: Path, names: tuple[str
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    folder(tmp_path)
+    folder(tmp_path, classes=3)
     (tmp_path / "class0").rename(tmp_path / "test tube")
     (tmp_path / "class1").rename(tmp_path / "train")
-    assert opened(path=tmp_path).class_names == ["test tube", "train"]
+    dataset = opened(path=tmp_path)
+    assert dataset.class_names == ["class2", "test tube", "train"]
+    assert "train/ is taken for a class, as the folders beside it are" in dataset.warnings
 
 
 def test_empty_folders_and_missing_paths(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cli_shared import errors
+from orchestrator.cli.options import errors
 from trainers.errors import ForeignError, InputError, one_line
 
 GRAPH = """Graph execution error:
@@ -54,3 +54,9 @@ def test_a_command_tells_an_error_in_one_sentence(
     with pytest.raises(type(error)) as raised, errors(debug=True):
         raise error
     assert raised.value is error
+
+
+def test_an_interrupt_ends_any_command_with_its_own_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, errors(debug=False):
+        raise KeyboardInterrupt
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import commands, estimate, spec_file
-from orchestrator.storage import Storage
+from orchestrator import workflows
+from orchestrator.experiment import reader
+from orchestrator.planning import estimate
+from orchestrator.store.storage import Storage
 
 EXPERIMENT = {
     "name": "new",
@@ -20,7 +22,7 @@ EXPERIMENT = {
 
 def earlier(root: Path, name: str, *, epoch_seconds: float, start_seconds: float = 5.0) -> None:
     """A run of three epochs over 1,000 images."""
-    document = spec_file.load_mapping(EXPERIMENT | {"name": name}).model_dump(mode="json")
+    document = reader.load_mapping(EXPERIMENT | {"name": name}).model_dump(mode="json")
     arm = document["arms"]["torch"]
     run = root / name / "runs" / "torch-seed0"
     run.mkdir(parents=True)
@@ -38,7 +40,7 @@ def earlier(root: Path, name: str, *, epoch_seconds: float, start_seconds: float
 
 def estimated(root: Path, *, images: int = 2000, fit: int = 1) -> estimate.Estimate | None:
     return estimate.from_records(
-        spec_file.load_mapping(EXPERIMENT),
+        reader.load_mapping(EXPERIMENT),
         Storage(str(root)),
         train_images=images,
         image_shape=(8, 8, 1),
@@ -63,8 +65,8 @@ def test_time_and_cost_follow_from_what_earlier_runs_took(tmp_path: Path) -> Non
 def test_early_stopping_makes_it_a_bound(tmp_path: Path, stopping: dict[str, int] | None, words: str) -> None:
     earlier(tmp_path, "before", epoch_seconds=2.0)
     arms = {"torch": EXPERIMENT["arms"]["torch"] | {"early_stopping": stopping}}  # type: ignore[index]
-    experiment = spec_file.load_mapping(EXPERIMENT | {"arms": arms, "storage": str(tmp_path)})
-    assert any(line.startswith(words) for line in commands.check(experiment, fit=1))
+    experiment = reader.load_mapping(EXPERIMENT | {"arms": arms, "storage": str(tmp_path)})
+    assert any(line.startswith(words) for line in workflows.check(experiment, fit=1))
 
 
 @pytest.mark.parametrize(
@@ -83,14 +85,14 @@ def test_a_search_is_bounded_by_its_budget(
     earlier(tmp_path, "before", epoch_seconds=2.5)  # over 1,000 images
     space = {"optimizer.learning_rate": {"loguniform": [1e-4, 1e-1]}} | ({"epochs": epochs} if epochs else {})
     sweep = {"space": space, "budget": budget, "search": "random"}
-    experiment = spec_file.load_mapping(EXPERIMENT | {"sweep": sweep})
+    experiment = reader.load_mapping(EXPERIMENT | {"sweep": sweep})
     expected = estimate.from_records(
         experiment, Storage(str(tmp_path)), train_images=1_000, image_shape=(8, 8, 1), fit=2
     )
     assert expected is not None
     assert expected.search_seconds == pytest.approx(seconds)
     assert expected.search_cost == pytest.approx(seconds * 2 / 3600 * 3.6)
-    told = list(commands.check(experiment.model_copy(update={"storage": str(tmp_path)}), fit=2))
+    told = list(workflows.check(experiment.model_copy(update={"storage": str(tmp_path)}), fit=2))
     assert told[-2].startswith("time of the search: at most ") and ", cost " in told[-2]
     assert told[-1].startswith("time after the search: about ")
 
@@ -116,9 +118,7 @@ def test_records_of_a_newer_version_count_as_far_as_they_are_known(tmp_path: Pat
 def test_other_work_is_nothing_to_go_by(tmp_path: Path) -> None:
     assert estimated(tmp_path) is None
     earlier(tmp_path, "before", epoch_seconds=2.0)
-    other = spec_file.load_mapping(
-        EXPERIMENT | {"arms": {"torch": {"framework": "torch", "model": "lenet5"}}}
-    )
+    other = reader.load_mapping(EXPERIMENT | {"arms": {"torch": {"framework": "torch", "model": "lenet5"}}})
     found = estimate.from_records(
         other, Storage(str(tmp_path)), train_images=1000, image_shape=(8, 8, 1), fit=1
     )

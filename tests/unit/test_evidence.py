@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator import evidence
-from orchestrator.evidence import weigh
+from orchestrator.analysis import inference
+from orchestrator.analysis.inference import weigh
 
 SEEDS = range(5)
 
@@ -53,13 +53,13 @@ def test_equivalence_is_proven_and_not_assumed() -> None:
 
 
 def test_holm_corrects_and_leaves_the_missing() -> None:
-    assert evidence.holm([0.01, None, 0.04, 0.03]) == [
+    assert inference.holm([0.01, None, 0.04, 0.03]) == [
         pytest.approx(0.03),
         None,
         pytest.approx(0.06),
         pytest.approx(0.06),
     ]
-    assert evidence.holm([None]) == [None]
+    assert inference.holm([None]) == [None]
 
 
 def test_mcnemar_counts_what_only_one_answers_right() -> None:
@@ -68,18 +68,18 @@ def test_mcnemar_counts_what_only_one_answers_right() -> None:
     first[:, :5] = 1  # the first is wrong on 5, the second on 15 others
     second[:, 80:95] = 1
     second[0, 50] = 1  # one seed of three is outvoted
-    found = evidence.mcnemar(first, second, labels)
+    found = inference.mcnemar(first, second, labels)
     assert (found.only_first, found.only_second) == (15, 5)
     assert found.p_value == pytest.approx(0.0414, abs=1e-4)  # exact binomial, 5 of 20
 
 
 def test_calibration_error() -> None:
     right = np.array([True] * 80 + [False] * 20)
-    assert evidence.calibration_error(np.full(100, 0.8), right) == pytest.approx(0.0, abs=1e-12)
-    assert evidence.calibration_error(np.full(100, 1.0), right) == pytest.approx(0.2)
+    assert inference.calibration_error(np.full(100, 0.8), right) == pytest.approx(0.0, abs=1e-12)
+    assert inference.calibration_error(np.full(100, 1.0), right) == pytest.approx(0.2)
 
 
-def simulated(gap: float, *, seeds: int, spread: float, experiments: int = 1000) -> list[evidence.Evidence]:
+def simulated(gap: float, *, seeds: int, spread: float, experiments: int = 1000) -> list[inference.Evidence]:
     generator = np.random.default_rng(7)
     found = []
     for _ in range(experiments):
@@ -94,7 +94,7 @@ def simulated(gap: float, *, seeds: int, spread: float, experiments: int = 1000)
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "_RESAMPLES", 50)
+    monkeypatch.setattr(inference, "_RESAMPLES", 50)
 
 
 def test_false_alarms_stay_at_their_rate() -> None:
@@ -136,6 +136,6 @@ def test_the_verdict_over_three_arms_has_the_same_rate() -> None:
     for _ in range(300):
         arms = [by_seed(generator.normal(0.7, 0.01, 5)) for _ in range(3)]
         pairs = [weigh(arms[a], arms[b], margin=0.01) for a, b in [(0, 1), (0, 2), (1, 2)]]
-        corrected = evidence.holm([pair.p_value if pair else None for pair in pairs])
+        corrected = inference.holm([pair.p_value if pair else None for pair in pairs])
         alarms += any(value is not None and value < 0.05 for value in corrected)
     assert alarms / 300 < 0.08

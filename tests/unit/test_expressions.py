@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.expressions import Expression
+from orchestrator.experiment.expressions import Expression
 
 VALUES = {"batch_size": 128, "optimizer.name": "sgd", "optimizer.learning_rate": 0.1, "whitening": None}
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import changes, compare, report
+from orchestrator import report
+from orchestrator.analysis import compare, experiment_diff
 from orchestrator.report import gate
-from orchestrator.serve import listen
-from orchestrator.storage import Storage
+from orchestrator.report.server import listen
+from orchestrator.store.storage import Storage
 from tests.conftest import tandem
 from tests.unit.synthetic import make_records
 from trainers.errors import InputError
@@ -98,7 +99,7 @@ def test_two_experiments_are_compared_arm_by_arm(tmp_path: Path) -> None:
     before = make_records(tmp_path / "a", ARMS, speed={"keras": 1000})
     later = {"keras": [0.7005, 0.709, 0.7202], "torch": [0.65, 0.662, 0.669]}
     after = make_records(tmp_path / "b", later, arms={"torch": {"batch_size": 64}}, speed={"keras": 1500})
-    keras, torch = changes.between(before, after)
+    keras, torch = experiment_diff.between(before, after)
     assert keras.log_speed is not None and keras.log_speed.mean == pytest.approx(math.log(1.5))
     assert not keras.conclusive and not keras.differences
     assert torch.conclusive and torch.differences == ["batch size (128 / 64)"]
@@ -111,11 +112,11 @@ def test_a_speed_that_says_little_is_said_to(tmp_path: Path) -> None:
     before = make_records(tmp_path / "a", ARMS, step_seconds=0.1)
     after = make_records(tmp_path / "b", ARMS)
     crowded = make_records(tmp_path / "c", ARMS, others={"torch": 0.3})
-    brief = changes.between(before, after)[0]
+    brief = experiment_diff.between(before, after)[0]
     assert brief.log_speed is None and str(brief).endswith(
         "; speeds not compared: less than half a second of training is too little to time"
     )
-    keras, torch = changes.between(after, crowded)
+    keras, torch = experiment_diff.between(after, crowded)
     assert keras.speed_doubt is None and str(torch).endswith(
         "but other programs took CPU time of the machine, which does not slow all alike"
     )
@@ -129,7 +130,7 @@ def test_recipes_of_two_versions_differ_only_in_what_is_stated(tmp_path: Path) -
         del run["recipe"]["loss"]["class_weights"], run["recipe"]["shift_averaging"]
         file.write_text(json.dumps(run))
     for first, second in ((before, after), (after, before)):
-        keras, torch = changes.between(first, second)
+        keras, torch = experiment_diff.between(first, second)
         assert not keras.differences
         (told,) = torch.differences
         assert "cross_entropy, class weights balanced" in told
@@ -141,7 +142,7 @@ def test_other_data_cannot_be_compared(tmp_path: Path) -> None:
     document["data"]["fingerprint"] = "0" * 64
     (tmp_path / "b/experiment.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match="trained on different data"):
-        changes.between(before, after)
+        experiment_diff.between(before, after)
 
 
 def test_many_experiments_are_browsed_and_nothing_else_is(tmp_path: Path) -> None:

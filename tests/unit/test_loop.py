@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.unit.measure_engine import DATASET
-from trainers.contract import EpochMetrics, Steps
+from trainers.contract import EpochMetrics
+from trainers.data.batches import Steps
 from trainers.loop import DivergedError, Hooks, train
 from trainers.recipes import CrossEntropy, Recipe
 from trainers.tasks import make_task
@@ -34,39 +35,77 @@ TASK = make_task(
 
 
 class Guesser:
-    """Its loss for each example is so many times that of a blind guess, in the first step and in the others."""
+    """Its loss for each example at each step is so many times that of a blind guess; the last stays."""
 
-    def __init__(self, first: float, others: float) -> None:
-        self.first, self.others = first * np.log(2), others * np.log(2)
+    def __init__(self, *times: float) -> None:
+        self.losses = np.array(times) * np.log(2)
         self.steps = 0
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         assert TASK.class_weights is not None
-        loss = self.others if self.steps else self.first
+        places = np.arange(self.steps, self.steps + len(steps))
         self.steps += len(steps)
-        return (loss * TASK.class_weights[steps.labels].sum(axis=1)).astype(np.float32), 0
+        losses = self.losses[np.minimum(places, len(self.losses) - 1)]
+        return (losses * TASK.class_weights[steps.labels].sum(axis=1)).astype(np.float32), 0
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         return values
 
 
-def guess(first: float, others: float) -> None:
-    train(TASK, RARE, Guesser(first, others), first_epoch=1, prefetch=False, hooks=HOOKS)  # type: ignore[arg-type]
+def guess(*times: float, **recipe: object) -> int:
+    """Train on losses that are so many times that of a blind guess; returns how many steps were taken."""
+    guesser = Guesser(*times)
+    task = dataclasses.replace(TASK, recipe=Recipe(**TASK.recipe.model_dump() | recipe))
+    train(task, RARE, guesser, first_epoch=1, prefetch=False, hooks=HOOKS)  # type: ignore[arg-type]
+    return guesser.steps
 
 
 def test_a_rare_class_that_counts_much_is_no_divergence() -> None:
-    guess(1, 1)
+    assert guess(1) == 1000
 
 
-def test_a_loss_far_above_a_blind_guess_is_one_however_classes_count() -> None:
-    with pytest.raises(DivergedError, match=r"became 13\.9, where a blind guess has 0\.69"):
-        guess(1, 20)
+def test_a_loss_that_stays_far_above_a_blind_guess_is_one_however_classes_count() -> None:
+    with pytest.raises(DivergedError) as caught:
+        guess(20)
+    told = str(caught.value)
+    assert "stayed above 6.93, 10 times that of a blind guess, for 500 steps, to 13.9 at step 500" in told
+    assert "set stop_on_divergence to more steps or to false" in told
 
 
-def test_a_loss_that_begins_high_is_held_against_its_beginning() -> None:
-    guess(20, 19)
-    with pytest.raises(DivergedError, match=r"became 208, where the first step had 13\.86"):
-        guess(20, 300)
+@pytest.mark.parametrize("recovers_after", [1, 12, 499])
+def test_a_model_whose_loss_is_high_at_first_goes_on(recovers_after: int) -> None:
+    assert guess(*[1e4] * recovers_after, 1) == 1000
+
+
+def test_steps_above_the_limit_count_in_a_row() -> None:
+    assert guess(*([20, 20, 1] * 300), stop_on_divergence=3) == 1000
+
+
+@pytest.mark.parametrize(("steps", "ends_at"), [(1, 1), (40, 40), (True, 500)])
+def test_the_number_of_steps_may_be_set(steps: int, ends_at: int) -> None:
+    with pytest.raises(DivergedError, match=f"at step {ends_at} "):
+        guess(20, stop_on_divergence=steps)
+
+
+@pytest.mark.parametrize("off", [False, 0])
+@pytest.mark.parametrize("loss", [20, np.nan, np.inf])
+def test_the_guard_may_be_switched_off(off: object, loss: float) -> None:
+    assert guess(1, loss, stop_on_divergence=off) == 1000
+
+
+@pytest.mark.parametrize(("loss", "word"), [(np.nan, "NaN"), (np.inf, "infinite")])
+def test_a_loss_that_is_not_finite_ends_a_run_at_once(loss: float, word: str) -> None:
+    with pytest.raises(
+        DivergedError, match=rf"the loss became {word} at step 7 \(epoch 1\) with learning rate"
+    ):
+        guess(*[1] * 6, loss)
+
+
+def test_the_learning_rate_is_not_blamed_before_any_update() -> None:
+    with pytest.raises(DivergedError) as caught:
+        guess(np.nan)
+    assert "the loss became NaN at step 1 (epoch 1), before any update of the weights" in str(caught.value)
+    assert "learning" not in str(caught.value)
 
 
 def test_tracing_and_compiling_is_no_part_of_a_step() -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import parity
-from orchestrator.records import ExperimentRecords
-from orchestrator.spec import Experiment
-from orchestrator.storage import Storage
+from orchestrator.analysis import parity
+from orchestrator.experiment.spec import Experiment
+from orchestrator.planning import parity_plan
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
 from tests.conftest import ROOT
 from tests.unit.synthetic import make_records
 from trainers.contract import FRAMEWORKS
@@ -30,7 +31,6 @@ STEPWISE = {
     "factor",
     "statistics",
     "statistics_held",
-    "controls",
 }
 NAMED = {
     "plain": [],
@@ -219,11 +219,12 @@ def test_sketches_keep_differences() -> None:
 
 
 def test_the_verdict_is_in_the_first_paragraph_and_in_the_report(tmp_path: Path, traces: Traces) -> None:
-    from orchestrator import compare, report
+    from orchestrator import report
+    from orchestrator.analysis import compare
 
     records = make_records(tmp_path / "x", {"keras": [0.9, 0.8], "torch": [0.9, 0.8]})
     experiment = compare.spec.from_json(records.document()["experiment"])
-    (work,), missing = parity.works(experiment)
+    (work,), missing = parity_plan.works(experiment)
     assert work.arms == ("keras", "torch")
     assert not missing
     key = work.key(records.document()["data"]["fingerprint"])
@@ -258,11 +259,11 @@ def own(keras: str, torch: str, **fields: object) -> Experiment:
 
 
 def test_own_models_are_compared_on_each_arms_recipe() -> None:
-    (work,), missing = parity.works(own("m:keras", "m:torch"))
+    (work,), missing = parity_plan.works(own("m:keras", "m:torch"))
     assert work.arms == ("a", "b")
     assert [recipe.model for recipe in work.recipes] == ["m:keras", "m:torch"]
     assert not missing
-    works, _ = parity.works(own("m:keras", "m:torch", optimizer="sgd"))
+    works, _ = parity_plan.works(own("m:keras", "m:torch", optimizer="sgd"))
     assert [(work.arms, work.recipes[1].optimizer.name) for work in works] == [
         (("a",), "adam"),
         (("b",), "sgd"),
@@ -270,8 +271,8 @@ def test_own_models_are_compared_on_each_arms_recipe() -> None:
 
 
 def test_an_own_model_without_a_twin_is_told() -> None:
-    works, missing = parity.works(own("m:keras", "lenet5"))
+    works, missing = parity_plan.works(own("m:keras", "lenet5"))
     assert [work.arms for work in works] == [("b",)]
     assert missing == [
-        "arms.a: parity compares your own model with one of the other framework, and there is none"
+        "arms.a: parity compares your own model with those of an arm of the other framework, and there is none"
     ]

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import compare, report
-from orchestrator.performance import ArmPerformance, Performance
-from orchestrator.records import ExperimentRecords
+from orchestrator import report
+from orchestrator.analysis import compare
+from orchestrator.analysis.performance import ArmPerformance, Performance
+from orchestrator.store.records import ExperimentRecords
 from tests.unit.synthetic import make_records
 
 ACCURACIES = {"keras": [0.6, 0.75, 0.9], "torch": [0.9, 0.9, 0.9]}

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator import plan
-from orchestrator.spec import Arm, Experiment, Scale
+from orchestrator.experiment.spec import Arm, Experiment, Scale
+from orchestrator.planning import run_plan
 
 
 def experiment(**changes: object) -> Experiment:
@@ -15,7 +15,7 @@ def experiment(**changes: object) -> Experiment:
 
 
 def test_arms_times_seeds_in_order() -> None:
-    runs = plan.expand(experiment(), "f")
+    runs = run_plan.expand(experiment(), "f")
     assert [(run.arm, run.seed) for run in runs] == [
         ("keras", 0),
         ("keras", 1),
@@ -27,14 +27,14 @@ def test_arms_times_seeds_in_order() -> None:
 
 
 def test_an_id_follows_what_decides_the_result_and_nothing_else() -> None:
-    before = [run.id for run in plan.expand(experiment(), "f")]
+    before = [run.id for run in run_plan.expand(experiment(), "f")]
     same = experiment(name="y", storage="elsewhere", scale=Scale(retries=5, concurrent_runs=1))
-    assert [run.id for run in plan.expand(same, "f")] == before
-    assert not set(before) & {run.id for run in plan.expand(experiment(), "other data")}
+    assert [run.id for run in run_plan.expand(same, "f")] == before
+    assert not set(before) & {run.id for run in run_plan.expand(experiment(), "other data")}
     wider = experiment(scale=Scale(workers=2))
-    assert not set(before) & {run.id for run in plan.expand(wider, "f")}
+    assert not set(before) & {run.id for run in run_plan.expand(wider, "f")}
     arms = experiment().arms | {"torch": Arm(framework="torch", seeds=[0, 1], epochs=3)}
-    after = [run.id for run in plan.expand(experiment(arms=arms), "f")]
+    after = [run.id for run in run_plan.expand(experiment(arms=arms), "f")]
     assert after[:3] == before[:3], "the other arm's runs stay done"
     assert after[3:] != before[3:]
 
@@ -43,27 +43,27 @@ def test_an_id_follows_what_decides_the_result_and_nothing_else() -> None:
 def test_a_field_added_by_a_later_version_changes_no_name_while_it_is_off(off: object) -> None:
     recipe = {"loss": {"name": "cross_entropy"}, "epochs": 10}
     later = {"loss": {"name": "cross_entropy", "weights": off}, "epochs": 10, "mixing": off}
-    name = plan.short_hash({"recipe": recipe, "seed": 0})
-    assert plan.short_hash({"recipe": later, "seed": 0}) == name
-    assert plan.short_hash({"recipe": later | {"mixing": 0.5}, "seed": 0}) != name
-    assert plan.short_hash({"recipe": recipe, "seed": 1}) != name
-    assert plan.short_hash([0, recipe]) != plan.short_hash([recipe]), "places in a list stay"
+    name = run_plan.short_hash({"recipe": recipe, "seed": 0})
+    assert run_plan.short_hash({"recipe": later, "seed": 0}) == name
+    assert run_plan.short_hash({"recipe": later | {"mixing": 0.5}, "seed": 0}) != name
+    assert run_plan.short_hash({"recipe": recipe, "seed": 1}) != name
+    assert run_plan.short_hash([0, recipe]) != run_plan.short_hash([recipe]), "places in a list stay"
 
 
 def test_concurrent_runs_follow_the_scarcest_resource() -> None:
-    assert plan.concurrent_runs(Scale(workers=2, cpus_per_worker=2), cpus=9, gpus=0) == 2
-    assert plan.concurrent_runs(Scale(workers=2, gpus_per_worker=0.5), cpus=64, gpus=3) == 3
-    assert plan.concurrent_runs(Scale(concurrent_runs=1), cpus=64, gpus=0) == 1
-    assert plan.concurrent_runs(Scale(workers=4), cpus=2, gpus=0) == 0
+    assert run_plan.concurrent_runs(Scale(workers=2, cpus_per_worker=2), cpus=9, gpus=0) == 2
+    assert run_plan.concurrent_runs(Scale(workers=2, gpus_per_worker=0.5), cpus=64, gpus=3) == 3
+    assert run_plan.concurrent_runs(Scale(concurrent_runs=1), cpus=64, gpus=0) == 1
+    assert run_plan.concurrent_runs(Scale(workers=4), cpus=2, gpus=0) == 0
 
 
 def test_sessions_hold_every_run_once_and_one_framework_each() -> None:
-    runs = plan.expand(experiment(), "f")
-    for lanes in (1, 2, 7):
-        shared_out = plan.sessions(runs, lanes=lanes)
+    runs = run_plan.expand(experiment(), "f")
+    for slots in (1, 2, 7):
+        shared_out = run_plan.queues(runs, groups=slots)
         assert sorted(run.id for session in shared_out for run in session.runs) == sorted(
             run.id for run in runs
         )
         for session in shared_out:
             assert {run.framework for run in session.runs} == {session.framework}
-    assert len(plan.sessions(runs, lanes=1)) == 2
+    assert len(run_plan.queues(runs, groups=1)) == 2

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import plan
-from orchestrator.driver import Prepared
-from orchestrator.progress import Progress, open_console
-from orchestrator.spec import from_json
+from orchestrator.execution.driver import Prepared
+from orchestrator.execution.progress import Progress, open_console
+from orchestrator.experiment.spec import from_json
+from orchestrator.planning import run_plan
 from tests.unit.synthetic import make_records
 from trainers.data import DataSpec, open_dataset
 
@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 def prepared(tmp_path: Path) -> Prepared:
     records = make_records(tmp_path / "x", {"keras": [0.5, 0.75], "torch": [0.6, 0.8]})
     experiment = from_json(records.document()["experiment"])
-    runs = plan.expand(experiment, "fingerprint")
+    runs = run_plan.expand(experiment, "fingerprint")
     (tmp_path / "x" / "runs" / runs[1].id / "result.json").unlink()
     for file in (tmp_path / "x" / "runs" / runs[3].id).glob("*.json*"):
         file.unlink()

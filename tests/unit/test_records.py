@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.records import ExperimentRecords
-from orchestrator.storage import Storage, StorageError
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage, StorageError
 from tests.unit.synthetic import make_records
 from trainers import checkpoints
 from trainers.contract import EpochMetrics

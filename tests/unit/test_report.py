@@ -15,8 +15,8 @@ import pytest
 from matplotlib import font_manager
 
 from orchestrator import report
-from orchestrator.records import ExperimentRecords
 from orchestrator.report import gate, tables
+from orchestrator.store.records import ExperimentRecords
 from tests.conftest import ROOT
 from tests.unit.synthetic import attempt, make_records
 
@@ -313,3 +313,22 @@ def test_a_report_made_again_is_the_same_to_the_byte(records: ExperimentRecords)
 )
 def test_a_duration_never_has_sixty_seconds_or_minutes(seconds: float | None, text: str) -> None:
     assert tables.duration(seconds) == text
+
+
+def test_the_environment_shows_what_the_workers_of_each_framework_had(records: ExperimentRecords) -> None:
+    settings = {"OMP_NUM_THREADS": "2", "MALLOC_ARENA_MAX": None, "TF32": False}
+    for number, run in enumerate(records.document()["runs"]):
+        threads = {"threads": 2 + number % 2} if run["framework"] == "torch" else {}
+        of_run = attempt("s2") | {"environment": {"settings": settings | threads}}
+        records.run(run["id"]).add_attempt(of_run)
+    report.write(records)
+    assert json.loads(read(records, "results.json"))["settings"]["threads"] == {"torch": [3, 2]}
+    for line in (
+        "| setting | keras | torch |",
+        "| OMP_NUM_THREADS | 2 | 2 |",
+        "| MALLOC_ARENA_MAX | not set | not set |",
+        "| TF32 | off | off |",
+        "| threads | – | 3, 2 |",
+    ):
+        assert line in read(records, "report.md")
+    assert '<tr><th scope="row">threads</th><td>–</td><td>3, 2</td></tr>' in read(records, "report.html")

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator import scaling, spec_file
+from orchestrator.analysis import scaling
+from orchestrator.analysis.scaling import Point
+from orchestrator.experiment import reader
 from orchestrator.report import figures
-from orchestrator.scaling import Point
 from trainers.errors import InputError
 
 EXPERIMENT = {
@@ -62,7 +63,7 @@ def test_a_summary_predicts_what_was_not_measured_and_is_drawn() -> None:
 
 
 def test_every_scale_trains_the_same_steps_whatever_else_the_file_asks_for() -> None:
-    plan = scaling.variants(spec_file.load_mapping(EXPERIMENT), [2, 4])
+    plan = scaling.variants(reader.load_mapping(EXPERIMENT), [2, 4])
     sizes = {(step.mode, step.workers): step.experiment.arms["keras"].batch_size for step in plan}
     assert sizes == {("strong", 2): 64, ("strong", 4): 64, ("weak", 2): 64, ("weak", 4): 128}
     for step in plan:
@@ -74,8 +75,8 @@ def test_every_scale_trains_the_same_steps_whatever_else_the_file_asks_for() -> 
 
 
 def test_weak_scaling_keeps_each_workers_share() -> None:
-    plan = scaling.variants(spec_file.load_mapping(EXPERIMENT), [2, 4])
-    odd = spec_file.load_mapping(EXPERIMENT | {"arms": {"keras": {"framework": "keras", "batch_size": 66}}})
+    plan = scaling.variants(reader.load_mapping(EXPERIMENT), [2, 4])
+    odd = reader.load_mapping(EXPERIMENT | {"arms": {"keras": {"framework": "keras", "batch_size": 66}}})
     plan += scaling.variants(odd, [2, 3])
     shares = [step.experiment.arms["keras"].batch_size / step.workers for step in plan if step.mode == "weak"]
     assert shares == [32, 32, 33, 33]
@@ -85,4 +86,4 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_measured() -
     with pytest.raises(
         InputError, match=r"--workers 3: arms\.keras\.batch_size 64 does not divide over 3 workers"
     ):
-        scaling.variants(spec_file.load_mapping(EXPERIMENT), [1, 3])
+        scaling.variants(reader.load_mapping(EXPERIMENT), [1, 3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.clusters.schedule import check_schedule
+from orchestrator.clusters.kuberay.cron import check_schedule
 from trainers.errors import InputError
 
 
@@ -30,14 +30,14 @@ def test_what_the_operator_reads_passes(schedule: str) -> None:
         ("0 0 3 * * *", "give minute, hour"),
         ("TZ=Europe/Berlin 0 3 * * *", "give minute, hour"),
         ("@reboot", "give minute, hour"),
-        ("60 3 * * *", "'60' is no minute; 0 to 59"),
-        ("0 3-1 * * *", "'3-1' is no hour"),
-        ("0 3 0 * *", "'0' is no day of the month; 1 to 31"),
-        ("0 3 * sun *", "'sun' is no month"),
-        ("0 3 * * 7", "'7' is no day of the week; 0 to 6"),
-        ("*/0 3 * * *", "'*/0' is no minute"),
-        ("0 3, * * *", "'3,' is no hour"),
-        ("0 3 -1 * *", "'-1' is no day of the month"),
+        ("60 3 * * *", "'60' is not a valid minute; give a number from 0 to 59"),
+        ("0 3-1 * * *", "'3-1' is not a valid hour"),
+        ("0 3 0 * *", "'0' is not a valid day of the month; give a number from 1 to 31"),
+        ("0 3 * sun *", "'sun' is not a valid month"),
+        ("0 3 * * 7", "'7' is not a valid day of the week; give a number from 0 to 6"),
+        ("*/0 3 * * *", "'*/0' is not a valid minute"),
+        ("0 3, * * *", "'3,' is not a valid hour"),
+        ("0 3 -1 * *", "'-1' is not a valid day of the month"),
     ],
 )
 def test_what_it_cannot_read_is_refused_by_field(schedule: str, told: str) -> None:

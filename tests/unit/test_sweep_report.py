@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from orchestrator import report
-from orchestrator.records import ExperimentRecords
+from orchestrator.analysis.sweeps import ArmSearch, SweepSummary, pareto_front, summarise
+from orchestrator.experiment.sweep import Sweep
 from orchestrator.report.sweep import best_so_far
-from orchestrator.sweep.analysis import ArmSearch, SweepSummary, pareto_front, summarise
-from orchestrator.sweep.records import SearchHistory, SearchRecords, TrialRecord, best_trial
-from orchestrator.sweep.spec import Sweep
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.trial_records import SearchHistory, SearchRecords, TrialRecord, best_trial
 from tests.conftest import within
 from tests.unit.synthetic import make_records
 
@@ -79,7 +79,7 @@ def _trial(search: SearchRecords, number: int, rng: np.random.Generator, epochs:
                 "data_seconds": 0.25,
                 "step_seconds": 1.5,
                 "evaluation_seconds": 0.25,
-                "lane": f"{number % 2}-abc",
+                "slot": f"{number % 2}-abc",
             },
         )
     search.end(number, "stopped" if stopped else "done", None)
@@ -195,8 +195,8 @@ def test_a_trial_without_a_number_wins_nothing(tmp_path: Path, first: bool) -> N
 SCRIPT = r"""
 import re, sys, time
 from pathlib import Path
-from orchestrator.records import ExperimentRecords
-from orchestrator.storage import Storage
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
 start = time.perf_counter()
 from orchestrator import report
 report.write(ExperimentRecords(Storage(sys.argv[1])))

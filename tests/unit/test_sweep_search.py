@@ -8,15 +8,14 @@ from typing import Any
 
 import optuna
 import pytest
-from ray.tune.search import Searcher
 
-from orchestrator.storage import Storage
-from orchestrator.sweep.records import SearchRecords, TrialRecord, best_trial
-from orchestrator.sweep.searcher import ArmSearcher, Spending
-from orchestrator.sweep.spec import Params, Sweep
+from orchestrator.experiment.sweep import Params, Sweep
+from orchestrator.store.storage import Storage
+from orchestrator.store.trial_records import SearchRecords, TrialRecord, best_trial
+from orchestrator.sweep.schedulers import Explorer
+from orchestrator.sweep.searcher import FINISHED, ArmSearcher, Spending
 from orchestrator.sweep.studies import study_of
 from orchestrator.sweep.trial import Search
-from orchestrator.sweep.tune import make_scheduler
 from trainers.recipes import Recipe
 
 SPACE: dict[str, Any] = {
@@ -66,7 +65,7 @@ class Bench:
     def trial(self, *, epochs: int = EPOCHS, end: bool = True, cause: str | None = None) -> bool:
         """One trial to its end; False when there is none left."""
         trial_id, config = self.ask()
-        if config == Searcher.FINISHED:
+        if config == FINISHED:
             return False
         self.suggested.append(config["params"])
         run = self.searcher.trials[trial_id].run
@@ -75,7 +74,7 @@ class Bench:
             self.searcher.on_trial_complete(trial_id, result)
             return True
         for epoch in range(1, epochs + 1):
-            result = {"run": run, "epoch": epoch, "lane": "0-x"} | measured(config["params"], epoch)
+            result = {"run": run, "epoch": epoch, "slot": "0-x"} | measured(config["params"], epoch)
             if epoch == EPOCHS:
                 result["end"] = "done"
             self.searcher.on_trial_result(trial_id, result)
@@ -189,7 +188,7 @@ def test_first_trials_that_all_fail_the_same_way_end_the_search(tmp_path: Path) 
         assert bench.searcher.same_failure is None
         bench.trial(cause=f"ValueError: shape ({number}, 3) does not fit")
     assert bench.searcher.same_failure == "ValueError: shape (0, 3) does not fit"
-    assert bench.searcher.is_over and bench.ask()[1] == Searcher.FINISHED
+    assert bench.searcher.is_over and bench.ask()[1] == FINISHED
 
 
 def test_failures_of_several_kinds_do_not(tmp_path: Path) -> None:
@@ -278,8 +277,8 @@ def test_a_population_explores_near_a_good_value_and_now_and_then_anywhere(
         {"space": {"batch_size": parameter}, "search": "random", "scheduler": "pbt", "budget": {"trials": 4}}
     )
     found = sweep.space["batch_size"]
-    population: Any = make_scheduler(sweep, Recipe(), sweep.space)
-    drawn = [population._explored(found, value) for _ in range(400)]
+    explorer = Explorer(sweep.space, seed=0)
+    drawn = [explorer.explored(found, value) for _ in range(400)]
     counted = Counter(round(one, 6) for one in drawn)
     often = {one for one, times in counted.most_common(len(near)) if times > 50}
     assert often <= near and len(often) == 2, counted.most_common(6)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import spec, spec_file
-from orchestrator.sweep import space as spaces
-from orchestrator.sweep.spec import Parameter, Sweep
+from orchestrator.experiment import reader, spec
+from orchestrator.experiment import search_space as spaces
+from orchestrator.experiment.sweep import Parameter, Sweep
 from orchestrator.sweep.studies import make_sampler, make_study
 from trainers.errors import InputError
 from trainers.recipes import Recipe
@@ -32,7 +32,7 @@ def load(tmp_path: Path, **changes: Any) -> spec.Experiment:
     }
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(experiment | changes, sort_keys=False))
-    return spec_file.load(path)
+    return reader.load(path)
 
 
 def drawn(sweep: Sweep, count: int) -> list[dict[str, Any]]:

@@ -6,18 +6,45 @@ size: the union of the workers' shares at a step is always the same set of examp
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from trainers.contract import Steps
 from trainers.recipes import Augmentation
 
 _ORDER, _AUGMENT, _SIDE = 0, 1, 2
 _BLOCK_BYTES, _BLOCK_STEPS, _BLOCK_SECONDS = 8 << 20, 32, 0.5
 GUESSED_STEP_SECONDS = 0.05
 """Before a step was timed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """One worker's share of a few consecutive global batches of one size."""
+
+    images: np.ndarray
+    """Uint8 [steps, share, height, width, channels]."""
+    labels: np.ndarray
+    """Int64 [steps, share]."""
+    learning_rates: np.ndarray
+    """Float32 [steps]; NaN for an optimizer of the user's own, which has its own."""
+    loss_scale: float
+    """1 / global batch size, or 0 for a worker whose share of the last batch is empty."""
+
+    def __len__(self) -> int:
+        return len(self.learning_rates)
+
+    def part(self, first: int, last: int | None = None) -> Steps:
+        """Some of the steps, from `first` to before `last`."""
+        steps = slice(first, last)
+        return dataclasses.replace(
+            self,
+            images=self.images[steps],
+            labels=self.labels[steps],
+            learning_rates=self.learning_rates[steps],
+        )
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:

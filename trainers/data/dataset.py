@@ -14,12 +14,14 @@ import numpy as np
 
 from trainers.data import decoding, sources, validation
 from trainers.data.download import cache_directory, locked
-from trainers.data.labelled import IN_WORDS, Split
+from trainers.data.labelled import IN_WORDS, Split, check_task
 from trainers.data.spec import DataSpec
 from trainers.data.splits import count_groups, hold_out
 from trainers.errors import InputError
 
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
+_HASHED_AT_ONCE = 4096
+"""Images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Dataset:
     """Float32 [channels]."""
     groups: dict[str, int] | None = None
     """Of how many groups each split holds images; None where each image stands alone."""
+    unreadable: str = ""
+    """The images that could not be read and were left out, one a line, below each reason."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -60,7 +64,7 @@ def open_dataset(spec: DataSpec) -> Dataset:
     kind, path = sources.resolve(spec)
     settings = spec.model_dump(mode="json", exclude={"source", "path"})
     key = hashlib.sha256(
-        json.dumps([_CACHE_FORMAT, kind, settings, sources.stamp(kind, path)]).encode()
+        json.dumps([_CACHE_FORMAT, kind, settings, sources.stamp(kind, path, spec)]).encode()
     ).hexdigest()[:20]
     directory = cache_directory() / "decoded" / key
     with locked(directory):
@@ -70,7 +74,7 @@ def open_dataset(spec: DataSpec) -> Dataset:
 
 
 def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) -> None:
-    labelled = sources.read(kind, path, spec.group_by)
+    labelled = sources.read(kind, path, spec)
     class_names = labelled.class_names
     if class_names is None:
         class_names = validation.classes_of_numbers(labelled.train.labels)
@@ -84,18 +88,22 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
         if not len(split.labels):
             raise InputError(f"{path} holds no {where} images")
         validation.check_labels(split.labels, num_classes=len(class_names), where=where)
+    if labelled.class_names is None:
+        check_task([str(label) for label in labelled.train.labels.tolist()], f"{path}")
     if repeated := [name for name, times in Counter(class_names).items() if times > 1]:
         raise InputError(
             f"{path} has several classes called {', '.join(repeated)}; give each a name of its own"
         )
     if len(class_names) < 2:
-        raise InputError(f"{path} has {len(class_names)} class; at least 2 are needed to tell apart")
+        raise InputError(
+            f"{path} has one class only, {', '.join(class_names)}; at least 2 are needed to tell apart"
+        )
 
     splits = hold_out(labelled, spec)
-    shape = decoding.shape_of([*splits.values()], spec.image_size)
+    shape = decoding.shape_of([*splits.values()], spec)
     temporary = Path(tempfile.mkdtemp(dir=directory.parent))
     try:
-        _write(temporary, splits, shape, class_names, labelled.notes)
+        _write(temporary, splits, shape, class_names, spec, labelled.notes)
         temporary.rename(directory)
     except OSError as error:
         raise InputError(
@@ -111,45 +119,87 @@ def _write(
     splits: dict[str, Split],
     shape: tuple[int, int, int],
     class_names: list[str],
+    spec: DataSpec,
     notes: list[str],
 ) -> None:
-    """Decode every split into a file of its own, and write down what there is to know of them all."""
-    digest = hashlib.sha256()
-    broken: list[str] = []
-    counts = np.zeros((shape[-1], 256), np.int64)
+    """Decode every split into a file of its own, and write what is known of all of them."""
+    account = decoding.Account()
+    left_out: list[decoding.Broken] = []
+    kept: dict[str, Split] = {}
     for name, split in splits.items():
-        dimensions = (len(split.labels), *shape)
-        digest.update(f"{name}_images{dimensions}uint8".encode())
-        with open(directory / f"{name}_images.npy", "wb") as file:
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": "|u1", "fortran_order": False, "shape": dimensions}
-            )
-            for pixels in decoding.decode(split.images, shape, broken):
-                content = np.ascontiguousarray(pixels)
-                file.write(content)
-                digest.update(content)
-                if name == "train":
-                    channels = content.reshape(-1, shape[-1]).T
-                    counts += np.stack([np.bincount(channel, minlength=256) for channel in channels])
-        labels = np.ascontiguousarray(split.labels, np.int64)
-        digest.update(f"{name}_labels{labels.shape}int64".encode())
-        digest.update(labels)
-        np.save(directory / f"{name}_labels.npy", labels)
-    decoding.refuse(broken, of=sum(len(split.labels) for split in splits.values()))
+        broken: list[decoding.Broken] = []
+        _write_images(directory / f"{name}_images.npy", split, shape, spec, broken, account)
+        whole = np.delete(np.arange(len(split.labels)), [image.place for image in broken])
+        kept[name] = split.take(whole) if broken else split
+        np.save(directory / f"{name}_labels.npy", np.ascontiguousarray(kept[name].labels, np.int64))
+        left_out += broken
+    images = sum(len(split.labels) for split in splits.values())
+    decoding.refuse(left_out, spec, images=images)
+    for name, split in splits.items():
+        if len(split.labels) and not len(kept[name].labels):
+            remedy = f", in {spec.path}, which leaves no {IN_WORDS[name]} image; mend some of them"
+            raise decoding.UnreadableError.of(left_out, images=images, remedy=remedy)
+    if left_out:
+        notes = [
+            *notes,
+            f"{len(left_out)} of {images} images cannot be read and were left out: unreadable.txt lists them",
+        ]
+
+    arrays = _arrays(directory)
+    fingerprint, counts = _measure(arrays)
     shares, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
     mean = shares @ values
-    brightest = int(np.flatnonzero(counts.sum(axis=0)).max())
     meta = {
         "class_names": class_names,
-        "fingerprint": digest.hexdigest(),
+        "fingerprint": fingerprint,
         "warnings": notes
-        + validation.warnings(_arrays(directory), class_names, brightest=brightest)
-        + validation.shared_groups({name: split.groups for name, split in splits.items()}),
-        "groups": count_groups(splits),
+        + validation.grey_levels(account.levels, counts)
+        + validation.outside_window(spec, account.stored)
+        + validation.warnings(arrays, class_names)
+        + validation.shared_groups({name: split.groups for name, split in kept.items()}),
+        "groups": count_groups(kept),
+        "unreadable": decoding.listing(left_out),
         "channel_mean": mean.tolist(),
         "channel_std": np.sqrt(np.maximum(shares @ values**2 - mean**2, 0)).tolist(),
     }
     (directory / "meta.json").write_text(json.dumps(meta))
+
+
+def _write_images(
+    path: Path,
+    split: Split,
+    shape: tuple[int, int, int],
+    spec: DataSpec,
+    broken: list[decoding.Broken],
+    account: decoding.Account,
+) -> None:
+    """Decode a split into an .npy file; the header has room for the number of images, known at the end."""
+
+    def write_header(images: int) -> None:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (images, *shape)}
+        )
+
+    with open(path, "wb") as file:
+        write_header(len(split.labels))
+        for pixels in decoding.decode(split.images, shape, spec, broken, account):
+            file.write(np.ascontiguousarray(pixels))
+        file.seek(0)
+        write_header(len(split.labels) - len(broken))
+
+
+def _measure(arrays: dict[str, np.ndarray]) -> tuple[str, np.ndarray]:
+    """The fingerprint of all splits, and how often each value is in each channel of the training images."""
+    digest = hashlib.sha256()
+    counts = np.zeros((arrays["train_images"].shape[-1], 256), np.int64)
+    for name, array in arrays.items():
+        digest.update(f"{name}{array.shape}{array.dtype}".encode())
+        for start in range(0, len(array), _HASHED_AT_ONCE):
+            some = array[start : start + _HASHED_AT_ONCE]
+            digest.update(some)
+            if name == "train_images":
+                counts += [np.bincount(channel, minlength=256) for channel in some.reshape(-1, len(counts)).T]
+    return digest.hexdigest(), counts
 
 
 def _arrays(directory: Path) -> dict[str, np.ndarray]:
@@ -171,4 +221,5 @@ def _open(directory: Path) -> Dataset:
         channel_mean=np.array(meta["channel_mean"], np.float32),
         channel_std=np.array(meta["channel_std"], np.float32),
         groups=meta["groups"],
+        unreadable=meta["unreadable"],
     )

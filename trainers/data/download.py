@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import urllib.error
@@ -10,6 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from trainers.errors import InputError
 
@@ -30,8 +31,7 @@ def cache_directory() -> Path:
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `<path>.lock`; a second process waits until it is free."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(f"{path}.lock"):
         yield
 
 

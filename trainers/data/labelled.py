@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +12,12 @@ import numpy as np
 
 from trainers.errors import InputError
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+# fmt: off
+IMAGE_SUFFIXES = frozenset({
+    ".avif", ".bmp", ".dcm", ".dicom", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm",
+    ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+})
+# fmt: on
 IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 """What messages call the splits."""
 
@@ -66,16 +71,109 @@ class Labelled:
 
 _SPLIT_NAMES = {
     "train": {"train", "training"},
-    "validation": {"validation", "valid", "val"},
-    "test": {"test", "testing"},
+    "validation": {"validation", "valid", "val", "dev"},
+    "test": {"test", "testing", "eval", "evaluation"},
 }
 """Words in the names of each split's folders and files."""
+# fmt: off
+_OF_ANY_DATA = frozenset({
+    "data", "dataset", "datasets", "file", "files", "folder", "full", "image", "images", "img", "imgs", "jpeg", "jpg",
+    "mini", "new", "old", "pic", "pics", "picture", "pictures", "photo", "photos", "png", "raw", "sample", "samples",
+    "set", "sets", "small", "split",
+})
+# fmt: on
+"""Words that say nothing about what is in a folder."""
 
 
 def split_named(name: str) -> str | None:
-    """Which split that is called after, if any: data/train-00000-of-00001.parquet, Testing, training_set."""
-    words = set(re.findall("[a-z]+", name.lower()))
+    """The split that a file or folder is named after: data/train-00000-of-00001.parquet, Testing, training_set."""
+    words = set(_words(name))
     return next((kind for kind, names in _SPLIT_NAMES.items() if names & words), None)
+
+
+def splits_named(names: Iterable[str]) -> dict[str, str]:
+    """The split of each name that says nothing else: test1, train_images; birds_train, where there is birds_test.
+
+    Unlike `split_named` it leaves out what may be a class, such as `test tube`.
+    """
+    kinds = {name: kind for name in names if (kind := split_named(name))}
+    rests = {
+        name: tuple(w for w in _words(name) if w not in _SPLIT_NAMES[kind] | _OF_ANY_DATA)
+        for name, kind in kinds.items()
+    }
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if not rests[name] or any(rests[other] == rests[name] and kinds[other] != kind for other in kinds)
+    }
+
+
+def _words(name: str) -> list[str]:
+    """In lower case: trainA and TrainSet are two, and so is testset."""
+    found = []
+    for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name):
+        word = word.lower()
+        begins = [split for names in _SPLIT_NAMES.values() for split in names if word.startswith(split)]
+        rests = [(split, word.removeprefix(split)) for split in begins]
+        found += next(([*pair] for pair in rests if pair[1] in _OF_ANY_DATA), [word])
+    return found
+
+
+_FEWEST_LABELS = 4
+"""Below it nothing can be said of what the labels are."""
+_ALMOST_ALL = 0.8
+"""Share of distinct labels from which they are no classes; of numbers with fractions a fifth will do."""
+_SEPARATORS = "|;,/+& "
+_OWN_FUNCTION = (
+    "tandem's own recipes give each picture one class; {task} is trained by a function of your own, "
+    "arms.NAME.train_loop"
+)
+
+
+def check_task(labels: Sequence[str], source: Path | str) -> None:
+    """Refuse labels that are measurements, or several classes at once.
+
+    Args:
+        labels: of all images, in words.
+        source: to blame.
+
+    Raises:
+        InputError: says what they are taken for.
+    """
+    distinct = set(labels)
+    for label in sorted(distinct):
+        parts = _parts(label, distinct)
+        if len(parts) > 1:
+            raise InputError(
+                f"{source}: the label {label!r} names {len(parts)} classes; "
+                + _OWN_FUNCTION.format(task="a model of several labels")
+            )
+    share = len(distinct) / max(len(labels), 1)
+    limit = _ALMOST_ALL / 4 if _are_measured(distinct) else _ALMOST_ALL
+    if len(labels) >= _FEWEST_LABELS and len(distinct) > 2 and share >= limit:
+        raise InputError(
+            f"{source}: the labels have {len(distinct)} values in {len(labels)} pictures, such as "
+            f"{min(distinct)!r}, so they are no classes; " + _OWN_FUNCTION.format(task="a regression")
+        )
+
+
+def _parts(label: str, labels: set[str]) -> list[str]:
+    """The classes that a label names: by a bar or as a list always, by other separators if each is a label as well."""
+    if "|" in label or (label.startswith("[") and label.endswith("]")):
+        return [part for part in re.split(r"[|,;]", label.strip("[]")) if part.strip()]
+    for separator in _SEPARATORS:
+        parts = [part.strip() for part in label.split(separator) if part.strip()]
+        if len(parts) > 1 and set(parts) <= labels:
+            return parts
+    return [label]
+
+
+def _are_measured(labels: set[str]) -> bool:
+    """Whether all are numbers, and not all of them whole."""
+    try:
+        return not all(float(label).is_integer() for label in labels)
+    except ValueError:
+        return False
 
 
 def classes_of_names(splits: dict[str, Split], source: Path) -> tuple[list[str], dict[str, Split]]:
@@ -103,20 +201,44 @@ def classes_of_names(splits: dict[str, Split], source: Path) -> tuple[list[str],
     }
 
 
-def column_of(file: Path, names: list[str], known: tuple[str, ...], what: str) -> str:
-    """The column of a file that holds something, by the first name that is known for it."""
-    found = next((name for name in known if name in names), None)
+def column_of(file: Path, names: list[str], known: tuple[str, ...], what: str, *, field: str) -> str:
+    """The column of a file that holds something, by the first name that is known for it.
+
+    Args:
+        file: to blame.
+        names: of its columns.
+        known: names, compared without case and surrounding spaces.
+        what: the column should hold.
+        field: of `data:` that names it.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = next((column for name in known if (column := _column(names, name)) is not None), None)
     if found is None:
         raise InputError(
-            f"{file} has the columns {', '.join(names)}; one with {what} is needed, called {' or '.join(known)}"
+            f"{file} has the columns {', '.join(names)}; one with {what} is needed, called {' or '.join(known)}, "
+            f"or named by data.{field}"
         )
     return found
 
 
-def check_group_column(file: Path, names: list[str], group_by: str | None) -> None:
-    """Refuse a column of groups that a file does not have."""
-    if group_by is not None and group_by not in names:
-        raise InputError(f"data.group_by {group_by!r} is not a column of {file}: {', '.join(names)}")
+def named_column(file: Path, names: list[str], name: str | None, *, field: str) -> str | None:
+    """The column that a field of `data:` names; None if the field is left out.
+
+    Raises:
+        InputError: the file has no such column.
+    """
+    if name is None:
+        return None
+    found = _column(names, name)
+    if found is None:
+        raise InputError(f"data.{field} {name!r} is not a column of {file}: {', '.join(names)}")
+    return found
+
+
+def _column(names: list[str], wanted: str) -> str | None:
+    return next((name for name in names if name.strip().casefold() == wanted.strip().casefold()), None)
 
 
 def told_groups(file: Path, group_by: str, values: Sequence[object]) -> np.ndarray:
@@ -134,6 +256,11 @@ def told_groups(file: Path, group_by: str, values: Sequence[object]) -> np.ndarr
     return np.array([str(value) for value in values])
 
 
-def is_hidden(path: Path) -> bool:
-    """Whether that is what notebooks and file managers leave behind: .ipynb_checkpoints, ._1.jpg, __MACOSX."""
-    return path.name.startswith((".", "__MACOSX"))
+_LITTER = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder was left behind by a notebook, a file manager or a file server."""
+    return name.startswith(".") or name.casefold() in _LITTER

@@ -23,14 +23,17 @@ from trainers.data.labelled import (
     Encoded,
     Labelled,
     Split,
-    check_group_column,
+    check_task,
     classes_of_names,
     column_of,
+    is_hidden,
+    named_column,
     split_named,
     told_groups,
 )
 from trainers.data.spec import DataSpec
-from trainers.data.table import TABLE, files_of_table, read_table
+from trainers.data.table import SUFFIXES as TABLE_SUFFIXES
+from trainers.data.table import files_of_table, has_table, read_table
 from trainers.errors import InputError, one_line
 
 _NPZ_NAMES = (
@@ -43,6 +46,13 @@ _NPZ_NAMES = (
     {"train": ("images", "labels")},
 )
 """Images and labels of each split, after Keras, after MedMNIST, and of a whole yet to be split."""
+_FIELDS_OF = {
+    "image_column": ("table", "parquet"),
+    "label_column": ("table", "parquet"),
+    "extension": ("table",),
+    "images": ("table",),
+}
+"""The sources that have what a field of `data:` names."""
 
 
 def resolve(spec: DataSpec) -> tuple[str, Path | None]:
@@ -66,32 +76,39 @@ def resolve(spec: DataSpec) -> tuple[str, Path | None]:
     if path.is_dir():
         if (path / "data_batch_1").exists():
             return "cifar10_batches", path
-        if (path / TABLE).is_file():
+        if has_table(path):
             return "table", path
-        if any(path.rglob("*.parquet")):
+        if _parquet_files(path):
             return "parquet", path
         return "folder", path
-    suffix_kinds = {".npz": "npz", ".parquet": "parquet", ".csv": "table"}
-    if path.suffix in suffix_kinds:
-        return suffix_kinds[path.suffix], path
+    suffix_kinds = {".npz": "npz", ".parquet": "parquet"} | dict.fromkeys(TABLE_SUFFIXES, "table")
+    if kind := suffix_kinds.get(path.suffix.lower()):
+        return kind, path
     raise InputError(
-        f"data.path {str(path)!r} is not a kind of data known here; give a directory of class "
-        "folders, a .csv file that names pictures, Parquet files, an .npz file or a cifar-10-batches-py directory"
+        f"data.path {str(path)!r} is not a kind of data known here; give a directory of class folders, a "
+        f"{', '.join(TABLE_SUFFIXES)} file that names pictures, Parquet files, an .npz file or a cifar-10-batches-py "
+        "directory"
     )
 
 
-def read(kind: str, path: Path | None, group_by: str | None) -> Labelled:
+def read(kind: str, path: Path | None, spec: DataSpec) -> Labelled:
     """Read a source that `resolve` settled on.
 
     Raises:
-        InputError: it cannot be read, or does not tell what an image belongs to.
+        InputError: it cannot be read, or has not what a field of `data:` names.
     """
+    for field, kinds in _FIELDS_OF.items():
+        if getattr(spec, field) is not None and kind not in kinds:
+            raise InputError(
+                f"data.{field} {str(getattr(spec, field))!r}: source {kind} has no such thing, only "
+                f"{' and '.join(kinds)} has; leave it out"
+            )
     readers = {"parquet": _parquet, "folder": read_folder, "table": read_table, "npz": _npz}
     if path is not None and kind in readers:
-        return readers[kind](path, group_by)
-    if group_by is not None:
+        return readers[kind](path, spec)
+    if spec.group_by is not None:
         raise InputError(
-            f"data.group_by {group_by!r}: {kind} does not tell what its images belong to; leave it out"
+            f"data.group_by {spec.group_by!r}: {kind} does not tell what its images belong to; leave it out"
         )
     return _digits() if path is None else _cifar10_batches(path)
 
@@ -99,6 +116,7 @@ def read(kind: str, path: Path | None, group_by: str | None) -> Labelled:
 def _labelled(splits: dict[str, Split], class_names: list[str] | None, source: Path) -> Labelled:
     """Splits whose labels are numbers, or the classes' names."""
     if all(_are_names(split.labels) for split in splits.values()):
+        check_task([label for split in splits.values() for label in split.labels.tolist()], source)
         class_names, splits = classes_of_names(splits, source)
     return Labelled(class_names=class_names, **splits)
 
@@ -184,11 +202,20 @@ def _cifar10_batches(path: Path) -> Labelled:
     return Labelled(train, names, test=split(["test_batch"]))
 
 
-def _parquet(path: Path, group_by: str | None) -> Labelled:
+def _parquet_files(path: Path) -> list[Path]:
+    """Those in a directory and below, but for what is hidden."""
+    return [
+        file
+        for file in sorted(path.rglob("*.parquet"))
+        if not any(map(is_hidden, file.relative_to(path).parts))
+    ]
+
+
+def _parquet(path: Path, spec: DataSpec) -> Labelled:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    root, files = (path, sorted(path.rglob("*.parquet"))) if path.is_dir() else (path.parent, [path])
+    root, files = (path, _parquet_files(path)) if path.is_dir() else (path.parent, [path])
     if not files:
         raise InputError(f"{path} holds no Parquet files")
     of_kinds: dict[str | None, list[Path]] = {}
@@ -201,25 +228,31 @@ def _parquet(path: Path, group_by: str | None) -> Labelled:
     try:
         file = of_kinds["train"][0]
         schema = pq.read_schema(file)
-        image = column_of(file, schema.names, ("image", "img", "images"), "images, structs with bytes,")
-        label = column_of(file, schema.names, ("label", "labels", "fine_label"), "labels")
-        splits = {kind: _rows(found, image, label, group_by) for kind, found in of_kinds.items()}
+        names = schema.names
+        image = named_column(file, names, spec.image_column, field="image_column") or column_of(
+            file, names, ("image", "img", "images"), "images, structs with bytes,", field="image_column"
+        )
+        label = named_column(file, names, spec.label_column, field="label_column") or column_of(
+            file, names, ("label", "labels", "fine_label", "class"), "labels", field="label_column"
+        )
+        splits = {kind: _rows(found, image, label, spec.group_by) for kind, found in of_kinds.items()}
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
     return _labelled(splits, _parquet_class_names(schema.metadata or {}, label), path)
 
 
 def _rows(files: list[Path], image: str, label: str, group_by: str | None) -> Split:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     images: list[Encoded] = []
     labels: list[np.ndarray] = []
     groups: list[np.ndarray] = []
     for file in files:
-        check_group_column(file, pq.read_schema(file).names, group_by)
-        table = pq.read_table(file, columns=[image, label] + ([group_by] if group_by else []))
-        if group_by:
-            groups.append(told_groups(file, group_by, table[group_by].to_pylist()))
+        group = named_column(file, pq.read_schema(file).names, group_by, field="group_by")
+        table = pq.read_table(file, columns=[image, label] + ([group] if group else []))
+        if group:
+            groups.append(told_groups(file, group, table[group].to_pylist()))
         if missing := table[label].null_count:
             raise InputError(f"{file} has no {label} in {missing} of its {len(table)} rows")
         for row, value in enumerate(table[image].to_pylist()):
@@ -229,6 +262,8 @@ def _rows(files: list[Path], image: str, label: str, group_by: str | None) -> Sp
                     f"{file} row {row}: {image} holds no picture; structs with bytes, or bytes, are needed"
                 )
             images.append(Encoded(f"{file.name} row {row}", partial(io.BytesIO, content)))
+        if pa.types.is_list(table[label].type) or pa.types.is_large_list(table[label].type):
+            check_task(["|".join(map(str, value)) for value in table[label].to_pylist()], file)
         labels.append(table[label].to_numpy())
     return Split(images, np.concatenate(labels), np.concatenate(groups) if groups else None)
 
@@ -244,7 +279,7 @@ def _parquet_class_names(metadata: dict[bytes, bytes], label: str) -> list[str] 
     return [str(name) for name in names] if names else None
 
 
-def _npz(path: Path, group_by: str | None) -> Labelled:
+def _npz(path: Path, spec: DataSpec) -> Labelled:
     try:
         with zipfile.ZipFile(path):  # np.load takes single arrays too
             pass
@@ -256,16 +291,16 @@ def _npz(path: Path, group_by: str | None) -> Labelled:
     for convention in _NPZ_NAMES:
         splits = {
             kind: Split(
-                _as_pixels(arrays[images], IN_WORDS[kind]), _as_labels(arrays[labels], IN_WORDS[kind])
+                _as_pixels(arrays[images], IN_WORDS[kind], spec), _as_labels(arrays[labels], IN_WORDS[kind])
             )
             for kind, (images, labels) in convention.items()
             if images in arrays and labels in arrays
         }
         if "train" in splits:
-            if group_by is not None:
+            if spec.group_by is not None:
                 splits["train"] = dataclasses.replace(
                     splits["train"],
-                    groups=_array_of_groups(path, arrays, group_by, len(splits["train"].labels)),
+                    groups=_array_of_groups(path, arrays, spec.group_by, len(splits["train"].labels)),
                 )
             names = arrays.get("class_names")
             return _labelled(splits, None if names is None else names.reshape(-1).astype(str).tolist(), path)
@@ -285,7 +320,7 @@ def _array_of_groups(path: Path, arrays: dict[str, np.ndarray], group_by: str, i
     return groups
 
 
-def _as_pixels(images: np.ndarray, where: str) -> np.ndarray:
+def _as_pixels(images: np.ndarray, where: str, spec: DataSpec) -> np.ndarray:
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -299,34 +334,56 @@ def _as_pixels(images: np.ndarray, where: str) -> np.ndarray:
         )
     if images.dtype == np.uint8 or not len(images):
         return images.astype(np.uint8, copy=False)
+    if spec.window is not None or spec.stretch is not None:
+        return images
     low, high = float(images.min()), float(images.max())
     if np.issubdtype(images.dtype, np.floating) and low >= 0 and high <= 1:
         return np.rint(images * 255).astype(np.uint8)
     if np.isfinite([low, high]).all() and low >= 0 and high <= 255:
         return np.rint(images).astype(np.uint8)
     raise InputError(
-        f"the {where} images are {images.dtype} from {low:g} to {high:g}; 0 to 255, or 0.0 to 1.0, is needed"
+        f"the {where} images are {images.dtype} from {low:g} to {high:g}; 0 to 255, or 0.0 to 1.0, is needed, or "
+        "data.window or data.stretch, which give them a range"
     )
 
 
 def _as_labels(labels: np.ndarray, where: str) -> np.ndarray:
-    if labels.ndim > 1 and labels.size != len(labels):
+    if labels.ndim == 1 or labels.size == len(labels):
+        return labels.reshape(-1)
+    shape = f"the {where} labels have the shape {[*labels.shape]}"
+    if labels.ndim == 2 and labels.dtype.kind in "biuf" and not (np.count_nonzero(labels, axis=1) == 1).all():
+        check_task(["|".join(map(str, np.flatnonzero(row))) for row in labels], shape)
         raise InputError(
-            f"the {where} labels have the shape {list(labels.shape)}; one number for each image is needed, which is "
-            "the argmax of one-hot labels"
+            f"{shape}, and {int((~labels.any(axis=1)).sum())} images have no label; each needs one"
         )
-    return labels.reshape(-1)
+    raise InputError(
+        f"{shape}; one number for each image is needed: of labels with a single 1 in each row, its place in the row"
+    )
 
 
-def stamp(kind: str, path: Path | None) -> str:
+def stamp(kind: str, path: Path | None, spec: DataSpec) -> str:
     """Changes whenever a file of the source does: names, sizes and modification times."""
     if path is None:
         return "embedded"
     if kind == "table":
-        files = files_of_table(path)
+        files = files_of_table(path, spec)
     elif path.is_dir():
-        files = sorted(path.rglob("*"))
+        files = _files_below(path)
     else:
         files = [path]
     stats = {str(file): file.stat() for file in files if os.path.exists(file)}  # not so a link to nowhere
-    return json.dumps([(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()])
+    return json.dumps([(file, stat.st_size, stat.st_mtime_ns) for file, stat in sorted(stats.items())])
+
+
+def _files_below(directory: Path) -> list[Path]:
+    """All files and directories, through links too, each directory once."""
+    found, ahead, seen = [], [directory], set()
+    while ahead:
+        here = ahead.pop()
+        if (real := os.path.realpath(here)) in seen or not os.access(here, os.R_OK | os.X_OK):
+            continue
+        seen.add(real)
+        below = [here / name for name in sorted(os.listdir(here))]
+        found += below
+        ahead += [entry for entry in below if entry.is_dir()]
+    return found

@@ -2,25 +2,127 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from trainers.recipes import Block
 
 Source = Literal["digits", "cifar10", "cifar10_batches", "parquet", "folder", "table", "npz"]
 
+SMALLEST_SIDE = 4
+"""Pixels that an image has at least on each side."""
 
-class DataSpec(Block):
+
+def _image_size(value: Any) -> Any:
+    """Check both forms here, so that an error names the field and not a member of a union."""
+    sides = value if isinstance(value, list | tuple) else [value]
+    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+    if value is not None and (not whole or len(sides) > 2 or len(sides) == 0 or min(sides) < SMALLEST_SIDE):
+        raise ValueError(
+            f"image_size {value!r} is wrong; give a number of pixels from {SMALLEST_SIDE}, such as 64, or "
+            "[height, width], such as [48, 64]"
+        )
+    return sides[0] if value is not None and len(sides) == 1 else value
+
+
+def _window(value: Any) -> Any:
+    """Likewise, so that an error names the field and not one of its two numbers."""
+    if value is None:
+        return None
+    numbers = isinstance(value, list | tuple) and all(
+        isinstance(number, int | float) and math.isfinite(number) for number in value
+    )
+    if not numbers or len(value) != 2 or value[0] >= value[1]:
+        raise ValueError(
+            f"window {value!r} is wrong; give [low, high] with low below high, such as [-100, 200]"
+        )
+    return value
+
+
+_Window = Annotated[
+    tuple[float, float] | None, BeforeValidator(_window, json_schema_input_type=tuple[float, float] | None)
+]
+_Side = Annotated[int, Field(ge=SMALLEST_SIDE)]
+_ImageSize = Annotated[
+    int | tuple[int, int] | None,
+    BeforeValidator(_image_size, json_schema_input_type=_Side | tuple[_Side, _Side] | None),
+]
+
+
+class PictureSpec(Block):
+    """How a picture's stored values become 8-bit pixels of one size; a saved model keeps it for new pictures."""
+
+    resize: Literal["stretch", "crop", "pad"] = Field(
+        "stretch",
+        description="How pictures of another shape get the image size: stretched, their middle cut out, or "
+        "surrounded by `background`.",
+    )
+    window: _Window = Field(
+        None,
+        description="Stored values that become black and white, [low, high]; of DICOM files after their rescale "
+        "slope and intercept.",
+    )
+    stretch: Literal["percentiles"] | None = Field(
+        None,
+        description="percentiles: the 1st and the 99th percentile of each picture's values become black and white.",
+    )
+    background: str = Field(
+        "white", description="Colour below transparent pixels and around padded pictures: a name or #rrggbb."
+    )
+    max_pixels: int = Field(
+        178_956_970,
+        gt=0,
+        description="Pictures with more pixels count as unreadable: a small file may fill the memory.",
+    )
+
+    @field_validator("background")
+    @classmethod
+    def _is_colour(cls, value: str) -> str:
+        from PIL import ImageColor
+
+        try:
+            opaque = len(ImageColor.getrgb(value)) == 3
+        except ValueError:
+            opaque = False
+        if not opaque:
+            raise ValueError(f"background {value!r} is no colour; give a name such as black, or #rrggbb")
+        return value
+
+    @model_validator(mode="after")
+    def _one_range(self) -> PictureSpec:
+        if self.window is not None and self.stretch is not None:
+            raise ValueError("window and stretch exclude each other; keep one of the two")
+        return self
+
+
+class DataSpec(PictureSpec):
     """Which images to train on, and how they are split."""
 
     source: Source | None = Field(
-        None, description="Where the images come from; told from the path's contents when left out."
+        None, description="Where the images come from; taken from the path's contents when left out."
     )
     path: Path | None = Field(None, description="File or directory, on every node that trains.")
-    image_size: int | None = Field(
-        None, gt=3, description="Resize to this many pixels square; needed when sizes differ."
+    image_size: _ImageSize = Field(
+        None,
+        description="Resize to this many pixels square, or to [height, width]; needed when sizes differ.",
+    )
+    image_column: str | None = Field(
+        None, description="Column of a table or of Parquet that holds the pictures or names their files."
+    )
+    label_column: str | None = Field(
+        None, description="Column of a table or of Parquet that holds the classes."
+    )
+    extension: str | None = Field(
+        None, description="Appended to the names in a table that lack it, such as jpg."
+    )
+    images: Path | None = Field(
+        None, description="Folder that the names in a table are relative to, if it is not the table's own."
+    )
+    unreadable: Literal["error", "skip"] = Field(
+        "error", description="Whether pictures that cannot be read are an error or are left out."
     )
     test: float = Field(
         0.2,
@@ -50,3 +152,10 @@ class DataSpec(Block):
         if self.source == "digits" and self.path is not None:
             raise ValueError("source digits ships with scikit-learn and takes no path")
         return self
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that images are resized to; None for their own."""
+        if self.image_size is None or isinstance(self.image_size, tuple):
+            return self.image_size
+        return self.image_size, self.image_size

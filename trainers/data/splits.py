@@ -28,7 +28,7 @@ def hold_out(labelled: Labelled, spec: DataSpec) -> dict[str, Split]:
         validation, order = train.take(order[:held_out]), order[held_out:]
     if not len(order):
         raise InputError(
-            f"{len(train.labels)} images leave none to train on with test: {spec.test} and "
+            f"{spec.path}: {len(train.labels)} images leave none to train on with test: {spec.test} and "
             f"validation: {spec.validation}; add images or hold out less"
         )
     if train.groups is not None:

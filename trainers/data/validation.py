@@ -6,13 +6,16 @@ import hashlib
 
 import numpy as np
 
-from trainers.data.labelled import IN_WORDS
+from trainers.data.labelled import IN_WORDS, check_task
+from trainers.data.spec import DataSpec
 from trainers.errors import InputError
 
 IMBALANCE = 10
 """Largest class over smallest, above which accuracy alone misleads."""
-DARK = 64
-"""Training pixels that all stay below use a quarter of their range at most."""
+FEW_LEVELS = 64
+"""A quarter of what 8 bits hold."""
+_ALMOST_ALL = 0.99
+"""Share of the pixels that decides, so that a mark burnt into the pictures does not."""
 
 
 def classes_of_numbers(labels: np.ndarray) -> list[str]:
@@ -47,18 +50,73 @@ def check_labels(labels: np.ndarray, *, num_classes: int, where: str) -> None:
 
 
 def _check_whole(labels: np.ndarray, *, where: str) -> None:
+    if np.issubdtype(labels.dtype, np.floating) and np.isfinite(labels).all():
+        check_task([f"{label:g}" for label in labels.tolist()], f"the {where} labels")
     if not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"the {where} labels are {labels.dtype}; whole numbers, or names, are needed")
 
 
-def warnings(arrays: dict[str, np.ndarray], class_names: list[str], *, brightest: int) -> list[str]:
-    """What a careful reader would want to know: imbalance, absent classes, darkness, contradictions, leaks.
+def grey_levels(deep: np.ndarray, training: np.ndarray) -> list[str]:
+    """A note on images whose pixels have few of the 256 values that 8 bits hold.
+
+    Args:
+        deep: int64 [256], how many pixels of the images stored in more than 8 bits have each value.
+        training: int64 [channels, 256], the same of all training images.
+    """
+    remedy = "set data.window to the stored values that matter, or data.stretch to percentiles"
+    if deep.any():
+        distinct = int(np.count_nonzero(deep))
+        commonest = np.cumsum(np.sort(deep)[::-1])
+        needed = int(np.searchsorted(commonest, _ALMOST_ALL * commonest[-1])) + 1
+        if needed <= FEW_LEVELS:
+            which, number = ("", distinct) if distinct <= FEW_LEVELS else ("99 % of ", needed)
+            return [
+                f"{which}the pixels of the images stored in more than 8 bits keep {number} of 256 grey levels; {remedy}"
+            ]
+    used = np.flatnonzero(training.any(axis=0))
+    if used[-1] - used[0] < FEW_LEVELS:
+        return [
+            f"the training pixels have {len(used)} of 256 grey levels, from {used[0]} to {used[-1]}: if that is all "
+            f"that the images hold, {remedy}"
+        ]
+    return []
+
+
+def outside_window(spec: DataSpec, stored: list[tuple[str, float, float]]) -> list[str]:
+    """A note on images that `data.window` leaves plain black or white.
+
+    Args:
+        spec: has the window.
+        stored: name, lowest and highest stored value of each image.
+
+    Raises:
+        InputError: these are all images.
+    """
+    if spec.window is None:
+        return []
+    black, white = spec.window
+    outside = [name for name, low, high in stored if high <= black or low >= white]
+    if outside and len(outside) == len(stored):
+        lowest, highest = min(low for _, low, _ in stored), max(high for *_, high in stored)
+        raise InputError(
+            f"data.window [{black:g}, {white:g}] leaves all images of {spec.path} plain black or white: their stored "
+            f"values go from {lowest:g} to {highest:g}"
+        )
+    if not outside:
+        return []
+    return [
+        f"{len(outside)} of {len(stored)} images, such as {outside[0]}, lie wholly outside data.window and are plain "
+        "black or white"
+    ]
+
+
+def warnings(arrays: dict[str, np.ndarray], class_names: list[str]) -> list[str]:
+    """What a careful reader would want to know: imbalance, absent classes, contradictions, leaks.
 
     Args:
         arrays: `train_images` uint8 [n, height, width, channels] and `train_labels` int64 [n], and so on of the
             other splits.
         class_names: a name for each label.
-        brightest: the highest value of the training pixels.
     """
     found = []
     counts, test_counts = (
@@ -75,11 +133,6 @@ def warnings(arrays: dict[str, np.ndarray], class_names: list[str], *, brightest
         )
     for label in np.flatnonzero(test_counts == 0):
         found.append(f"class {class_names[label]!r} has no test image")
-    if brightest < DARK:
-        found.append(
-            f"no training pixel is above {brightest} of 255: if the pictures hold fewer bits than their files, as "
-            "12 in 16, stretch them first, else few shades are left"
-        )
     seen: dict[bytes, int] = {}
     contradicted = set()
     for split in ("train", "validation"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
+from trainers import preset
+
 os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow leaves oneDNN's kernels off on processors without AVX-512, where they are faster too.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+preset.apply()  # for processes that Ray did not start, such as those of parity and of saved models

@@ -16,7 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.contract import State, Steps, Task, UnbiasedVariance
+from trainers.contract import State, Task, UnbiasedVariance
+from trainers.data.batches import Steps
 from trainers.initial import Weights, initial_weights
 from trainers.keras.losses import build_loss
 from trainers.keras.models import build_model, get_weights, named_variables, set_weights

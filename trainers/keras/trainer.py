@@ -1,35 +1,34 @@
-"""The Ray trainer that launches TensorFlow workers.
+"""How Ray Train connects TensorFlow workers.
 
-Ray's `TensorflowTrainer` imports TensorFlow in the process that launches and in the one that controls, one
-after the other, before any worker does. Nothing but the workers needs it.
+Ray's `TensorflowTrainer` imports TensorFlow in the process that calls `fit()` and in Ray Train's controller, one
+after the other, before a worker does. Only the workers need it.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from typing import Any
 
 from ray.train.backend import Backend, BackendConfig
 
-from trainers.launch import LeanTrainer, call_each, free_address
+from trainers.launch import call_each, connect_workers, free_address
 
 
 class _TensorflowBackend(Backend):
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        if len(worker_group) > 1:
+        def rendezvous() -> None:
             addresses = worker_group.execute(free_address)
             call_each(worker_group, join, addresses=addresses, has_own_gpu=False)
 
+        if len(worker_group) > 1:
+            connect_workers(worker_group, rendezvous)
 
-class TensorflowWorkers(BackendConfig):
-    """Several workers that each have a `TF_CONFIG`, as `MultiWorkerMirroredStrategy` needs."""
+
+class Workers(BackendConfig):
+    """Several workers have a `TF_CONFIG` each, as `MultiWorkerMirroredStrategy` needs."""
 
     backend_cls = _TensorflowBackend
-
-
-Trainer = functools.partial(LeanTrainer, backend_config=TensorflowWorkers())
 
 
 def join(*, addresses: list[str], index: int, has_own_gpu: bool) -> None:
@@ -38,7 +37,7 @@ def join(*, addresses: list[str], index: int, has_own_gpu: bool) -> None:
     Args:
         addresses: a free one of each worker.
         index: of this worker.
-        has_own_gpu: ignored; TensorFlow finds out.
+        has_own_gpu: ignored; TensorFlow finds its GPUs itself.
     """
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     os.environ["TF_CONFIG"] = json.dumps(cluster)

@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.contract import State, Steps, Task, UnbiasedVariance
+from trainers.contract import State, Task, UnbiasedVariance
+from trainers.data.batches import Steps
 from trainers.errors import InputError
 from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side

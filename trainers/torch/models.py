@@ -228,18 +228,20 @@ def _to_neutral(name: str, tensor: Tensor) -> Tensor:
     return tensor.permute(*range(2, tensor.ndim), 1, 0)
 
 
+def _array(tensor: Tensor) -> np.ndarray:
+    """A copy in C order, which later arithmetic is several times as fast in."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format).cpu().numpy()
+
+
 def get_weights(model: nn.Module) -> Weights:
     """The weights of a network under their neutral names, in the layouts of `trainers.initial`."""
-    return {
-        name: np.array(_to_neutral(name, tensor.detach()).cpu())
-        for name, (_, tensor) in named_tensors(model).items()
-    }
+    return {name: _array(_to_neutral(name, tensor)) for name, (_, tensor) in named_tensors(model).items()}
 
 
 def get_gradients(model: nn.Module) -> Weights:
     """The gradients of the trainable weights, likewise."""
     return {
-        name: np.array(_to_neutral(name, tensor.grad).cpu())
+        name: _array(_to_neutral(name, tensor.grad))
         for name, (_, tensor) in named_tensors(model).items()
         if tensor.grad is not None
     }
@@ -261,7 +263,7 @@ def get_slots(model: nn.Module, slots: Mapping[nn.Parameter, Tensor], ending: st
         ending: of the names.
     """
     return {
-        f"{name}#{ending}": np.array(_to_neutral(name, slots[tensor]).cpu())
+        f"{name}#{ending}": _array(_to_neutral(name, slots[tensor]))
         for name, (_, tensor) in named_tensors(model).items()
         if tensor in slots
     }

@@ -1,20 +1,19 @@
-"""The Ray trainer that launches PyTorch workers.
+"""How Ray Train connects PyTorch workers.
 
-Ray's `TorchTrainer` imports PyTorch in the process that launches and in the one that controls, one after
-the other, before any worker does. Nothing but the workers needs it.
+Ray's `TorchTrainer` imports PyTorch in the process that calls `fit()` and in Ray Train's controller, one after the
+other, before a worker does. Only the workers need it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
 
-from trainers.launch import LeanTrainer, call_each, free_address
+from trainers.launch import call_each, connect_workers, free_address
 
 _LEAVE_SECONDS = 30
 
@@ -23,10 +22,13 @@ class _TorchBackend(Backend):
     share_cuda_visible_devices = True  # NCCL copies directly between GPUs that both workers see
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        if len(worker_group) > 1:
+        def rendezvous() -> None:
             addresses = worker_group.execute(free_address)
             has_own_gpu = worker_group.get_resources_per_worker().get("GPU", 0) >= 1
             call_each(worker_group, join, addresses=addresses, has_own_gpu=has_own_gpu)
+
+        if len(worker_group) > 1:
+            connect_workers(worker_group, rendezvous)
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
         if len(worker_group) > 1:
@@ -34,30 +36,27 @@ class _TorchBackend(Backend):
                 ray.get(worker_group.execute_async(_leave), timeout=_LEAVE_SECONDS)
 
 
-class TorchWorkers(BackendConfig):
-    """Workers that are one process group: NCCL where each has a GPU of its own, which it demands, else Gloo.
+class Workers(BackendConfig):
+    """Several workers form one process group: NCCL if each has a GPU of its own, else Gloo.
 
-    One worker has none, nor the thread of Gloo's that wakes a hundred times a second.
+    A single worker has no process group, and so no thread of Gloo.
     """
 
     backend_cls = _TorchBackend
 
     @property
     def train_func_context(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
-        """What surrounds the training, in its own thread."""
+        """What surrounds the training function, in its own thread."""
         return _own_gpu
-
-
-Trainer = functools.partial(LeanTrainer, backend_config=TorchWorkers())
 
 
 def join(*, addresses: list[str], index: int, has_own_gpu: bool) -> None:
     """Make this process one of a group that exchanges gradients.
 
     Args:
-        addresses: a free one of each worker, of which the first one's is used.
+        addresses: a free one of each worker; the first one's is used.
         index: of this worker.
-        has_own_gpu: whether each worker has one, as NCCL needs; Gloo does not.
+        has_own_gpu: whether each worker has a GPU of its own, as NCCL needs; Gloo does not.
     """
     import torch.distributed
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
 import yaml
 from kubernetes import client, config
 
-from tests.conftest import ROOT
+from tests.conftest import TOOLS
 
-CRDS = ROOT.parent / "shared" / "kuberay" / "crds"
 KUBECONFIG = "TANDEM_TEST_KUBECONFIG"
-TOOLS = Path(sys.prefix) / "kubernetes"
 
 
 class ControlPlane:
@@ -44,7 +41,7 @@ class ControlPlane:
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(TOOLS / "kubectl"), *arguments],
+            [str(TOOLS / "kubernetes" / "kubectl"), *arguments],
             input=stdin,
             capture_output=True,
             text=True,

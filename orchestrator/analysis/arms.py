@@ -1,0 +1,254 @@
+"""What the records say of one arm and its runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from orchestrator.analysis.inference import Interval, mean_interval
+from orchestrator.analysis.parity import Parity
+from orchestrator.store.records import ExperimentRecords, RunRecords
+from orchestrator.store.storage import Record
+from trainers.accuracy import balanced_accuracy, class_accuracy
+
+_TIMED_SECONDS = 0.5
+_CROWDED = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """One run as its records tell it."""
+
+    id: str
+    arm: str
+    seed: int
+    state: str
+    """done, failed or unfinished."""
+    cause: str | None
+    """Why it failed."""
+    epochs: list[Record]
+    result: Record | None
+    restarts: int
+    """Times that its workers were lost and started again."""
+    resumes: int
+    """Times that another start of the driver took it up."""
+    workers: int | None
+    precision: str | None
+    """What the last attempt computed in, where that was recorded."""
+    settings: Record
+    """Variables and settings of the framework, as the first worker of the last attempt had them."""
+    startup_seconds: float | None
+    """From asking for workers to the first step, of the first attempt."""
+    images_per_second: float | None
+    """Median over the epochs after the first, or that of the only one."""
+    timed_seconds: float
+    """Data and step time of the epochs that the speed was taken from."""
+    train_seconds: float
+    """Data and step time over all epochs."""
+    others_share: float
+    """Part of the machine's CPU time that other programs took from it, mean of the epochs behind the speed."""
+
+    @property
+    def tested_epoch(self) -> int | None:
+        """The epoch that was tested: the last one, or with `early_stopping` the best."""
+        last = self.epochs[-1]["epoch"] if self.epochs else None
+        return None if self.result is None else self.result.get("tested_epoch", last)
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Of the final test, with every class counted alike."""
+        return None if self.result is None else balanced_accuracy(np.array(self.result["confusion"]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmSummary:
+    """One arm over its seeds."""
+
+    name: str
+    framework: str
+    recipe: Record
+    """With `precision: auto` as its runs settled it."""
+    seeds: list[int]
+    runs: list[RunSummary]
+    parameters: int | None
+    balanced_accuracy: Interval | None
+    """With every class counted alike, however many test images it has."""
+    parity: Parity | None
+    """Whether both frameworks do the same work on this arm's recipe; None where it was not traced."""
+    train_seconds: float | None
+    """Mean over the seeds that are done."""
+    confusion: np.ndarray | None
+    """Int64 [classes, classes], summed over seeds."""
+    robustness: dict[str, list[Interval]]
+    """By kind of damage, accuracy on undamaged test images and by growing severity; empty where it was not tested."""
+
+    @property
+    def done(self) -> list[RunSummary]:
+        """The runs with a final test."""
+        return [run for run in self.runs if run.state == "done"]
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """Test accuracy by seed."""
+        return {run.seed: run.result["test_accuracy"] for run in self.done if run.result}
+
+    @property
+    def speeds(self) -> dict[int, float]:
+        """Images per second by seed."""
+        return {run.seed: run.images_per_second for run in self.done if run.images_per_second}
+
+    @property
+    def comparable_speeds(self) -> dict[int, float]:
+        """Likewise, empty where the arm trained too shortly to be timed."""
+        return {} if self.is_too_short_to_time else self.speeds
+
+    @functools.cached_property
+    def accuracy(self) -> Interval | None:
+        """Test accuracy over the seeds that are done."""
+        return mean_interval([*self.accuracies.values()])
+
+    @property
+    def accuracy_deviation(self) -> float | None:
+        """Standard deviation over seeds."""
+        found = [*self.accuracies.values()]
+        return float(np.std(found, ddof=1)) if len(found) > 1 else None
+
+    @functools.cached_property
+    def images_per_second(self) -> Interval | None:
+        """Over the seeds that are done."""
+        return mean_interval([*self.speeds.values()])
+
+    @property
+    def is_too_short_to_time(self) -> bool:
+        """Whether its runs trained for less than half a second where their speed was taken."""
+        return any(run.timed_seconds < _TIMED_SECONDS for run in self.done)
+
+    @property
+    def others_share(self) -> float:
+        """Part of the machine's CPU time that other programs took from it, mean over the seeds that are done."""
+        return float(np.mean([run.others_share for run in self.done])) if self.done else 0.0
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether other programs took so much that its speed is not what the machine allows."""
+        return self.others_share >= _CROWDED
+
+    @property
+    def startup_seconds(self) -> float | None:
+        """Of the run that started cold; the others found its workers warm."""
+        return max((run.startup_seconds or 0 for run in self.runs), default=0) or None
+
+    @property
+    def class_accuracy(self) -> np.ndarray | None:
+        """Float64 [classes], the share of each class' test images answered right."""
+        return None if self.confusion is None else class_accuracy(self.confusion)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """An arm's predictions for the test split, each [seeds, n]; `right` is empty where the labels are unknown."""
+
+    answers: np.ndarray
+    confidences: np.ndarray
+    right: np.ndarray
+
+
+def summarise_run(records: RunRecords, entry: Record) -> RunSummary:
+    """Read a run.
+
+    Args:
+        records: its own.
+        entry: of the experiment's document, with its id, arm and seed.
+    """
+    attempts, epochs, result = records.attempts(), records.epochs(), records.result()
+    failures = records.failures()
+    sessions = [attempt["driver_session"] for attempt in attempts]
+    state, cause = "unfinished", None
+    if result is not None:
+        state = "done"
+    elif failures and failures[-1]["given_up"]:
+        state, cause = "failed", failures[-1]["cause"]
+    timed = epochs[1:] or epochs
+    return RunSummary(
+        id=entry["id"],
+        arm=entry["arm"],
+        seed=entry["seed"],
+        state=state,
+        cause=cause,
+        epochs=epochs,
+        result=result,
+        restarts=len(attempts) - len(set(sessions)),
+        resumes=max(len(set(sessions)) - 1, 0),
+        workers=attempts[-1]["workers"] if attempts else None,
+        precision=attempts[-1].get("precision") if attempts else None,
+        settings=attempts[-1].get("environment", {}).get("settings", {}) if attempts else {},
+        startup_seconds=sum(attempts[0]["startup"].values()) if attempts else None,
+        images_per_second=float(np.median([epoch["images_per_second"] for epoch in timed]))
+        if timed
+        else None,
+        timed_seconds=_training_seconds(timed),
+        train_seconds=_training_seconds(epochs),
+        others_share=float(np.mean([epoch.get("others_share") or 0.0 for epoch in timed])) if timed else 0.0,
+    )
+
+
+def _training_seconds(epochs: list[Record]) -> float:
+    return float(sum(epoch["data_seconds"] + epoch["step_seconds"] for epoch in epochs))
+
+
+def summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parity | None) -> ArmSummary:
+    """Put an arm's runs together.
+
+    Args:
+        name: the arm's.
+        arm: as the experiment's document has it.
+        runs: all of it.
+        parity: of its recipe, where that was traced.
+    """
+    done = [run for run in runs if run.result is not None]
+    confusions = [np.array(run.result["confusion"]) for run in done if run.result]
+    recipe = {key: value for key, value in arm.items() if key not in ("framework", "seeds")}
+    settled = sorted({run.precision for run in runs if run.precision is not None})
+    if recipe.get("precision") == "auto" and settled:
+        recipe["precision"] = " and ".join(settled)
+    return ArmSummary(
+        name=name,
+        framework=arm["framework"],
+        recipe=recipe,
+        seeds=arm["seeds"],
+        runs=runs,
+        parameters=done[0].result["parameters"] if done and done[0].result else None,
+        balanced_accuracy=mean_interval([balanced_accuracy(confusion) for confusion in confusions]),
+        parity=parity,
+        train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
+        confusion=np.sum(confusions, axis=0) if confusions else None,
+        robustness=_robustness([run.result.get("robustness") for run in done if run.result]),
+    )
+
+
+def _robustness(tested: list[dict[str, list[float]] | None]) -> dict[str, list[Interval]]:
+    """Over seeds, where all of them were tested."""
+    given = [entry for entry in tested if entry is not None]
+    if not given or len(given) < len(tested):
+        return {}
+    found = {kind: np.array([entry[kind] for entry in given]) for kind in given[0]}
+    return {
+        kind: [interval for values in table.T if (interval := mean_interval(values.tolist())) is not None]
+        for kind, table in found.items()
+    }
+
+
+def read_predictions(
+    records: ExperimentRecords, arm: ArmSummary, labels: np.ndarray | None
+) -> Predictions | None:
+    """An arm's predictions; None where there are none, or not for the same images."""
+    kept = [records.run(run.id).predictions() for run in arm.done]
+    given = [prediction for prediction in kept if prediction is not None]
+    if len({len(prediction["answers"]) for prediction in given}) != 1:
+        return None
+    answers = np.stack([prediction["answers"] for prediction in given])
+    confidences = np.stack([prediction["confidences"] for prediction in given])
+    known = labels is not None and answers.shape[1] == len(labels)
+    return Predictions(answers, confidences, answers == labels if known else np.empty(0))

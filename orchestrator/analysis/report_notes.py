@@ -1,0 +1,113 @@
+"""What a reader must know before trusting a comparison."""
+
+from __future__ import annotations
+
+import math
+
+from orchestrator.analysis.arms import ArmSummary, Predictions
+from orchestrator.analysis.pairs import PairComparison
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import SCHEMA_VERSION, Record
+
+
+def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
+    """What is particular about the data and about how the runs went."""
+    runs = [run for arm in arms for run in arm.runs]
+    notes = [f"Data: {warning}." for warning in document["data"]["warnings"]]
+    for run in runs:
+        if run.state == "failed":
+            notes.append(f"{run.arm} seed {run.seed} failed: {run.cause}.")
+        elif run.state == "unfinished":
+            notes.append(f"{run.arm} seed {run.seed} is not finished ({len(run.epochs)} epochs).")
+    if restarts := sum(run.restarts for run in runs):
+        notes.append(f"Workers were lost and started again {_times(restarts)}; see the runs below.")
+    if not document["data"]["validation_images"]:
+        notes.append(
+            "There is no validation split, so the curves show training accuracy and the test "
+            "images were used once, after the last epoch."
+        )
+    for pair in pairs:
+        if not pair.paired_seeds and pair.gap is not None and pair.gap.low is not None:
+            notes.append(f"{pair.first} and {pair.second} share no seeds, so they are not paired.")
+    for arm in arms:
+        if len({run.precision for run in arm.runs} - {None}) > 1:
+            notes.append(
+                f"Some runs of {arm.name} were computed in bfloat16 and some in float32, since they ran on "
+                "different processors; set precision to one of the two."
+            )
+    if short := [arm.name for arm in arms if arm.is_too_short_to_time]:
+        notes.append(
+            f"Less than half a second of training went into the speed of {', '.join(short)}, after the first epoch "
+            "where there are several: too little to compare by."
+        )
+    if warming := [arm.name for arm in arms if arm.done and all(len(run.epochs) == 1 for run in arm.done)]:
+        notes.append(
+            f"The speed of {', '.join(warming)} is that of the first epoch, which may include warming up."
+        )
+    if crowded := [arm for arm in arms if arm.is_crowded]:
+        taken = ", ".join(f"{arm.name} {100 * arm.others_share:.0f} %" for arm in crowded)
+        notes.append(
+            f"Other programs took CPU time of the machine while these trained: {taken}. Their speeds are lower than "
+            "the machine allows, and not all suffer alike; train them again with nothing else running."
+        )
+    if any(math.isnan(epoch["train_loss"]) for run in runs for epoch in run.epochs):
+        notes.append("A training loss became NaN: that run diverged.")
+    return notes
+
+
+def of_versions(document: Record, *, untold: list[str]) -> list[str]:
+    """What the report lacks because records are of another version.
+
+    Args:
+        document: the experiment's own.
+        untold: what is left out since this version cannot read it.
+    """
+    notes = []
+    if document.get("schema", SCHEMA_VERSION) > SCHEMA_VERSION:
+        notes.append(
+            f"These records were written by a newer tandem (version {document['schema']} of their schema; this one "
+            f"knows {SCHEMA_VERSION}), so what it does not know is left out."
+        )
+    if untold:
+        notes.append(
+            f"The recorded experiment has fields that this tandem does not know, so nothing is told of "
+            f"{' and '.join(untold)}."
+        )
+    return notes
+
+
+def of_missing(
+    records: ExperimentRecords,
+    sessions: list[Record],
+    arms: list[ArmSummary],
+    predictions: dict[str, Predictions],
+) -> list[str]:
+    """What the report lacks because records are damaged or gone."""
+    notes = []
+    if not sessions:
+        notes.append("sessions.jsonl is gone or damaged, so the environment and the command are not known.")
+    for arm in arms:
+        for run in arm.runs:
+            if run.result is None and records.run(run.id).was_finished():
+                notes.append(
+                    f"The result of {run.arm} seed {run.seed} is damaged; tandem resume tests the run again."
+                )
+            elif (
+                run.result is not None
+                and len(run.epochs) < arm.recipe["epochs"]
+                and not arm.recipe.get("early_stopping")
+            ):
+                notes.append(
+                    f"Of {run.arm} seed {run.seed}, {len(run.epochs)} of {arm.recipe['epochs']} epochs are recorded."
+                )
+        kept = len(predictions[arm.name].answers) if arm.name in predictions else 0
+        if kept < len(arm.done):
+            notes.append(
+                f"Predictions of {len(arm.done) - kept} of {len(arm.done)} runs of {arm.name} are gone or damaged, so "
+                "calibration, McNemar's test and the images on which arms disagree are told without them."
+            )
+    return notes
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

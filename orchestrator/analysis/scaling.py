@@ -1,0 +1,244 @@
+"""How an experiment's arms scale: the same training with 1, 2, … workers, measured and modelled.
+
+Strong scaling keeps the global batch, so each worker's share shrinks; weak scaling keeps the share.
+One step on n workers is modelled as
+
+    seconds = a * images per worker + b + c * (1 - 1 / n)
+
+where a is computation, b what a step costs whatever its size, and c the exchange of gradients: a
+ring all-reduce moves 2 * (1 - 1 / n) times the weights (Patarasuk and Yuan, 2009).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from pydantic import ValidationError
+from scipy.optimize import nnls
+
+from orchestrator.execution import driver
+from orchestrator.experiment.spec import Experiment, first_problem
+from orchestrator.store.storage import Record, url_below
+from trainers.errors import InputError, TandemError
+
+EPOCHS = 4
+STEPS = 12
+Mode = Literal["strong", "weak"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """One measurement: an epoch of one arm on so many workers."""
+
+    arm: str
+    mode: Mode
+    workers: int
+    batch_size: int
+    """Global."""
+    images_per_second: float
+
+    @property
+    def step_seconds(self) -> float:
+        """Time of one step."""
+        return self.batch_size / self.images_per_second
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingModel:
+    """Seconds of a step as a function of its images and the workers."""
+
+    per_image: float
+    per_step: float
+    exchange: float
+    error: float
+    """Typical relative error of a prediction for a scale that was left out of the fit."""
+
+    def step_seconds(self, batch_size: int, workers: int) -> float:
+        """Predict the time of one step on a global batch."""
+        return float(_row(batch_size, workers) @ [self.per_image, self.per_step, self.exchange])
+
+
+def _row(batch_size: int, workers: int) -> np.ndarray:
+    return np.array([batch_size / workers, 1.0, 1 - 1 / workers])
+
+
+def fit(points: Sequence[Point]) -> ScalingModel:
+    """Fit the model by non-negative least squares on relative errors (scipy.optimize.nnls).
+
+    The error comes from leaving out each measured (mode, workers) in turn and predicting it.
+    """
+
+    def solve(part: Sequence[Point]) -> np.ndarray:
+        rows = np.stack([_row(p.batch_size, p.workers) / p.step_seconds for p in part])
+        return np.asarray(nnls(rows, np.ones(len(part)))[0])
+
+    errors = []
+    for left_out in sorted({(p.mode, p.workers) for p in points}):
+        rest = [p for p in points if (p.mode, p.workers) != left_out]
+        if len({p.workers for p in rest}) < 2:
+            continue
+        solution = solve(rest)
+        errors += [
+            _row(p.batch_size, p.workers) @ solution / p.step_seconds - 1
+            for p in points
+            if (p.mode, p.workers) == left_out
+        ]
+    error = float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")
+    per_image, per_step, exchange = (float(value) for value in solve(points))
+    return ScalingModel(per_image, per_step, exchange, error)
+
+
+def efficiency(points: Iterable[Point], mode: Mode) -> dict[int, float]:
+    """Images per second on n workers over n times those on one, by n."""
+    by_workers: dict[int, list[float]] = {}
+    for point in points:
+        if point.mode == mode:
+            by_workers.setdefault(point.workers, []).append(point.images_per_second)
+    median = {workers: float(np.median(speeds)) for workers, speeds in sorted(by_workers.items())}
+    fewest = min(median)
+    return {n: speed / (median[fewest] * n / fewest) for n, speed in median.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """An experiment at one scale: a few epochs of a few steps, one run at a time."""
+
+    mode: Mode
+    workers: int
+    experiment: Experiment
+
+
+def variants(experiment: Experiment, workers: Sequence[int]) -> list[Variant]:
+    """What is trained to measure an experiment's arms at each scale, with one seed.
+
+    Args:
+        experiment: whose arms are measured.
+        workers: numbers of workers.
+
+    Raises:
+        InputError: a batch does not divide over so many workers.
+    """
+    return [
+        Variant(
+            mode=mode,
+            workers=count,
+            experiment=_at_scale(experiment, mode, count, fewest=min(workers)),
+        )
+        for mode in MODES
+        for count in workers
+    ]
+
+
+def _at_scale(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) -> Experiment:
+    arms = {
+        name: arm.model_copy(
+            update={
+                "batch_size": arm.batch_size if mode == "strong" else arm.batch_size * workers // fewest,
+                "epochs": EPOCHS,
+                "early_stopping": None,
+                "seeds": [0],
+            }
+        )
+        for name, arm in experiment.arms.items()
+    }
+    images = STEPS * max(arm.batch_size for arm in arms.values())
+    document = experiment.model_dump(mode="json") | {
+        "name": f"{mode}-{workers}",
+        "arms": {name: arm.model_dump(mode="json") for name, arm in arms.items()},
+        "storage": url_below(experiment.storage, experiment.name, "scaling"),
+        "robustness": False,
+        "sweep": None,
+        "attribution": None,
+    }
+    document["scale"] |= {"workers": workers, "concurrent_runs": 1}
+    document["data"] |= {"validation": 0, "limit": images}
+    try:
+        return Experiment.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"--workers {workers}: {first_problem(error)}") from error
+
+
+def measure(
+    plan: Sequence[Variant], *, module_path: Path, tell: Callable[[str], None] = lambda line: None
+) -> list[Point]:
+    """Train each variant on the Ray cluster that is connected.
+
+    Measurements that the records hold already are not made again.
+
+    Args:
+        plan: from `variants`.
+        module_path: directory that users' own models are imported from.
+        tell: given a line about each variant before it is trained.
+
+    Raises:
+        InputError: the data do not do for one of them, or the cluster is too small.
+        TandemError: a run failed, so that there is nothing to compare.
+    """
+    prepared = [driver.prepare(step.experiment, driver.open_records(step.experiment)) for step in plan]
+    points = []
+    for step, ready in zip(plan, prepared, strict=True):
+        tell(f"{step.mode} scaling, {step.workers} worker{'s' if step.workers > 1 else ''}")
+        session = driver.begin(ready, module_path=module_path, command=["bench", "scaling"])
+        driver.execute(ready, session, module_path=module_path, watch=lambda: None, checks_parity=False)
+        for run in ready.runs:
+            records = ready.records.run(run.id)
+            if records.result() is None:
+                cause = (records.failures() or [{"cause": "it did not finish"}])[-1]["cause"]
+                raise TandemError(f"{run.arm} on {step.workers} workers failed: {cause}")
+            points += [
+                Point(
+                    arm=run.arm,
+                    mode=step.mode,
+                    workers=step.workers,
+                    batch_size=run.recipe.batch_size,
+                    images_per_second=epoch["images_per_second"],
+                )
+                for epoch in records.epochs()[1:]
+            ]
+    return points
+
+
+def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:
+    """Efficiencies, models and predictions of every arm, as plain JSON."""
+    arms: Record = {}
+    for arm in dict.fromkeys(point.arm for point in points):
+        own = [point for point in points if point.arm == arm]
+        model = fit(own)
+        fewest = min(own, key=lambda point: (point.workers, point.mode))
+        base = model.step_seconds(fewest.batch_size, fewest.workers) * fewest.workers
+        arms[arm] = {
+            "measured": [dataclasses.asdict(point) for point in own],
+            "efficiency": {mode: efficiency(own, mode) for mode in MODES},
+            "model": dataclasses.asdict(model),
+            "predicted_efficiency": {
+                "strong": {n: base / n / model.step_seconds(fewest.batch_size, n) for n in predict},
+                "weak": {
+                    n: base / fewest.workers / model.step_seconds(fewest.batch_size * n // fewest.workers, n)
+                    for n in predict
+                },
+            },
+        }
+    return arms
+
+
+def sentences(scales: Record, *, results: str) -> Iterator[str]:
+    """What a summary says of each arm, line by line, and where the curves are.
+
+    Args:
+        scales: from `summary`.
+        results: where the experiment is kept.
+    """
+    for arm, result in scales.items():
+        for mode in MODES:
+            measured, ahead = (
+                ", ".join(f"{n}: {share:.0%}" for n, share in result[kind][mode].items())
+                for kind in ("efficiency", "predicted_efficiency")
+            )
+            yield f"{arm}, {mode} scaling, efficiency by workers: {measured}; predicted {ahead}"
+        yield f"{arm}: the model's error is {result['model']['error']:.0%}"
+    yield f"curves: {results}/scaling/scaling.svg"

@@ -1,0 +1,218 @@
+"""Commands that take an experiment file, and `resume`, which takes its results: check, train, measure."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.options import (
+    LOCAL,
+    AsJson,
+    Debug,
+    ExperimentFile,
+    Namespace,
+    On,
+    Overrides,
+    ResultsDirectory,
+    bundle_of,
+    errors,
+    read_job,
+)
+from trainers.errors import InputError, TandemError
+
+if TYPE_CHECKING:
+    from orchestrator.clusters.job_bundle import JobBundle
+
+app = typer.Typer()
+bench = typer.Typer(help="Measure an experiment's work.", no_args_is_help=True)
+
+
+@app.command()
+def run(
+    file: ExperimentFile,
+    on: On = LOCAL,
+    namespace: Namespace = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train every arm, here or on a cluster, then write the report."""
+    with errors(debug):
+        _run(read_job(file, set_), on, namespace, as_json)
+
+
+@app.command()
+def sweep(
+    file: ExperimentFile,
+    on: On = LOCAL,
+    namespace: Namespace = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Search the arms under equal budgets, then compare the winners."""
+    with errors(debug):
+        _run(read_job(file, set_, searches=True), on, namespace, as_json)
+
+
+@app.command()
+def attribute(
+    file: ExperimentFile,
+    on: On = LOCAL,
+    namespace: Namespace = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure how much each difference between two arms contributes."""
+    with errors(debug):
+        _run(read_job(file, set_, attributes=True), on, namespace, as_json)
+
+
+@app.command()
+def resume(
+    directory: ResultsDirectory,
+    on: On = LOCAL,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Go on with an interrupted or failed experiment. Finished runs are kept."""
+    with errors(debug):
+        from orchestrator.experiment import spec
+        from orchestrator.store.records import ExperimentRecords
+        from orchestrator.store.storage import Storage
+
+        document = ExperimentRecords(Storage(directory)).document()
+        sweep = document.get("sweep")
+        experiment = spec.from_json((sweep or document.get("attribution") or document)["experiment"])
+        module_path = Path(document["module_path"])
+        bundle = bundle_of(experiment, module_path, searches=sweep is not None, resumes=directory)
+        _run(bundle, on, namespace, as_json)
+
+
+@app.command()
+def check(
+    file: ExperimentFile,
+    on: On = LOCAL,
+    namespace: Namespace = None,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="On Kubernetes, check data and storage from a head pod."),
+    ] = False,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check an experiment and estimate its time; train nothing.
+
+    Checks its data, its storage and the resources for it.
+    """
+    with errors(debug):
+        from orchestrator.clusters.registry import open_cluster
+
+        cluster, bundle = open_cluster(on, namespace=namespace), read_job(file, set_)
+        if as_json:
+            typer.echo(json.dumps(cluster.check_results(bundle, probes=probe), indent=1))
+            return
+        for line in cluster.check(bundle, probes=probe):
+            typer.echo(line)
+
+
+@app.command()
+def parity(
+    file: ExperimentFile,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to train for.")] = 100,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check step by step that both frameworks do the same work."""
+    with errors(debug):
+        from orchestrator.analysis.parity import compare
+        from orchestrator.execution import driver, environment
+        from orchestrator.execution.ray_runtime import local_ray
+        from orchestrator.experiment import reader
+        from orchestrator.planning.parity_plan import works
+        from trainers.contract import FRAMEWORKS
+
+        experiment = reader.load(file, set_ or [])
+        found, missing = works(experiment)
+        if not found:
+            raise InputError(f"{file}: {missing[0]}")
+        environment.require_frameworks(FRAMEWORKS)
+        prepared = driver.prepare(experiment, driver.open_records(experiment))
+        with local_ray():
+            traces = driver.trace_parity(prepared, found, module_path=file.parent.resolve(), steps=steps)
+        compared = [
+            (work, compare(pair[0], pair[1], FRAMEWORKS)) for work, pair in zip(found, traces, strict=True)
+        ]
+        if as_json:
+            results = [
+                {"arms": work.arms, "recipe": work.recipes[0].model_dump(mode="json")} | result.json()
+                for work, result in compared
+            ]
+            typer.echo(json.dumps(results, indent=1))
+        else:
+            for work, result in compared:
+                typer.echo(f"{', '.join(work.arms)}: {result.sentence()}")
+            for sentence in missing:
+                typer.echo(sentence, err=True)
+    if not all(result.agrees for _, result in compared):
+        raise typer.Exit(1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of experiment files, for editors."""
+    from orchestrator.experiment import spec
+
+    typer.echo(json.dumps(spec.json_schema(), indent=2))
+
+
+@bench.command()
+def scaling(
+    file: ExperimentFile,
+    workers: Annotated[str, typer.Option(help="Numbers of workers to measure.")] = "1,2",
+    on: On = LOCAL,
+    namespace: Namespace = None,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure every arm on 1, 2, … workers, and predict larger scales."""
+    with errors(debug):
+        from orchestrator.analysis import scaling
+
+        bundle = read_job(file, set_, scaling=_worker_counts(workers))
+        scaling.variants(bundle.spec.experiment, bundle.spec.scaling)  # reports errors before submission
+        _run(bundle, on, namespace, as_json)
+
+
+def _worker_counts(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    counts = sorted({int(part) for part in parts if part.isdecimal()})
+    if not all(part.isdecimal() for part in parts) or len(counts) < 2 or counts[0] < 1:
+        raise InputError(f"--workers {text!r}: give at least two numbers, such as 1,2,4")
+    return tuple(counts)
+
+
+def _run(bundle: JobBundle, on: str, namespace: str | None, as_json: bool) -> None:
+    """Run a job on a cluster to its end and print the outcome."""
+    from orchestrator.clusters.registry import open_cluster
+    from orchestrator.execution.progress import open_console
+
+    outcome = open_cluster(on, namespace=namespace).run(bundle, open_console(sys.stderr))
+    if not as_json:
+        for line in outcome.lines:
+            typer.echo(line)
+    elif outcome.results is not None:
+        typer.echo(outcome.results)
+    if outcome.error is not None:
+        raise TandemError(outcome.error)
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)

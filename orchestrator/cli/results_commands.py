@@ -1,0 +1,182 @@
+"""Commands that take the results of an experiment: report, compare, serve, export, predict, copy."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import AsJson, Debug, ResultsDirectory, errors
+from trainers.errors import InputError
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    directory: ResultsDirectory,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if", metavar="CONDITION", help="Exit with 1 if this holds, such as torch.accuracy < 0.9."
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the conditions and runs as JUnit XML, for CI.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write the report again, from the records alone."""
+    with errors(debug):
+        from orchestrator import report as reports
+        from orchestrator.report import gate
+        from orchestrator.store.records import ExperimentRecords
+        from orchestrator.store.storage import Storage
+
+        records = ExperimentRecords(Storage(directory))
+        arms = records.document()["experiment"]["arms"]
+        conditions = [gate.parse(text, arms) for text in fail_if or []]
+        comparison = reports.write(records)
+        if as_json:
+            typer.echo(json.dumps(comparison.to_json(), indent=1))
+        else:
+            typer.echo(comparison.answer)
+            typer.echo(f"report: {records.storage.url}/report/report.html")
+        verdicts = gate.judge(comparison, conditions)
+        if junit is not None:
+            _write_junit(junit, gate.junit(comparison, verdicts))
+        for verdict in verdicts:
+            if verdict.failed:
+                typer.echo(f"fails: {verdict}", err=True)
+    if any(verdict.failed for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def _write_junit(file: Path, content: bytes) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    except OSError as error:
+        raise InputError(f"--junit {file}: cannot be written: {error.strerror}; give another file") from error
+
+
+@app.command("compare")
+def compare_(
+    first: Annotated[str, typer.Argument(metavar="DIR", help="Results of an experiment.")],
+    second: Annotated[
+        str, typer.Argument(metavar="DIR", help="Results of another experiment, or of another day.")
+    ],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare the arms of two experiments, name by name. Shows what changed, and whether chance explains it."""
+    with errors(debug):
+        from orchestrator.analysis import experiment_diff
+        from orchestrator.store.records import ExperimentRecords
+        from orchestrator.store.storage import Storage
+
+        found = experiment_diff.between(ExperimentRecords(Storage(first)), ExperimentRecords(Storage(second)))
+        if as_json:
+            typer.echo(json.dumps([dataclasses.asdict(change) for change in found], indent=1))
+            return
+        for change in found:
+            typer.echo(str(change))
+
+
+@app.command()
+def serve(
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="Storage that holds experiments.")
+    ] = "tandem-results",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other users can read the reports.")
+    ] = "127.0.0.1",
+    debug: Debug = False,
+) -> None:
+    """Browse the reports of many experiments; read-only."""
+    with errors(debug):
+        from orchestrator.report.server import listen
+        from orchestrator.store.storage import Storage
+
+        server = listen(Storage(directory), host, port)
+        typer.echo(f"http://{host}:{server.server_address[1]}")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+@app.command()
+def model(
+    directory: ResultsDirectory,
+    to: Annotated[Path, typer.Argument(metavar="MODEL", help="Directory to write the model to.")],
+    arm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Write this arm's model instead of the best.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Export an experiment's best model. With its preprocessing, class names and a model card."""
+    with errors(debug):
+        from orchestrator.execution import environment
+        from orchestrator.report import exported_model
+        from orchestrator.store.records import ExperimentRecords
+        from orchestrator.store.storage import Storage
+
+        written = exported_model.save(ExperimentRecords(Storage(directory)), to, arm=arm)
+        typer.echo(f"{to}: {', '.join(written)}")
+        if "model.onnx" not in written:
+            typer.echo(f"note: for an ONNX file, {environment.install_command(['onnx'])}", err=True)
+
+
+@app.command()
+def predict(
+    directory: Annotated[Path, typer.Argument(metavar="MODEL", help="Directory that tandem model wrote.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Classify images with an exported model."""
+    with errors(debug):
+        from orchestrator.report import exported_model
+
+        predictions = exported_model.predict(directory, images)
+        if as_json:
+            typer.echo(json.dumps([dataclasses.asdict(prediction) for prediction in predictions], indent=1))
+            return
+        for prediction in predictions:
+            typer.echo(f"{prediction.image}: {prediction.label} ({prediction.probability:.1%})")
+
+
+@app.command()
+def export(
+    directory: ResultsDirectory,
+    to: Annotated[str, typer.Option(metavar="URL", help="An Optuna storage, such as sqlite:///study.db.")],
+    debug: Debug = False,
+) -> None:
+    """Write a sweep's trials into an Optuna storage. Each arm becomes a study, for Optuna's dashboard."""
+    with errors(debug):
+        from orchestrator.store.records import ExperimentRecords
+        from orchestrator.store.storage import Storage
+        from orchestrator.sweep import studies
+
+        for name in studies.export(ExperimentRecords(Storage(directory)), to):
+            typer.echo(f"study {name}: optuna-dashboard {to}")
+
+
+@app.command()
+def fetch(
+    results: Annotated[str, typer.Argument(metavar="URL", help="Results of an experiment.")],
+    to: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to copy them to.")],
+    checkpoints: Annotated[bool, typer.Option(help="Copy checkpoints as well.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Copy an experiment's records and report to a directory here."""
+    with errors(debug):
+        from orchestrator.store.storage import Storage
+
+        copied = Storage(results).copy_to(to, skip=() if checkpoints else ("checkpoints",))
+        typer.echo(f"{copied} files in {to}")

@@ -1,0 +1,392 @@
+"""Requests to the Kubernetes API through the official client, with plain dictionaries as objects.
+
+Temporary errors (no answer, throttling, an error of the server) are retried, after the first answer for two minutes.
+Other errors are a `Refusal` with the API's own reason in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.clusters.kuberay.objects import Manifest
+from trainers.errors import ClusterError
+
+_RETRY_SECONDS = 120.0
+_FIRST_RETRY_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 10.0
+_REQUEST_SECONDS = 30.0
+_WATCH_SECONDS = 60
+_PAGE = 500
+_TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of object, with its path in the API."""
+
+    name: str
+    plural: str
+    api: str = "v1"
+    """Group and version."""
+
+    @property
+    def resource(self) -> str:
+        """Its name in roles."""
+        group = self.api.rpartition("/")[0]
+        return f"{self.plural}.{group}" if group else self.plural
+
+    def path(self, namespace: str | None, name: str = "") -> str:
+        """The path of a namespace's objects; without a namespace, of all objects of the kind."""
+        root = f"/api/{self.api}" if "/" not in self.api else f"/apis/{self.api}"
+        within = f"/namespaces/{namespace}" if namespace else ""
+        return f"{root}{within}/{self.plural}" + (f"/{name}" if name else "")
+
+
+RAY_JOB = Kind("RayJob", "rayjobs", "ray.io/v1")
+RAY_CLUSTER = Kind("RayCluster", "rayclusters", "ray.io/v1")
+CONFIG_MAP = Kind("ConfigMap", "configmaps")
+EVENT = Kind("Event", "events")
+NODE = Kind("Node", "nodes")
+POD = Kind("Pod", "pods")
+QUOTA = Kind("ResourceQuota", "resourcequotas")
+SECRET = Kind("Secret", "secrets")
+LOCAL_QUEUE = Kind("LocalQueue", "localqueues", "kueue.x-k8s.io/v1beta1")
+WORKLOAD = Kind("Workload", "workloads", "kueue.x-k8s.io/v1beta1")
+ACCESS_REVIEW = Kind("SelfSubjectAccessReview", "selfsubjectaccessreviews", "authorization.k8s.io/v1")
+
+
+class Refusal(ClusterError):
+    """The API refused a request; `status` is the HTTP status."""
+
+    def __init__(self, sentence: str, *, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class NotFound(Refusal):
+    """There is no such object, kind or namespace."""
+
+
+class AlreadyExists(Refusal):
+    """There is an object of this name."""
+
+
+class KubernetesApi:
+    """The control plane of one context of the kubeconfig, or of the cluster that this runs in."""
+
+    def __init__(self, context: str | None = None, namespace: str | None = None) -> None:
+        """Read the configuration and ask the server for its version.
+
+        Args:
+            context: of the kubeconfig; its current one when left out.
+            namespace: the context's own when left out.
+
+        Raises:
+            ClusterError: there is no usable configuration, or nothing answers.
+        """
+        self._client, self.context, own = _configured(context)
+        self.namespace = namespace or own
+        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self.version = str(self.request("GET", "/version")["gitVersion"])
+        self._retry_seconds = _RETRY_SECONDS
+
+    def get(self, kind: Kind, name: str) -> Manifest | None:
+        """An object, or None where there is none."""
+        try:
+            return self.request("GET", kind.path(self._within(kind), name))
+        except NotFound:
+            return None
+
+    def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> list[Manifest]:
+        """All objects that match the selectors, read page by page."""
+        query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(_PAGE)}
+        query = {name: value for name, value in query.items() if value}
+        found: list[Manifest] = []
+        while True:
+            try:
+                page = self.request("GET", kind.path(self._within(kind)), query)
+            except Refusal as refusal:
+                if refusal.status != 410 or "continue" not in query:
+                    raise
+                del query["continue"]  # the list changed while it was read: start again
+                found = []
+                continue
+            found += page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return found
+            query["continue"] = token
+
+    def create(self, kind: Kind, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        """Create an object; unknown fields are an error.
+
+        Raises:
+            AlreadyExists: there is an object of this name.
+        """
+        query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
+        return self.request("POST", kind.path(self._within(kind)), query, manifest)
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """Delete an object if it exists, without waiting for its end."""
+        with contextlib.suppress(NotFound):
+            self.request("DELETE", kind.path(self._within(kind), name), {"propagationPolicy": "Background"})
+
+    def may(self, verb: str, kind: Kind) -> bool:
+        """Whether these credentials allow a verb on a kind in the namespace."""
+        attributes = {
+            "namespace": self.namespace,
+            "verb": verb,
+            "group": kind.api.rpartition("/")[0],
+            "resource": kind.plural,
+        }
+        review = {
+            "apiVersion": ACCESS_REVIEW.api,
+            "kind": ACCESS_REVIEW.name,
+            "spec": {"resourceAttributes": attributes},
+        }
+        return bool(self.request("POST", ACCESS_REVIEW.path(None), {}, review)["status"]["allowed"])
+
+    def watch(self, kind: Kind, name: str, *, every: float) -> Iterator[Manifest | None]:
+        """An object now, after each change, and at least every so many seconds; None after it is deleted."""
+        changes: queue.SimpleQueue[Manifest | ClusterError | None] = queue.SimpleQueue()
+        over = threading.Event()
+
+        def look() -> None:
+            try:
+                for change in self._changes(kind, name):
+                    changes.put(change)
+                    if over.is_set():
+                        return
+            except ClusterError as error:
+                changes.put(error)
+            except Exception as error:  # without this, the reader of the queue would wait for ever
+                changes.put(ClusterError(f"watching {kind.resource} {name} failed: {error!r}"))
+
+        threading.Thread(target=look, daemon=True, name="tandem-watch").start()
+        try:
+            latest = changes.get()
+            while True:
+                if isinstance(latest, ClusterError):
+                    raise latest
+                yield latest
+                if latest is None:
+                    return
+                with contextlib.suppress(queue.Empty):
+                    latest = changes.get(timeout=every)
+        finally:
+            over.set()
+
+    def _changes(self, kind: Kind, name: str) -> Iterator[Manifest | None]:
+        """An object now and after each change, from successive watches, since the server ends each after a while."""
+        while True:
+            current = self.get(kind, name)
+            yield current
+            if current is None:
+                return
+            query = {
+                "watch": "1",
+                "fieldSelector": f"metadata.name={name}",
+                "resourceVersion": current["metadata"]["resourceVersion"],
+                "allowWatchBookmarks": "true",
+                "timeoutSeconds": str(_WATCH_SECONDS),
+            }
+            for event in self._events(kind.path(self._within(kind)), query):
+                if event["type"] == "DELETED":
+                    yield None
+                    return
+                if event["type"] in ("ADDED", "MODIFIED"):
+                    yield event["object"]
+            time.sleep(0.2)  # limits the rate if the server ends each watch at once
+
+    def _events(self, path: str, query: dict[str, str]) -> Iterator[Manifest]:
+        """A watch's events until the server ends it, the watch expires (410), or the connection is lost."""
+        import urllib3
+        from kubernetes import watch
+        from kubernetes.client.rest import ApiException
+
+        try:
+            response = self._send("GET", path, query, None, seconds=_WATCH_SECONDS + _REQUEST_SECONDS)
+            with contextlib.closing(response):
+                if response.status != 200:
+                    return
+                for line in watch.watch.iter_resp_lines(response):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        return
+                    yield event
+        except (urllib3.exceptions.HTTPError, OSError, ApiException, ValueError):
+            return
+
+    def proxied(self, service: str, path: str, token: str) -> str | None:
+        """The answer of a service inside the cluster to a GET; None if there is none.
+
+        Args:
+            service: its name and port, as `name:port`.
+            path: below the service's root.
+            token: Ray's, sent in a header that the API server passes on.
+        """
+        where = f"/api/v1/namespaces/{self.namespace}/services/{service}/proxy{path}"
+        headers = {"x-ray-authorization": f"Bearer {token}"}
+        response = self._send("GET", where, {}, None, seconds=_REQUEST_SECONDS, headers=headers)
+        return response.data.decode(errors="replace") if response.status == 200 else None
+
+    def request(
+        self, method: str, path: str, query: dict[str, str] | None = None, body: Manifest | None = None
+    ) -> Manifest:
+        """One request and its answer.
+
+        Raises:
+            Refusal: the server refuses it.
+            ClusterError: the server does not answer, or only with temporary errors, for two minutes.
+        """
+        import urllib3
+        from kubernetes.client.rest import ApiException
+
+        limit, pause = time.monotonic() + self._retry_seconds, 0.25
+        while True:
+            wait = pause * random.uniform(0.75, 1.25)
+            try:
+                response = self._send(method, path, query or {}, body, seconds=_REQUEST_SECONDS)
+                if response.status < 300:
+                    return dict(json.loads(response.data))
+                if response.status not in _TEMPORARY:
+                    raise self._refusal(method, path, response)
+                problem = (
+                    f"answers {response.status} ({_status_of(response).get('message', response.reason)})"
+                )
+                retry_after = response.headers.get("Retry-After", "0")
+                wait = max(wait, urllib3.Retry().parse_retry_after(retry_after))
+            except (urllib3.exceptions.HTTPError, OSError, ApiException, json.JSONDecodeError) as error:
+                problem = f"does not answer ({_innermost(error)})"
+            if time.monotonic() + wait > limit:
+                raise ClusterError(
+                    f"the API server of {self.context} {problem}; is the cluster up, and does "
+                    "kubectl get --raw /version work with the same kubeconfig?"
+                )
+            time.sleep(wait)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        body: Manifest | None,
+        *,
+        seconds: float,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        """Send a request with the client's connections and credentials; the body of the answer is not read yet."""
+        import urllib3
+
+        sent = {"Accept": "application/json", "Content-Type": "application/json"} | (headers or {})
+        parameters = self._client.param_serialize(
+            method, path, query_params=list(query.items()), header_params=sent, body=body,
+            auth_settings=["BearerToken"],
+        )  # fmt: skip
+        response = self._client.call_api(*parameters, _request_timeout=(5.0, seconds)).response
+        assert isinstance(response, urllib3.BaseHTTPResponse)
+        return response
+
+    def _within(self, kind: Kind) -> str | None:
+        return None if kind is NODE else self.namespace
+
+    def _refusal(self, method: str, path: str, response: Any) -> Refusal:
+        status = _status_of(response)
+        message = str(status.get("message", "")).strip() or f"{method} {path}: {response.status}"
+        kind = Refusal
+        if response.status == 404:
+            kind = NotFound
+        elif status.get("reason") == "AlreadyExists":
+            kind = AlreadyExists
+        return kind(self._sentence(response.status, message), status=response.status)
+
+    def _sentence(self, status: int, message: str) -> str:
+        if status == 401:
+            return (
+                f"{self.context} does not accept your credentials, which may have expired; "
+                "sign in again and try kubectl auth whoami"
+            )
+        if status == 403:
+            return (
+                f"{self.context}: {message}; ask for the Role tandem-submitter of k8s/base in "
+                f"namespace {self.namespace}"
+            )
+        if status == 404 and message.startswith("404 page not found"):
+            return (
+                f"{self.context} has no RayJobs, so KubeRay is not installed there; helm install "
+                "kuberay-operator kuberay/kuberay-operator (see docs/kubernetes.md)"
+            )
+        if status == 404 and message.startswith("namespaces "):
+            return (
+                f"{self.context} has no namespace {self.namespace!r}; kubectl create namespace "
+                f"{self.namespace}, or name another with --namespace"
+            )
+        return f"{self.context} refuses: {' '.join(message.split())}"
+
+
+def _configured(context: str | None) -> tuple[Any, str, str]:
+    """The client, the context's name and its namespace."""
+    from kubernetes import client, config
+
+    if context is None and "KUBERNETES_SERVICE_HOST" in os.environ and not _has_kubeconfig():
+        configuration = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException as error:
+            raise ClusterError(f"this pod has no credentials for its cluster: {error}") from error
+        mounted = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+        namespace = mounted.read_text().strip() if mounted.exists() else "default"
+        return client.ApiClient(_without_retries(configuration)), "this cluster", namespace
+    try:
+        # The client reads KUBECONFIG only when it is imported, so the file is named here.
+        file = os.environ.get("KUBECONFIG") or "~/.kube/config"
+        contexts, current = config.list_kube_config_contexts(file)
+        names = [entry["name"] for entry in contexts]
+        if context is not None and context not in names:
+            raise ClusterError(f"the kubeconfig has no context {context!r}; it has {', '.join(names)}")
+        chosen = next(entry for entry in contexts if entry["name"] == (context or current["name"]))
+        configuration = client.Configuration()
+        config.load_kube_config(file, context=chosen["name"], client_configuration=configuration)
+    except ClusterError:
+        raise
+    except Exception as error:  # the client raises errors of many kinds for a file that it cannot read
+        raise ClusterError(
+            f"no usable kubeconfig ({_innermost(error)}); set KUBECONFIG to a file, or write ~/.kube/config"
+        ) from error
+    namespace = (chosen.get("context") or {}).get("namespace") or "default"
+    return client.ApiClient(_without_retries(configuration)), f"context {chosen['name']}", namespace
+
+
+def _has_kubeconfig() -> bool:
+    return "KUBECONFIG" in os.environ or Path("~/.kube/config").expanduser().exists()
+
+
+def _without_retries(configuration: Any) -> Any:
+    """Turn off the client's own retries, which do not know which errors are temporary."""
+    configuration.retries = False
+    return configuration
+
+
+def _status_of(response: Any) -> Manifest:
+    try:
+        status = json.loads(response.data)
+    except ValueError:
+        return {"message": response.data.decode(errors="replace").strip()}
+    return status if isinstance(status, dict) else {}
+
+
+def _innermost(error: BaseException) -> str:
+    while (cause := error.__cause__ or getattr(error, "reason", None)) and isinstance(cause, BaseException):
+        error = cause
+    return " ".join(str(error).split())[-160:] or type(error).__name__

@@ -1,0 +1,275 @@
+"""The objects that KubeRay runs a job from. `tandem render` prints exactly what `tandem submit` sends."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import PurePosixPath
+
+import yaml
+
+from orchestrator.clusters.job_bundle import JobBundle, attempt_id
+from orchestrator.clusters.kuberay.cron import check_schedule
+from orchestrator.clusters.kuberay.objects import Manifest
+from orchestrator.experiment.kubernetes import Kubernetes, Pod, Redis, WorkerGroup, resources
+from orchestrator.planning.job import ENTRYPOINT, FILES_VARIABLE
+from trainers.errors import InputError
+
+RESULTS = "tandem/results"
+"""Annotation: URL or directory of the records and the report."""
+EXPERIMENT = "tandem/experiment"
+"""Label: the experiment's name."""
+JOB = "tandem/job"
+"""Label: the job's id, equal for all attempts at the same work."""
+
+_JOB_DIRECTORY = "/tandem/job"
+_LARGEST_CONFIG_MAP = 1 << 20
+_LARGEST_VARIABLE = 96 << 10
+"""Linux allows 128 KiB in one environment variable."""
+_USER = 1000
+_UNPRIVILEGED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+_WRITABLE = {"shared-memory": "/dev/shm", "scratch": "/tmp"}
+
+
+def render(bundle: JobBundle, *, namespace: str | None = None, attempt: int = 1) -> list[Manifest]:
+    """A ConfigMap with the experiment and the user's modules, and the RayJob that mounts it.
+
+    On an existing RayCluster no pod can mount a ConfigMap, so the files are in the job's environment.
+
+    Args:
+        bundle: the job.
+        namespace: for an experiment that names none.
+        attempt: which attempt at the same work this is, counted from 1; each has a name of its own.
+
+    Raises:
+        InputError: the experiment has no `kubernetes:` block, its modules are too large, or its results
+            would be deleted with the pods.
+    """
+    settings = bundle.spec.experiment.kubernetes
+    if settings is None:
+        raise InputError("the experiment has no kubernetes: block; give one with at least an image")
+    storage = bundle.spec.experiment.storage
+    if "://" not in storage and not any(_is_below(storage, claim.path) for claim in settings.claims):
+        raise InputError(
+            f"storage {storage!r} is inside the pods and would be deleted with them; give a URL such as s3://, "
+            "or a directory below the path of one of kubernetes.claims"
+        )
+    name = attempt_id(bundle.job_id, attempt)
+    metadata = _metadata(bundle, settings, name, settings.namespace or namespace)
+    if settings.cluster is not None:
+        return [_job_on_existing_cluster(bundle, settings.cluster, metadata)]
+    return [_config_map(bundle, metadata), _ray_job(bundle, settings, metadata)]
+
+
+def render_nightly(bundle: JobBundle, *, schedule: str, namespace: str | None = None) -> list[Manifest]:
+    """A ConfigMap and a RayCronJob that trains the experiment again at each time of a schedule.
+
+    Raises:
+        InputError: as `render`; or the experiment runs on an existing RayCluster, or in a queue, whose label a
+            RayCronJob cannot pass on; or KubeRay cannot read the schedule.
+    """
+    check_schedule(schedule)
+    settings = bundle.spec.experiment.kubernetes
+    if settings is not None and (settings.cluster is not None or settings.queue is not None):
+        raise InputError("--cron: a RayCronJob supports neither kubernetes.cluster nor kubernetes.queue")
+    config_map, job = render(bundle, namespace=namespace)
+    del job["spec"]["jobId"]
+    cron = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCronJob",
+        "metadata": job["metadata"] | {"name": bundle.nightly_id},
+        "spec": {"schedule": schedule, "jobTemplate": job["spec"]},
+    }
+    return [config_map, cron]
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return PurePosixPath(path).is_relative_to(directory)
+
+
+def _metadata(bundle: JobBundle, settings: Kubernetes, name: str, namespace: str | None) -> Manifest:
+    labels = {
+        "app.kubernetes.io/name": "tandem",
+        "app.kubernetes.io/managed-by": "tandem",
+        EXPERIMENT: bundle.spec.experiment.name,
+        JOB: bundle.job_id,
+    }
+    if settings.queue is not None:
+        labels |= _queue_labels(settings, settings.queue, name)
+    metadata: Manifest = {"name": name, "labels": labels, "annotations": {RESULTS: bundle.spec.results}}
+    return metadata if namespace is None else metadata | {"namespace": namespace}
+
+
+def _queue_labels(settings: Kubernetes, queue: str, name: str) -> dict[str, str]:
+    labels = {
+        "kueue": {"kueue.x-k8s.io/queue-name": queue},
+        "volcano": {"volcano.sh/queue-name": queue},
+        "yunikorn": {
+            "yunikorn.apache.org/queue": queue,
+            "yunikorn.apache.org/app-id": name,
+            "ray.io/gang-scheduling-enabled": "true",
+        },
+    }[settings.scheduler]
+    if settings.priority is not None:
+        key = (
+            "kueue.x-k8s.io/priority-class" if settings.scheduler == "kueue" else "ray.io/priority-class-name"
+        )
+        labels[key] = settings.priority
+    return labels
+
+
+def _config_map(bundle: JobBundle, metadata: Manifest) -> Manifest:
+    files = bundle.files()
+    size = sum(len(text.encode()) for text in files.values())
+    if size > _LARGEST_CONFIG_MAP - 4096:
+        raise InputError(
+            f"the experiment and its modules have {size >> 10} KiB, more than a ConfigMap can hold; "
+            "put the modules into the image"
+        )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "immutable": True,
+        "data": files,
+    }
+
+
+def _job_on_existing_cluster(bundle: JobBundle, cluster: str, metadata: Manifest) -> Manifest:
+    files = json.dumps(bundle.files())
+    if len(files.encode()) > _LARGEST_VARIABLE:
+        raise InputError(
+            f"the experiment and its modules have {len(files) >> 10} KiB, more than a job's environment can hold; "
+            "put the modules into the cluster's image"
+        )
+    spec = {
+        "submissionMode": "HTTPMode",
+        "entrypoint": f"{ENTRYPOINT} {metadata['name']}",
+        "jobId": metadata["name"],
+        "runtimeEnvYAML": yaml.safe_dump({"env_vars": {FILES_VARIABLE: files}}),
+        "clusterSelector": {"ray.io/cluster": cluster},
+        "backoffLimit": 0,
+    }
+    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
+
+
+def _ray_job(bundle: JobBundle, settings: Kubernetes, metadata: Manifest) -> Manifest:
+    name = metadata["name"]
+    spec: Manifest = {
+        # In the other modes KubeRay mistakes the end of a log stream for the end of the job.
+        "submissionMode": "HTTPMode",
+        "entrypoint": f"{ENTRYPOINT} {name} {_JOB_DIRECTORY}",
+        "jobId": name,
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": settings.keep_seconds,
+        "preRunningDeadlineSeconds": settings.start_seconds,
+        "backoffLimit": 0 if bundle.spec.is_check else settings.retries,
+        "rayClusterSpec": _ray_cluster(bundle, settings, name),
+    }
+    if settings.deadline_seconds is not None:
+        spec["activeDeadlineSeconds"] = settings.deadline_seconds
+    if settings.suspended and not bundle.spec.is_check:
+        spec["suspend"] = True
+    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
+
+
+def _ray_cluster(bundle: JobBundle, settings: Kubernetes, name: str) -> Manifest:
+    cluster: Manifest = {
+        "rayVersion": settings.ray_version or importlib.metadata.version("ray"),
+        "authOptions": {"mode": "token"},
+        "enableInTreeAutoscaling": settings.autoscales,
+        "headGroupSpec": {
+            "rayStartParams": {"num-cpus": "0"},  # no worker runs beside the driver
+            "template": _template(bundle, settings, settings.head, "ray-head", name),
+        },
+        "workerGroupSpecs": []
+        if bundle.spec.is_check
+        else [_worker_group(bundle, settings, group, name) for group in settings.workers],
+    }
+    if settings.autoscales:
+        cluster["autoscalerOptions"] = {
+            "version": "v2",
+            "idleTimeoutSeconds": settings.idle_seconds,
+            "securityContext": _UNPRIVILEGED,
+        }
+    if settings.redis is not None and not bundle.spec.is_check:
+        cluster["gcsFaultToleranceOptions"] = _fault_tolerance(settings.redis)
+    return cluster
+
+
+def _fault_tolerance(redis: Redis) -> Manifest:
+    """Without externalStorageNamespace, KubeRay uses the RayCluster's uid, so that clusters never share GCS state."""
+    options: Manifest = {"redisAddress": redis.address}
+    if redis.secret is not None:
+        reference = {"secretKeyRef": {"name": redis.secret, "key": "password"}}
+        options["redisPassword"] = {"valueFrom": reference}
+    return options
+
+
+def _worker_group(bundle: JobBundle, settings: Kubernetes, group: WorkerGroup, name: str) -> Manifest:
+    return {
+        "groupName": group.name,
+        "replicas": group.min,
+        "minReplicas": group.min,
+        "maxReplicas": group.max,
+        "numOfHosts": group.hosts,
+        "rayStartParams": {},
+        "template": _template(bundle, settings, group, "ray-worker", name),
+    }
+
+
+def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str, name: str) -> Manifest:
+    is_head = container == "ray-head"
+    spec: Manifest = {
+        "restartPolicy": "Never",
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": container,
+                "image": settings.image,
+                "resources": resources(pod),
+                "securityContext": _UNPRIVILEGED | {"readOnlyRootFilesystem": True},
+                "env": [{"name": "HOME", "value": _WRITABLE["scratch"]}],
+                "envFrom": [{"secretRef": {"name": name}} for name in settings.secrets],
+                "volumeMounts": _mounts(settings),
+            }
+        ],
+        "volumes": _volumes(settings, pod, name),
+    }
+    if not (is_head and settings.autoscales):  # the autoscaler in the head pod calls the Kubernetes API
+        spec["automountServiceAccountToken"] = False
+    if settings.service_account is not None:
+        spec["serviceAccountName"] = settings.service_account
+    if settings.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
+    if pod.node_selector:
+        spec["nodeSelector"] = pod.node_selector
+    if pod.tolerations:
+        spec["tolerations"] = [taint.model_dump(exclude_none=True) for taint in pod.tolerations]
+    return {"metadata": {"labels": {EXPERIMENT: bundle.spec.experiment.name}}, "spec": spec}
+
+
+def _mounts(settings: Kubernetes) -> list[Manifest]:
+    return [
+        *({"name": name, "mountPath": path} for name, path in _WRITABLE.items()),
+        {"name": "job", "mountPath": _JOB_DIRECTORY, "readOnly": True},
+        *({"name": f"claim-{place}", "mountPath": claim.path} for place, claim in enumerate(settings.claims)),
+    ]
+
+
+def _volumes(settings: Kubernetes, pod: Pod, name: str) -> list[Manifest]:
+    shared = max(1, pod.memory_gib // 3)
+    return [
+        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shared}Gi"}},
+        {"name": "scratch", "emptyDir": {}},
+        {"name": "job", "configMap": {"name": name}},
+        *(
+            {"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim.claim}}
+            for place, claim in enumerate(settings.claims)
+        ),
+    ]

@@ -1,0 +1,71 @@
+"""Checks of this machine, before training: packages, disk, shared memory, GPUs and Ray's token."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.clusters.interface import Finding
+from orchestrator.execution import environment
+from trainers.contract import FRAMEWORKS
+
+_LEAST_DISK = 2 << 30
+_LEAST_SHARED_MEMORY = 1 << 30
+
+
+def findings() -> list[Finding]:
+    """Everything that is wrong with this machine."""
+    return [*_frameworks(), *_disk(), *_gpus(), *_token()]
+
+
+def _frameworks() -> Iterator[Finding]:
+    for framework in environment.missing_frameworks(FRAMEWORKS):
+        name = environment.FRAMEWORK_NAMES[framework]
+        yield Finding(
+            "package-missing",
+            f"{name} is not installed, so its arms cannot be trained on this machine",
+            environment.install_command([framework]),
+        )
+
+
+def _disk() -> Iterator[Finding]:
+    for place in (Path(tempfile.gettempdir()), Path.cwd()):
+        free = shutil.disk_usage(place).free
+        if free < _LEAST_DISK:
+            yield Finding(
+                "disk-full",
+                f"{place} has {free >> 20} MiB left, and Ray stops scheduling on a full disk",
+                "free some, or set RAY_TMPDIR and --set storage=DIR to another disk",
+            )
+    shared = Path("/dev/shm")
+    if shared.is_dir() and shutil.disk_usage(shared).total < _LEAST_SHARED_MEMORY:
+        yield Finding(
+            "shared-memory-small",
+            f"/dev/shm has {shutil.disk_usage(shared).total >> 20} MiB, so Ray keeps its objects on disk",
+            "start the container with --shm-size=4g",
+        )
+
+
+def _gpus() -> Iterator[Finding]:
+    if Path("/proc/driver/nvidia/version").exists() and not environment.gpus():
+        yield Finding(
+            "gpu-not-visible",
+            "an NVIDIA driver is loaded, but nvidia-smi shows no GPU",
+            "start the container with --gpus all, or check CUDA_VISIBLE_DEVICES",
+        )
+
+
+def _token() -> Iterator[Finding]:
+    if os.environ.get("RAY_AUTH_MODE") == "token" and not (
+        os.environ.get("RAY_AUTH_TOKEN")
+        or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        or Path("~/.ray/auth_token").expanduser().exists()
+    ):
+        yield Finding(
+            "no-token",
+            "RAY_AUTH_MODE is token, but no token is set",
+            "set RAY_AUTH_TOKEN, or ray get-auth-token --generate",
+        )

@@ -1,0 +1,413 @@
+"""From an experiment to records, on the head node: check, plan, train what is open, note failures."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import Callable
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.execution import environment, lockstep, worker_group
+from orchestrator.execution.assignment import Assignment, Failure
+from orchestrator.execution.run_source import PlannedRuns
+from orchestrator.experiment.spec import Arm, Experiment, Scale
+from orchestrator.planning import parity_plan, run_plan
+from orchestrator.planning.parity_plan import Work
+from orchestrator.planning.run_plan import Run, RunQueue
+from orchestrator.store.records import ExperimentRecords, RunRecords
+from orchestrator.store.storage import Record, Storage, StorageError
+from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
+from trainers.data import Dataset, open_dataset
+from trainers.data.decoding import UnreadableError
+from trainers.errors import InputError
+from trainers.recipes import Recipe
+
+_PROBE_BYTES = 1 << 20
+_WATCH_SECONDS = 0.5
+_CAPACITY_SECONDS = 2
+_UNREADABLE = "unreadable.txt"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An experiment that passed its checks and is ready to be trained."""
+
+    experiment: Experiment
+    dataset: Dataset
+    runs: list[Run]
+    records: ExperimentRecords
+    attribution: Record | None = None
+    """The plan that the arms were made from, and the experiment that they were made of."""
+
+
+def open_records(experiment: Experiment) -> ExperimentRecords:
+    """The experiment's directory in its storage."""
+    return ExperimentRecords(Storage(experiment.storage).at(experiment.name))
+
+
+def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
+    """Check the storage and the data before anything is spent, and expand the plan.
+
+    Raises:
+        InputError: something that would make the runs fail.
+    """
+    _check_writable(records.storage)
+    dataset = _open_dataset(experiment, records)
+    height, width, _ = dataset.image_shape
+    for name, arm in experiment.arms.items():
+        if arm.augmentation.crop >= min(height, width):
+            raise InputError(
+                f"arms.{name}.augmentation.crop {arm.augmentation.crop} is too large for images of "
+                f"{width}x{height} pixels; at most {min(height, width) - 1} is possible"
+            )
+        _check_image_size(name, arm, dataset)
+        if arm.early_stopping and not len(dataset.validation_labels):
+            raise InputError(
+                f"arms.{name}.early_stopping needs a validation split; set data.validation to a share such as 0.1"
+            )
+        if arm.batch_size > len(dataset.train_labels):
+            raise InputError(
+                f"arms.{name}.batch_size {arm.batch_size} exceeds the {len(dataset.train_labels)} "
+                "training images; choose a smaller one"
+            )
+    return Prepared(
+        experiment=experiment,
+        dataset=dataset,
+        runs=run_plan.expand(experiment, dataset.fingerprint),
+        records=records,
+    )
+
+
+def _open_dataset(experiment: Experiment, records: ExperimentRecords) -> Dataset:
+    """Read the data, and keep a list of the pictures that cannot be read beside the records.
+
+    Raises:
+        InputError: the data are wrong.
+    """
+    try:
+        dataset = open_dataset(experiment.data)
+    except UnreadableError as error:
+        records.storage.write(_UNREADABLE, f"{error.listing}\n".encode())
+        raise UnreadableError(f"{error}\nThis list is in {records.storage.url}/{_UNREADABLE}") from error
+    if dataset.unreadable:
+        records.storage.write(_UNREADABLE, f"{dataset.unreadable}\n".encode())
+    else:
+        records.storage.delete(_UNREADABLE)
+    return dataset
+
+
+def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:
+    height, width, _ = dataset.image_shape
+    if arm.whitening and arm.whitening.patch > min(height, width):
+        raise InputError(
+            f"arms.{name}.whitening.patch {arm.whitening.patch} is larger than images of "
+            f"{width}x{height} pixels; choose a smaller one"
+        )
+    if arm.shift_averaging >= min(height, width):
+        raise InputError(
+            f"arms.{name}.shift_averaging {arm.shift_averaging} shifts all of images of "
+            f"{width}x{height} pixels away; 1 or 2 is usual"
+        )
+    seen = arm.model_shape(dataset.image_shape)
+    smallest = SMALLEST_IMAGE.get(arm.model, 1)
+    if min(seen[:2]) < smallest:
+        raise InputError(
+            f"arms.{name}.model {arm.model} needs at least {smallest}x{smallest} pixels but sees "
+            f"{seen[1]}x{seen[0]}; set data.image_size, or a smaller arms.{name}.whitening.stride"
+        )
+
+
+def _check_writable(storage: Storage) -> None:
+    storage.write("write-check", bytes(_PROBE_BYTES))
+    storage.delete("write-check")
+
+
+def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
+    """How many runs fit at once.
+
+    Raises:
+        InputError: not even one does; says what would.
+    """
+    fit = run_plan.concurrent_runs(scale, cpus=cpus, gpus=gpus)
+    if fit:
+        return fit
+    if gpus < scale.min_workers * scale.gpus_per_worker:
+        raise InputError(
+            f"scale: {scale.min_workers} workers with {scale.gpus_per_worker:g} GPUs each need "
+            f"{scale.min_workers * scale.gpus_per_worker:g} GPUs, but there are {gpus:g}; "
+            "lower scale.workers or set scale.gpus_per_worker=0"
+        )
+    needed = scale.min_workers * scale.cpus_per_worker
+    at_most = int(cpus // scale.cpus_per_worker)
+    remedy = (
+        f"at most {at_most} fit: set scale.workers={at_most}"
+        if at_most
+        else f"set scale.cpus_per_worker={int(cpus)} or less"
+    )
+    raise InputError(
+        f"scale: {scale.min_workers} workers with {scale.cpus_per_worker} CPUs each need {needed} CPUs, "
+        f"but there are {cpus:g}; {remedy}"
+    )
+
+
+def begin(prepared: Prepared, *, module_path: Path, command: list[str], sweep: Record | None = None) -> str:
+    """Write what the experiment is and that a driver starts; returns the name of this start.
+
+    Args:
+        prepared: from `prepare`.
+        module_path: directory that users' own models are imported from.
+        command: the words after `tandem` that led here, with which a reader can do the same.
+        sweep: where the arms' recipes come from, if they were searched for.
+    """
+    driver_session = uuid.uuid4().hex[:8]
+    describe(prepared, module_path=module_path, sweep=sweep)
+    prepared.records.add_session(
+        {
+            "driver_session": driver_session,
+            "started_at": time.time(),
+            "command": ["tandem", *command],
+            "environment": environment.describe(),
+        }
+    )
+    return driver_session
+
+
+def describe(prepared: Prepared, *, module_path: Path, sweep: Record | None = None) -> None:
+    """Write what the experiment is.
+
+    Args:
+        prepared: from `prepare`.
+        module_path: directory that users' own models are imported from.
+        sweep: where the arms' recipes come from, if they were searched for.
+    """
+    experiment, dataset = prepared.experiment, prepared.dataset
+    prepared.records.begin(
+        {
+            "experiment": experiment.model_dump(mode="json"),
+            "module_path": str(module_path),
+            "sweep": sweep,
+            "attribution": prepared.attribution,
+            "runs": [
+                {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed}
+                for run in prepared.runs
+            ],
+            "data": {
+                "fingerprint": dataset.fingerprint,
+                "class_names": dataset.class_names,
+                "image_shape": list(dataset.image_shape),
+                "train_images": len(dataset.train_labels),
+                "validation_images": len(dataset.validation_labels),
+                "test_images": len(dataset.test_labels),
+                "groups": dataset.groups,
+                "warnings": dataset.warnings,
+            },
+        }
+    )
+    for run in prepared.runs:
+        prepared.records.run(run.id).describe(
+            {
+                "id": run.id,
+                "arm": run.arm,
+                "framework": run.framework,
+                "seed": run.seed,
+                "recipe": run.recipe.model_dump(mode="json"),
+                "scale": experiment.scale.model_dump(mode="json"),
+            }
+        )
+
+
+def execute(
+    prepared: Prepared,
+    driver_session: str,
+    *,
+    module_path: Path,
+    watch: Callable[[], None],
+    checks_parity: bool = True,
+) -> None:
+    """Train every open run on the Ray cluster that this process is connected to.
+
+    A run that fails is recorded and the others go on; runs that failed for good in an earlier start are
+    tried again. An interrupt loses nothing that is recorded.
+
+    Args:
+        prepared: from `prepare`.
+        driver_session: from `begin`.
+        module_path: directory that users' own models are imported from.
+        watch: called about twice a second while runs train, to show progress.
+        checks_parity: whether to trace first that both frameworks do the same work.
+
+    Raises:
+        InputError: the cluster is too small.
+        StorageError: the storage failed while runs were training.
+        ClusterError: a process of Ray's was lost. Workers that still train end with Ray, as after every error.
+    """
+    groups = cluster_capacity(prepared.experiment.scale)
+    traced = parity_plan.traced_recipes(prepared.experiment) if checks_parity else []
+    waiting = run_plan.queues(open_runs(prepared, driver_session), groups=groups)
+    training_now: dict[futures.Future[Exception | None], RunQueue] = {}
+    while waiting or training_now:
+        while waiting and len(training_now) < groups:
+            queue = waiting.pop(0)
+            assignment = _assignment(prepared, queue, driver_session, module_path, traced)
+            training_now[worker_group.launch(assignment)] = queue
+        ended, _ = futures.wait(training_now, timeout=_WATCH_SECONDS, return_when=futures.FIRST_COMPLETED)
+        for future in ended:
+            queue = training_now.pop(future)
+            error = worker_group.outcome(future)
+            if error is not None:
+                _note_failure(prepared, queue, worker_group.diagnose(error), driver_session)
+                if _first_open(prepared, queue, driver_session) is not None:
+                    waiting.insert(0, queue)
+        watch()
+
+
+def cluster_capacity(scale: Scale) -> int:
+    """How many runs the Ray cluster that this process is connected to holds at once.
+
+    Raises:
+        InputError: not even one.
+    """
+    return check_capacity(scale, **_cluster_size())
+
+
+def runs_that_fit(scale: Scale) -> int:
+    """As `cluster_capacity`, but 0 where not even one fits."""
+    return run_plan.concurrent_runs(scale, **_cluster_size())
+
+
+def _cluster_size() -> dict[str, float]:
+    import ray
+
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return {"cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
+
+
+def ask_for_room(scale: Scale, *, runs: int) -> None:
+    """Tell an autoscaling cluster that so many runs at once can be used; 0 takes the request back."""
+    from ray.autoscaler.sdk import request_resources
+
+    bundle = {"CPU": float(scale.cpus_per_worker), "GPU": float(scale.gpus_per_worker)}
+    request_resources(bundles=[bundle] * runs * scale.min_workers)
+
+
+def await_capacity(scale: Scale, *, seconds: float) -> None:
+    """Ask an autoscaling cluster for room for one run, and wait until there is.
+
+    Raises:
+        InputError: there is not after so many seconds; says what would fit.
+    """
+    limit = time.monotonic() + seconds
+    while True:
+        try:
+            cluster_capacity(scale)
+            return
+        except InputError:
+            if time.monotonic() >= limit:
+                raise
+        ask_for_room(scale, runs=1)
+        time.sleep(_CAPACITY_SECONDS)
+
+
+def open_runs(prepared: Prepared, driver_session: str) -> list[Run]:
+    """The runs that still have something to train."""
+    records = prepared.records
+    return [run for run in prepared.runs if records.run(run.id).is_open(driver_session)]
+
+
+def _assignment(
+    prepared: Prepared, queue: RunQueue, driver_session: str, module_path: Path, traced: list[Recipe]
+) -> Assignment:
+    return Assignment(
+        name=queue.runs[0].id,
+        framework=queue.framework,
+        runs=PlannedRuns(queue.runs, driver_session),
+        scale=prepared.experiment.scale,
+        data=prepared.experiment.data,
+        data_fingerprint=prepared.dataset.fingerprint,
+        storage_url=prepared.records.storage.url,
+        driver_session=driver_session,
+        launched_at=time.time(),
+        module_path=str(module_path),
+        robustness=prepared.experiment.robustness,
+        parity_recipes=tuple(traced),
+    )
+
+
+def trace_parity(
+    prepared: Prepared, works: list[Work], *, module_path: Path, steps: int
+) -> list[list[dict[str, np.ndarray]]]:
+    """Train each work in both frameworks side by side; returns the traces of Keras and PyTorch for each.
+
+    Keras leads; PyTorch starts every step from Keras' weights and optimizer state. As many workers and GPUs are used
+    as the experiment says, or one worker without a GPU where there are fewer. What the records already hold is not
+    traced again.
+
+    Args:
+        prepared: from `prepare`.
+        works: from `parity_plan.works`.
+        module_path: directory that users' own models are imported from.
+        steps: to train for.
+
+    Raises:
+        InputError: the weights of a user's own models do not correspond, or a model draws random numbers.
+    """
+    scale = prepared.experiment.scale
+    fits = runs_that_fit(scale) > 0
+    workers = scale.min_workers if fits else 1
+    traced = []
+    for work in works:
+        key = work.key(prepared.dataset.fingerprint)
+        traces = prepared.records.parity(key, FRAMEWORKS, steps=steps, workers=workers)
+        if traces is None:
+            traces = lockstep.traces(
+                work,
+                prepared.experiment.data,
+                module_path=module_path,
+                workers=workers,
+                threads=scale.cpus_per_worker,
+                gpus=scale.gpus_per_worker if fits else 0.0,
+                steps=steps,
+            )
+            for framework, trace in zip(FRAMEWORKS, traces, strict=True):
+                prepared.records.keep_parity(key, framework, trace)
+        traced.append(traces)
+    return traced
+
+
+def _first_open(prepared: Prepared, queue: RunQueue, driver_session: str) -> RunRecords | None:
+    """The run that the queue's workers were training, or would train next."""
+    records = (prepared.records.run(run.id) for run in queue.runs)
+    return next((run for run in records if run.is_open(driver_session)), None)
+
+
+def _note_failure(prepared: Prepared, queue: RunQueue, failure: Failure, driver_session: str) -> None:
+    """Record a failure of the run under way and decide whether it is given up.
+
+    Raises:
+        StorageError: it was the storage that failed, which no other try can mend.
+    """
+    if failure.kind == "storage":
+        raise StorageError(failure.cause)
+    run = _first_open(prepared, queue, driver_session)
+    if run is None:
+        return
+    hang = run.take_hang()
+    cause, detail = failure.cause, failure.detail
+    if hang is not None and failure.kind == "lost":
+        cause = f"the worker of rank {hang['rank']} hung: nothing was done for {hang['seconds']:g} s"
+        detail = hang["stack"]
+    earlier = [record for record in run.failures() if record["driver_session"] == driver_session]
+    out_of_retries = len(earlier) >= prepared.experiment.scale.retries
+    run.add_failure(
+        {
+            "driver_session": driver_session,
+            "failed_at": time.time(),
+            "cause": cause,
+            "detail": detail,
+            "given_up": failure.kind != "lost" or out_of_retries,
+        }
+    )

@@ -1,0 +1,309 @@
+"""What an experiment file may say. `spec_file` reads one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
+
+from orchestrator.experiment.kubernetes import Kubernetes
+from orchestrator.experiment.sweep import Sweep
+from trainers.data.spec import DataSpec
+from trainers.errors import InputError
+from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, RECIPE_TAGS, Block, OwnOptimizer, Recipe
+
+_MOST_SEEDS = 1000
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+
+
+def _seed_list(value: Any) -> Any:
+    """Accept `seeds: 3` for `seeds: [0, 1, 2]`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value > _MOST_SEEDS:
+        raise ValueError(f"{value} seeds are too many; at most {_MOST_SEEDS} are possible")
+    return list(range(value))
+
+
+_SEEDS = BeforeValidator(_seed_list, json_schema_input_type=int | list[int])
+
+
+class Arm(Recipe):
+    """One side of the comparison: a framework and a recipe, trained once for each seed."""
+
+    framework: Literal["keras", "torch"]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], _SEEDS] = Field(
+        default_factory=lambda: [0, 1, 2],
+        min_length=1,
+        description="A list, or a number of seeds counted from 0. Arms that share seeds are paired.",
+    )
+
+    @model_validator(mode="after")
+    def _known_model(self) -> Arm:
+        if ":" not in self.model and self.model not in BUILT_IN_MODELS:
+            hint = nearest(self.model, BUILT_IN_MODELS)
+            raise ValueError(
+                f"model {self.model!r} is not known{hint}; choose from "
+                f"{', '.join(BUILT_IN_MODELS)} or give your own as package.module:function"
+            )
+        if self.framework == "keras" and self.weight_average and isinstance(self.optimizer, OwnOptimizer):
+            raise ValueError(
+                f"weight_average is for built-in optimizers in Keras; give the one of {self.optimizer.name} "
+                "use_ema=True and ema_momentum, and leave weight_average out"
+            )
+        if self.framework == "keras" and self.compile and self.deterministic:
+            raise ValueError(
+                "compile: XLA has no deterministic kernel for some of Keras' layers, such as max pooling; set "
+                "deterministic: false"
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} repeat; each seed is trained once")
+        return self
+
+    def recipe(self) -> Recipe:
+        """The part of an arm that trainers see."""
+        return Recipe.model_validate(self.model_dump(exclude={"framework", "seeds"}))
+
+
+class Elastic(Block):
+    """As many workers as the cluster has room for, between two bounds."""
+
+    min: int = Field(1, gt=0)
+    max: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Elastic:
+        if self.min > self.max:
+            raise ValueError(f"workers min {self.min} exceeds max {self.max}")
+        return self
+
+
+_Workers = Annotated[
+    Annotated[int, Field(gt=0), Tag("count")] | Annotated[Elastic, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, dict | Elastic) else "count"),
+]
+
+
+class Scale(Block):
+    """How many workers share one run, and what each is given."""
+
+    workers: _Workers = Field(1, description="A number, or {min, max} to grow and shrink with the cluster.")
+    cpus_per_worker: int = Field(1, gt=0, description="Also the number of intra-op threads.")
+    gpus_per_worker: float = Field(0.0, ge=0, description="A share of a GPU, or whole GPUs.")
+    concurrent_runs: int | None = Field(
+        None, gt=0, description="At most this many runs at once; as many as fit when left out."
+    )
+    retries: int = Field(2, ge=0, description="Restarts of a run whose workers were lost.")
+    hang_seconds: float = Field(
+        600, gt=0, description="Workers that do nothing for so long are ended and started again."
+    )
+    price_per_worker_hour: float | None = Field(None, ge=0, description="What a worker costs, in your money.")
+
+    @property
+    def min_workers(self) -> int:
+        """The fewest workers that a run trains with."""
+        return self.workers if isinstance(self.workers, int) else self.workers.min
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers that a run trains with."""
+        return self.workers if isinstance(self.workers, int) else self.workers.max
+
+    @property
+    def price_per_hour(self) -> float | None:
+        """What the workers of one run cost an hour, if there is a price."""
+        price = self.price_per_worker_hour
+        return None if price is None else price * self.max_workers
+
+
+DEFAULT_MARGIN = 0.01
+
+
+class Attribution(Block):
+    """Take the gap between two arms apart by what they differ in."""
+
+    most_recipes: int = Field(
+        16, ge=4, description="Train every crossing of the factors up to this many; sample orders above."
+    )
+
+
+class Parity(Block):
+    """Which weights of a user's own models correspond, where their names and shapes do not tell."""
+
+    weights: dict[str, str] = Field(
+        {}, description="Keys of PyTorch's state_dict by paths of Keras' variables, such as dense/kernel."
+    )
+    flattened: dict[str, tuple[int, int, int]] = Field(
+        {},
+        description="Height, width and channels that are flattened into a dense kernel's inputs, by its path in "
+        "Keras; for PyTorch models that flatten channels first.",
+    )
+
+
+class Experiment(Block):
+    """A whole experiment file, every default filled in."""
+
+    name: str = Field(description="Lower-case letters, digits and hyphens; names the results.")
+    data: DataSpec = DataSpec()
+    arms: dict[str, Arm] = Field(min_length=1)
+    scale: Scale = Scale()
+    sweep: Sweep | None = Field(None, description="What `tandem sweep` searches.")
+    attribution: Attribution | None = Field(None, description="Whether two arms' gap is taken apart.")
+    margin: float = Field(
+        DEFAULT_MARGIN, gt=0, lt=1, description="Accuracies that differ by less count as the same."
+    )
+    target_accuracy: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="What the time to an accuracy is told for; when left out, the most that every run reached.",
+    )
+    parity: Parity = Parity()
+    robustness: bool = Field(
+        True, description="Test trained models on noisy, blurred and JPEG-compressed images as well."
+    )
+    kubernetes: Kubernetes | None = Field(None, description="The cluster that KubeRay makes for it.")
+    storage: str = Field(
+        "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if re.match(r"\w+://[^/]*@", self.storage):
+            raise ValueError(
+                "storage must not hold credentials, which would be kept in records and reports; "
+                "give them in the environment or the cloud's own configuration"
+            )
+        for name in [self.name, *self.arms]:
+            if not NAME.fullmatch(name) or len(name) > 40:
+                raise ValueError(f"name {name!r} must be at most 40 lower-case letters, digits and hyphens")
+        for name, arm in self.arms.items():
+            if isinstance(self.scale.workers, int) and arm.batch_size % self.scale.workers:
+                raise ValueError(
+                    f"arms.{name}.batch_size {arm.batch_size} does not divide over "
+                    f"{self.scale.workers} workers; {_divisible(arm.batch_size, self.scale.workers)}"
+                    f" do, and so do {_divisors(arm.batch_size)} workers"
+                )
+            _check_sync_batch_norm(name, arm.framework, arm, self.scale)
+        if self.sweep is not None:
+            _check_sweep(self, self.sweep)
+        return self
+
+
+def _check_sync_batch_norm(name: str, framework: str, recipe: Recipe, scale: Scale) -> None:
+    if not recipe.sync_batch_norm or scale.max_workers == 1:
+        return
+    if framework == "torch" and not scale.gpus_per_worker:
+        raise ValueError(
+            f"arms.{name}.sync_batch_norm: PyTorch synchronizes batch normalization on GPUs only; set "
+            "scale.gpus_per_worker, scale.workers to 1, or sync_batch_norm to false"
+        )
+    if framework == "keras" and ":" in recipe.model:
+        raise ValueError(
+            f"arms.{name}.sync_batch_norm: a Keras model of your own says so itself, with "
+            "BatchNormalization(synchronized=True); leave the field out"
+        )
+    if framework == "keras" and recipe.compile:
+        raise ValueError(
+            f"arms.{name}.sync_batch_norm: XLA compiles no exchange between workers; leave compile out, or "
+            "sync_batch_norm"
+        )
+
+
+def _check_sweep(experiment: Experiment, sweep: Sweep) -> None:
+    from orchestrator.experiment import search_space
+
+    for name in sweep.arms:
+        if name not in experiment.arms:
+            hint = nearest(name, experiment.arms)
+            raise ValueError(f"sweep.arms.{name}: no arm is called {name!r}{hint}")
+    if experiment.data.validation == 0:
+        raise ValueError("sweep: trials are judged on the validation split; set data.validation above 0")
+    workers = experiment.scale.workers
+    for name, arm in experiment.arms.items():
+        for recipe in search_space.check(name, arm.recipe(), sweep):
+            if isinstance(workers, int) and recipe.batch_size % workers:
+                raise ValueError(
+                    f"sweep.space.batch_size: {recipe.batch_size} does not divide over {workers} workers"
+                )
+            _check_sync_batch_norm(name, arm.framework, recipe, experiment.scale)
+        if sweep.budget_of(name).cost is not None and not experiment.scale.price_per_worker_hour:
+            raise ValueError("sweep.budget.cost: needs a price; set scale.price_per_worker_hour")
+
+
+def _divisible(size: int, workers: int) -> str:
+    below, above = size // workers * workers, -(-size // workers) * workers
+    return f"{below} and {above}" if below else f"{above} and {above + workers}"
+
+
+def _divisors(size: int) -> str:
+    return ", ".join(str(count) for count in range(1, min(size, 64) + 1) if size % count == 0)
+
+
+def nearest(given: object, choices: Iterable[str]) -> str:
+    """`, did you mean 'adam'?`, or nothing where no choice is near."""
+    close = difflib.get_close_matches(str(given), list(choices), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a document, and the field that it is about."""
+    problem = error.errors()[0]
+    field = ".".join(str(step) for step in problem["loc"] if step not in RECIPE_TAGS)
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message
+
+
+def describe_value(value: Any) -> str:
+    """A recipe's field in a few words: `adam 0.001, epsilon 1e-07`."""
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "none"
+    if not isinstance(value, dict):
+        return str(value)
+    name = value.get("name", "")
+    rate = f" {value['learning_rate']:g}" if "learning_rate" in value else ""
+    rest = [
+        key
+        if entry is True
+        else f"{key.replace('_', ' ')} {entry if isinstance(entry, str) else f'{entry:g}'}"
+        for key, entry in value.items()
+        if key not in ("name", "learning_rate") and entry
+    ]
+    return f"{name}{rate}{', ' if rest and name else ''}{', '.join(rest)}" or "none"
+
+
+def from_json(document: Mapping[str, Any]) -> Experiment:
+    """The experiment that `Experiment.model_dump(mode="json")` wrote into the records.
+
+    Raises:
+        InputError: it has something in it that this version does not know.
+    """
+    try:
+        return Experiment.model_validate(document)
+    except ValidationError as error:
+        raise InputError(
+            f"the experiment was recorded by another version of tandem ({first_problem(error)}); use that version"
+        ) from error
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of an experiment file, for editors; arms may be partial and extend another."""
+    schema = Experiment.model_json_schema()
+    arm = schema["$defs"]["Arm"]
+    arm.pop("required", None)
+    arm["properties"]["extends"] = {
+        "type": "string",
+        "description": "Name of the arm whose fields this one starts from.",
+    }
+    arm["properties"]["recipe"] = {
+        "enum": list(NAMED_RECIPES),
+        "description": "Named recipe whose fields the arm starts from.",
+    }
+    schema["properties"]["defaults"] = {
+        "$ref": "#/$defs/Arm",
+        "description": "Fields that every arm starts from.",
+    }
+    return schema

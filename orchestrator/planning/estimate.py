@@ -1,0 +1,150 @@
+"""How long an experiment will take and what it will cost, from what earlier runs of the same work took."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from orchestrator.experiment.spec import Arm, Experiment
+from orchestrator.experiment.sweep import Sweep
+from orchestrator.store.records import ExperimentRecords, RunRecords
+from orchestrator.store.storage import Record, Storage
+from trainers.errors import InputError
+
+_LEAST_ERROR = 0.15
+"""What the same work differs by from day to day, even where the earlier runs agree."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What is expected of an experiment."""
+
+    seconds: float
+    """Of the runs; after the search, where there is one."""
+    search_seconds: float | None
+    """Of the arms' searches, at most: with every trial trained to its end and as long as its arm's own recipe."""
+    relative_error: float
+    """Half the spread of the earlier runs, relative to their middle."""
+    cost: float | None
+    """Of the runs, in the currency of the price; None without a price."""
+    search_cost: float | None
+    """Likewise, at most."""
+    runs_seen: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    seconds_per_image: float
+    """Of one epoch: training, validation and checkpoint."""
+    start_seconds: float
+
+
+def from_records(
+    experiment: Experiment, storage: Storage, *, train_images: int, image_shape: tuple[int, ...], fit: int
+) -> Estimate | None:
+    """An estimate from the experiments that a storage holds; None where an arm has no earlier run to go by.
+
+    Seconds are, over all runs, epochs * training images * the median seconds per image of the same framework, model,
+    batch size, precision, image shape and scale, shared out over the runs that go at once, and one start of workers
+    for each arm.
+
+    Args:
+        experiment: what is to be trained.
+        storage: where experiments are kept, each in a directory of its own.
+        train_images: the data's training images.
+        image_shape: the data's, as (height, width, channels).
+        fit: runs that there is room for at once.
+    """
+    seen: dict[tuple[Any, ...], list[_Seen]] = {}
+    for key, run in _earlier_runs(storage):
+        seen.setdefault(key, []).append(run)
+    scale = experiment.scale.model_dump(mode="json")
+    seconds, start_seconds, search_seconds, errors, counted = 0.0, 0.0, 0.0, [_LEAST_ERROR], 0
+    slots, runs, price = max(fit, 1), 0, experiment.scale.price_per_hour
+    for name, arm in experiment.arms.items():
+        alike = seen.get(_key(arm.model_dump(mode="json"), arm.framework, scale, image_shape))
+        if not alike:
+            return None
+        rates = [run.seconds_per_image for run in alike]
+        middle = statistics.median(rates)
+        runs += len(arm.seeds)
+        seconds += len(arm.seeds) * arm.epochs * train_images * middle
+        if experiment.sweep is not None:
+            search_seconds += _search_seconds(
+                experiment.sweep, name, arm, train_images * middle, slots, price
+            )
+        start_seconds += statistics.median(run.start_seconds for run in alike)
+        errors.append((max(rates) - min(rates)) / 2 / middle)
+        counted += len(alike)
+    is_searched = experiment.sweep is not None
+    return Estimate(
+        seconds=seconds / min(slots, runs) + start_seconds,
+        search_seconds=search_seconds if is_searched else None,
+        relative_error=max(errors),
+        cost=None if price is None else (seconds + start_seconds) / 3600 * price,
+        search_cost=None if price is None or not is_searched else search_seconds * slots / 3600 * price,
+        runs_seen=counted,
+    )
+
+
+def _search_seconds(
+    sweep: Sweep, name: str, arm: Arm, epoch_seconds: float, slots: int, price: float | None
+) -> float:
+    """The longest that an arm's search may take, by its budget."""
+    budget, trained = sweep.budget_of(name), sweep.space_of(name).get("epochs")
+    longest = arm.epochs if trained is None else max(trained.choice or trained.bounds)
+    epochs = min(
+        math.inf if budget.trials is None else budget.trials * longest,
+        math.inf if budget.epochs is None else budget.epochs,
+    )
+    affordable = budget.cost / price * 3600 if budget.cost is not None and price else math.inf
+    wall = math.inf if budget.minutes is None else budget.minutes * 60
+    return min(epochs * epoch_seconds / slots, affordable / slots, wall)
+
+
+def _key(recipe: Record, framework: str, scale: Record, image_shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """What alike runs share, of recipe and scale as the records have them, maybe a newer version's."""
+    workers = scale["workers"]
+    return (
+        framework,
+        recipe["model"],
+        recipe["batch_size"],
+        recipe["precision"],
+        recipe["whitening"] is not None,
+        tuple(image_shape),
+        workers["max"] if isinstance(workers, dict) else workers,
+        scale["cpus_per_worker"],
+        scale["gpus_per_worker"],
+    )
+
+
+def _earlier_runs(storage: Storage) -> Iterator[tuple[tuple[Any, ...], _Seen]]:
+    for name in storage.names():
+        records = ExperimentRecords(storage.at(name))
+        try:
+            document = records.document()
+        except InputError:
+            continue
+        scale = document["experiment"]["scale"]
+        shape, images = tuple(document["data"]["image_shape"]), document["data"]["train_images"]
+        for entry in document["runs"]:
+            run = records.run(entry["id"])
+            described = run.description()
+            measured = _measure(run, images)
+            if described is not None and measured is not None:
+                yield _key(described["recipe"], entry["framework"], scale, shape), measured
+
+
+def _measure(run: RunRecords, images: int) -> _Seen | None:
+    """What a run took; None where it has not two epochs one after the other."""
+    ends = [epoch["seconds_since_start"] for epoch in run.epochs()]
+    steady = [after - before for before, after in itertools.pairwise(ends) if after > before]
+    attempts = run.attempts()
+    if not steady or not attempts:
+        return None
+    start = sum(attempts[0].get("startup", {}).values())
+    return _Seen(statistics.median(steady) / images, start + max(0.0, ends[0] - statistics.median(steady)))

@@ -1,0 +1,397 @@
+"""What a job does, from the check of an experiment to its report. For the command line, a job's driver and Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+
+from orchestrator.analysis import attribution, compare
+from orchestrator.execution import driver, environment, lease
+from orchestrator.execution.driver import Prepared
+from orchestrator.execution.progress import Progress
+from orchestrator.execution.prometheus import Metrics
+from orchestrator.execution.ray_runtime import local_ray
+from orchestrator.experiment.spec import Experiment, Scale
+from orchestrator.planning import estimate
+from orchestrator.planning.job import JobSpec, Outcome
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Record, Storage
+from orchestrator.sweep import sweep
+from orchestrator.sweep.progress import SweepProgress
+from trainers.data.labelled import IN_WORDS, in_words
+from trainers.errors import InputError
+
+_DISAGREEMENTS_KEPT = 24
+_MOST_CLASSES = 20
+"""Classes that `check` prints each."""
+
+if TYPE_CHECKING:
+    from orchestrator.analysis.compare import Comparison
+
+Connect = Callable[[], AbstractContextManager[None]]
+"""Starts Ray on this machine, or joins the cluster that this process runs on."""
+
+
+def run(
+    spec: JobSpec,
+    records: ExperimentRecords,
+    module_path: Path,
+    console: Console,
+    *,
+    connect: Connect = local_ray,
+) -> Outcome:
+    """Train and report, or measure scaling, as a job specifies.
+
+    Args:
+        spec: the job.
+        records: of its experiment.
+        module_path: directory that users' own modules are imported from.
+        console: where progress is shown.
+        connect: starts or joins Ray.
+    """
+    if spec.scaling:
+        from orchestrator.analysis import scaling
+
+        scales = measure_scaling(
+            spec.experiment, records, module_path, console, workers=spec.scaling, connect=connect
+        )
+        lines = scaling.sentences(scales, results=records.storage.url)
+        return Outcome(exit_code=0, lines=tuple(lines), results=json.dumps(scales, indent=1))
+    comparison = train(
+        spec.experiment,
+        records,
+        module_path,
+        console,
+        searches=spec.searches,
+        command=spec.command,
+        connect=connect,
+    )
+    return Outcome(
+        exit_code=1 if comparison.failed_runs else 0,
+        lines=(comparison.answer, f"report: {records.storage.url}/report/report.html"),
+        results=json.dumps(comparison.to_json(), indent=1),
+    )
+
+
+def local_capacity(scale: Scale) -> int:
+    """How many runs fit on this machine at once.
+
+    Raises:
+        InputError: not even one fits; says what would.
+    """
+    return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
+
+
+def check_here(experiment: Experiment) -> Iterator[str]:
+    """As `check`, of what this machine has room for.
+
+    Raises:
+        InputError: something that would make the runs fail on any machine, or this machine is too small.
+    """
+    yield from check(experiment, fit=local_capacity(experiment.scale))
+    if missing := environment.missing_frameworks(arm.framework for arm in experiment.arms.values()):
+        names = " and ".join(environment.FRAMEWORK_NAMES[name] for name in missing)
+        yield f"note: to train here, install {names}: {environment.install_command(missing)}"
+
+
+def facts(experiment: Experiment, *, fit: int) -> Record:
+    """What is known of an experiment before it is trained: its runs, its data, and its time if earlier runs tell.
+
+    Args:
+        experiment: as it was read.
+        fit: how many runs fit at once.
+
+    Raises:
+        InputError: something would make the runs fail.
+    """
+    experiment, _ = _crossed(experiment, searches=False)
+    prepared = driver.prepare(experiment, driver.open_records(experiment))
+    data = prepared.dataset
+    labels = {"train": data.train_labels, "validation": data.validation_labels, "test": data.test_labels}
+    counts = {
+        split: np.bincount(of_split, minlength=len(data.class_names)).tolist()
+        for split, of_split in labels.items()
+    }
+    expected = estimate.from_records(
+        experiment,
+        Storage(experiment.storage),
+        train_images=len(data.train_labels),
+        image_shape=data.image_shape,
+        fit=fit,
+    )
+    sweep = experiment.sweep
+    return {
+        "runs": len(prepared.runs),
+        "at_once": min(fit, len(prepared.runs)),
+        "data": {
+            "image_shape": [*data.image_shape],
+            "images": {split: len(of_split) for split, of_split in labels.items()},
+            "classes": [
+                {"name": name} | {split: counts[split][place] for split in labels}
+                for place, name in enumerate(data.class_names)
+            ],
+            "groups": data.groups,
+            "notes": data.warnings,
+        },
+        "sweep": None
+        if sweep is None
+        else {
+            name: {
+                "parameters": [*sweep.space_of(name)],
+                "budget": sweep.budget_of(name).model_dump(exclude_none=True),
+            }
+            for name in experiment.arms
+        },
+        "time": None if expected is None else dataclasses.asdict(expected),
+    }
+
+
+def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
+    """The same line by line.
+
+    Args:
+        experiment: as it was read.
+        fit: runs that there is room for at once.
+
+    Raises:
+        InputError: something that would make the runs fail.
+    """
+    known = facts(experiment, fit=fit)
+    data, expected = known["data"], known["time"]
+    height, width, channels = data["image_shape"]
+    images = data["images"]
+    yield (
+        f"{known['runs']} runs, {known['at_once']} at a time; {images['train']} training, {images['validation']} "
+        f"validation and {images['test']} test images of {width}x{height}x{channels} in {len(data['classes'])} classes"
+    )
+    yield from _classes(data["classes"])
+    if data["groups"] is not None:
+        yield f"groups by {experiment.data.group_by!r}: {in_words(data['groups'])}"
+    for name, searched in (known["sweep"] or {}).items():
+        limits = ", ".join(f"{value:g} {limit}" for limit, value in searched["budget"].items())
+        yield f"sweep of {name}: {', '.join(searched['parameters'])}; {limits}"
+    for note in data["notes"]:
+        yield f"note: {note}"
+    if expected is None:
+        yield (
+            f"time: no earlier run in {experiment.storage} has every arm's framework, model, batch size and scale; "
+            "to measure it, train two epochs: --set arms.*.epochs=2 --set name=calibration"
+        )
+        return
+    error = f"± {expected['relative_error']:.0%}"
+    if expected["search_seconds"] is not None:
+        yield (
+            f"time of the search: at most {_duration(expected['search_seconds'])} {error}"
+            f"{_money(expected['search_cost'])}, if no trial takes longer than its arm's own recipe"
+        )
+    what = "time after the search" if experiment.sweep else "time"
+    about = "at most" if any(arm.early_stopping for arm in experiment.arms.values()) else "about"
+    yield (
+        f"{what}: {about} {_duration(expected['seconds'])} {error}{_money(expected['cost'])}, "
+        f"from {expected['runs_seen']} earlier runs"
+    )
+
+
+def _classes(classes: list[Record]) -> Iterator[str]:
+    """Each class with its images in each split; of many classes the first, the last, the largest and the smallest."""
+    shown = {entry["name"]: entry for entry in classes}
+    if len(classes) > _MOST_CLASSES:
+        by_size = sorted(classes, key=lambda entry: int(entry["train"]))
+        shown = {
+            f"{which}: {entry['name']}": entry
+            for which, entry in (
+                ("first", classes[0]),
+                ("last", classes[-1]),
+                ("largest", by_size[-1]),
+                ("smallest", by_size[0]),
+            )
+        }
+    wide = max(map(len, shown))
+    for name, entry in shown.items():
+        yield f"  {name:{wide}}  {in_words({split: entry[split] for split in IN_WORDS})}"
+
+
+def _money(cost: float | None) -> str:
+    return "" if cost is None else f", cost {cost:.2f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def train(
+    experiment: Experiment,
+    records: ExperimentRecords,
+    module_path: Path,
+    console: Console,
+    *,
+    searches: bool,
+    command: list[str],
+    connect: Connect = local_ray,
+) -> Comparison:
+    """Train the open runs of an experiment, after a search of its arms if it has one, and write the report.
+
+    Args:
+        experiment: as it was read.
+        records: of the experiment.
+        module_path: directory that users' own modules are imported from.
+        console: where progress is shown.
+        searches: whether the arms are searched first.
+        command: the words after `tandem` on the command line, for the records.
+        connect: starts or joins Ray.
+    """
+    if connect is local_ray:
+        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
+        local_capacity(experiment.scale)
+    crossed, origin = _crossed(experiment, searches=searches)
+    with console.status("reading the data"):
+        prepared = dataclasses.replace(driver.prepare(crossed, records), attribution=origin)
+    for warning in prepared.dataset.warnings:
+        console.print(f"note: {warning}", soft_wrap=True)
+    with _lease(records, console):
+        _train_prepared(prepared, module_path, console, searches=searches, command=command, connect=connect)
+    from orchestrator import report  # loads the plotting libraries, which training does not need
+
+    return report.write(records)
+
+
+def measure_scaling(
+    experiment: Experiment,
+    records: ExperimentRecords,
+    module_path: Path,
+    console: Console,
+    *,
+    workers: Sequence[int],
+    connect: Connect = local_ray,
+) -> Record:
+    """Measure an experiment's arms on each number of workers, and record the efficiency and a prediction.
+
+    Args:
+        experiment: as it was read.
+        records: of the experiment; earlier measurements in them are reused.
+        module_path: directory that users' own modules are imported from.
+        console: where progress is shown.
+        workers: numbers of workers, ascending.
+        connect: starts or joins Ray.
+
+    Returns:
+        As `scaling.summary`.
+    """
+    from orchestrator.analysis import scaling
+    from orchestrator.report import figures
+
+    plan = scaling.variants(experiment, workers)
+    largest = experiment.scale.model_copy(update={"workers": workers[-1]})
+    if connect is local_ray:
+        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
+        local_capacity(largest)
+    with _lease(records, console):
+        with connect():
+            driver.await_capacity(largest, seconds=_capacity_seconds(experiment))
+            points = scaling.measure(plan, module_path=module_path, tell=console.print)
+        scales = scaling.summary(points, predict=[workers[-1] * 2**power for power in range(4)])
+        storage = records.storage.at("scaling")
+        storage.write_json("scaling.json", scales)
+        storage.write("scaling.svg", figures.save(figures.scaling(scales), "svg"))
+    return scales
+
+
+def _lease(records: ExperimentRecords, console: Console) -> AbstractContextManager[None]:
+    """Hold the experiment's lease. If another driver takes it, this process stops as on Ctrl-C."""
+
+    def stop() -> None:
+        console.print("another driver has taken the experiment's lease; this one stops")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    return lease.held(records.storage, on_loss=stop)
+
+
+def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Record | None]:
+    """The experiment with the arms that an attribution needs, and the plan that they come from."""
+    if experiment.attribution is None:
+        return experiment, None
+    if searches:
+        raise InputError(
+            "attribution: a sweep changes the arms; run the sweep first, then attribute the gap between the winners"
+        )
+    crossed, plan = attribution.expand(experiment, most_recipes=experiment.attribution.most_recipes)
+    return crossed, {"plan": plan.to_json(), "experiment": experiment.model_dump(mode="json")}
+
+
+def _train_prepared(
+    prepared: Prepared,
+    module_path: Path,
+    console: Console,
+    *,
+    searches: bool,
+    command: list[str],
+    connect: Connect,
+) -> None:
+    experiment = prepared.experiment
+    exports = connect is not local_ray
+    if searches:
+        driver_session = sweep.begin(prepared, module_path=module_path, command=command)
+        progress = SweepProgress(prepared, console)
+        with connect():
+            driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
+            with progress.shown():
+                won = sweep.search(prepared, driver_session, module_path=module_path, watch=progress.refresh)
+            _train(won, driver_session, module_path, console, exports=exports)
+        return
+    driver_session = driver.begin(prepared, module_path=module_path, command=command)
+    if driver.open_runs(prepared, driver_session):
+        with connect():
+            driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
+            _train(prepared, driver_session, module_path, console, exports=exports)
+
+
+def _capacity_seconds(experiment: Experiment) -> float:
+    """How long to wait for workers, which an autoscaler may still be starting."""
+    return 0 if experiment.kubernetes is None else experiment.kubernetes.start_seconds
+
+
+def _train(
+    prepared: Prepared, driver_session: str, module_path: Path, console: Console, *, exports: bool
+) -> None:
+    progress = Progress(prepared, console)
+    metrics = Metrics(prepared) if exports else None
+
+    def watch() -> None:
+        progress.refresh()
+        if metrics is not None:
+            metrics.refresh()
+
+    with progress.shown():
+        driver.execute(prepared, driver_session, module_path=module_path, watch=watch)
+    _keep_disagreements(prepared)
+
+
+def _keep_disagreements(prepared: Prepared) -> None:
+    """Put the test images that arms answer differently into the records, for the report."""
+    answers: dict[str, list[np.ndarray]] = {}
+    for run in prepared.runs:
+        predictions = prepared.records.run(run.id).predictions()
+        if predictions is not None:
+            answers.setdefault(run.arm, []).append(predictions["answers"])
+    dataset = prepared.dataset
+    labels = np.asarray(dataset.test_labels)
+    indices = compare.disagreements(answers, labels, at_most=_DISAGREEMENTS_KEPT)
+    prepared.records.keep_disagreements(
+        {
+            "indices": indices,
+            "labels": labels[indices],
+            "images": np.asarray(dataset.test_images[indices]),
+            "test_labels": labels,
+        }
+    )

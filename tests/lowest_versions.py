@@ -1,0 +1,11 @@
+"""Print the lowest versions that pyproject.toml allows, as constraints for pip, a line each."""
+
+import re
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+extras = project["optional-dependencies"]
+for requirement in [*project["dependencies"], *extras["keras"], *extras["torch"], *extras["onnx"]]:
+    if lowest := re.match(r"([\w-]+)(?:\[.*\])?>=([\w.]+)", requirement):
+        print("{}=={}".format(*lowest.groups()))

@@ -1,0 +1,17 @@
+"""What PyTorch computes with in this process, as it says itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def observed() -> dict[str, Any]:
+    """Threads, precision of matrix products and determinism."""
+    return {
+        "threads": torch.get_num_threads(),
+        "threads between operations": torch.get_num_interop_threads(),
+        "TF32": torch.get_float32_matmul_precision() != "highest",
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
