@@ -230,6 +230,9 @@ def check_logits(name: str, outputs: Any, num_classes: int) -> None:
 SMALLEST_IMAGE = {"tutorial_cnn": 4, "lenet5": 4, "resnet9": 8}
 """Pixels that a network needs at least, where that is more than 1."""
 
+SINGLE_VALUE_BELOW = {"resnet9": 16, "resnet18": 9, "speednet": 16}
+"""Of an image whose sides are below so many pixels, the network's last normalization sees one value a channel."""
+
 SMALLEST_UNPADDED = {"tutorial_cnn": 18, "lenet5": 16}
 """The published networks pad nothing; smaller images than this are padded to keep their size."""
 

@@ -20,6 +20,7 @@ import numpy as np
 from orchestrator.analysis.inference import Interval, mean_interval
 from orchestrator.experiment.spec import Arm, Experiment
 from trainers.errors import InputError
+from trainers.recipes import Block
 
 FACTORS: dict[str, tuple[str, ...]] = {
     "framework": ("framework",),
@@ -94,17 +95,27 @@ class Attribution:
 def differing(first: Arm, second: Arm) -> dict[str, tuple[str, ...]]:
     """The factors in which two arms differ, with the fields that each takes along.
 
-    A user's own model is of one framework, so that between two frameworks the network goes with it.
+    A user's own model, optimizer or loss is of one framework, so that it goes with the framework.
     """
     factors = FACTORS
-    if first.framework != second.framework and ":" in first.model + second.model:
-        together = {"framework and network": FACTORS["framework"] + FACTORS["network"]}
-        factors = together | {name: FACTORS[name] for name in FACTORS if name not in ("framework", "network")}
+    own = [
+        name
+        for name, part in (("network", "model"), ("optimizer", "optimizer"), ("loss", "loss"))
+        if any(_is_own(getattr(arm, part)) for arm in (first, second))
+    ]
+    if first.framework != second.framework and own:
+        bound = ["framework", *own]
+        together = {" and ".join(bound): tuple(field for name in bound for field in FACTORS[name])}
+        factors = together | {name: FACTORS[name] for name in FACTORS if name not in bound}
     return {
         name: fields
         for name, fields in factors.items()
         if any(getattr(first, field) != getattr(second, field) for field in fields)
     }
+
+
+def _is_own(part: str | Block) -> bool:
+    return ":" in (part if isinstance(part, str) else str(getattr(part, "name", "")))
 
 
 def expand(experiment: Experiment, *, most_recipes: int, seed: int = 0) -> tuple[Experiment, Plan]:

@@ -20,7 +20,7 @@ from orchestrator.planning.parity_plan import Work
 from orchestrator.planning.run_plan import Run, RunQueue
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage, StorageError
-from trainers.contract import FRAMEWORKS, SMALLEST_IMAGE
+from trainers.contract import FRAMEWORKS, SINGLE_VALUE_BELOW, SMALLEST_IMAGE
 from trainers.data import Dataset, open_dataset
 from trainers.data.decoding import UnreadableError
 from trainers.errors import InputError
@@ -74,6 +74,7 @@ def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
                 f"arms.{name}.batch_size {arm.batch_size} exceeds the {len(dataset.train_labels)} "
                 "training images; choose a smaller one"
             )
+        _check_single_images(name, arm, dataset, experiment.scale)
     return Prepared(
         experiment=experiment,
         dataset=dataset,
@@ -98,6 +99,17 @@ def _open_dataset(experiment: Experiment, records: ExperimentRecords) -> Dataset
     else:
         records.storage.delete(_UNREADABLE)
     return dataset
+
+
+def _check_single_images(name: str, arm: Arm, dataset: Dataset, scale: Scale) -> None:
+    """Refuse a batch of which a worker of PyTorch would normalize a single value of each channel."""
+    is_single_value = max(arm.model_shape(dataset.image_shape)[:2]) < SINGLE_VALUE_BELOW.get(arm.model, 0)
+    sizes = {arm.batch_size, len(dataset.train_labels) % arm.batch_size} - {0}
+    if arm.framework == "torch" and is_single_value and min(sizes) // scale.max_workers < 2:
+        raise InputError(
+            f"arms.{name}.batch_size {arm.batch_size} leaves a worker a single image of some batch, whose one value a "
+            "channel PyTorch's batch normalization refuses; choose another batch_size or larger images"
+        )
 
 
 def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:

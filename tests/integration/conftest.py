@@ -26,13 +26,20 @@ arms:
   keras: {{framework: keras}}
   torch: {{extends: keras, framework: torch}}
   keras-norm:
-    {{extends: keras, model: speednet, optimizer: {{learning_rate: 0.0005}}, init: he_normal, epochs: 1}}
-  torch-norm: {{extends: keras-norm, framework: torch}}
+    extends: keras
+    model: speednet
+    optimizer: {{learning_rate: 0.0005}}
+    init: he_normal
+    batch_size: 30
+    epochs: 1
+    sync_batch_norm: true
+  torch-norm: {{extends: keras-norm, framework: torch, sync_batch_norm: false}}
   keras-averaged:
     extends: keras
     model: speednet
     precision: bfloat16
     optimizer: {{name: adamw, learning_rate: 0.01}}
+    batch_size: 30
     epochs: 3
     weight_average: 0.9
     flip_averaging: true

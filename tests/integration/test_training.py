@@ -18,7 +18,7 @@ def runs(records: ExperimentRecords) -> dict[str, RunRecords]:
     return {run["arm"]: records.run(run["id"]) for run in records.document()["runs"]}
 
 
-@pytest.mark.parametrize("arm", ["keras", "torch", "keras-norm", "torch-norm"])
+@pytest.mark.parametrize("arm", ["keras", "torch", "keras-norm"])
 def test_two_workers_give_the_loss_of_one(trained: dict[int, ExperimentRecords], arm: str) -> None:
     one, two = (runs(trained[workers])[arm].epochs() for workers in (1, 2))
     assert [epoch["epoch"] for epoch in one] == [epoch["epoch"] for epoch in two]
@@ -26,11 +26,18 @@ def test_two_workers_give_the_loss_of_one(trained: dict[int, ExperimentRecords],
     assert two[0]["validation_loss"] == pytest.approx(one[0]["validation_loss"], rel=1e-2)
 
 
+def test_without_synchronization_the_statistics_are_those_of_a_workers_share(
+    trained: dict[int, ExperimentRecords],
+) -> None:
+    one, two = (runs(trained[workers])["torch-norm"].epochs() for workers in (1, 2))
+    assert abs(two[0]["train_loss"] / one[0]["train_loss"] - 1) > 1e-3
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_both_frameworks_do_the_same_work(trained: dict[int, ExperimentRecords], workers: int) -> None:
     by_arm = runs(trained[workers])
     keras, torch = (by_arm[arm].epochs()[0] for arm in ("keras", "torch"))
-    assert keras["train_loss"] == pytest.approx(torch["train_loss"], rel=1e-3)
+    assert keras["train_loss"] == pytest.approx(torch["train_loss"], rel=5e-3), "Adam's epsilon aside"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -85,6 +85,15 @@ def test_a_network_of_ones_own_goes_with_its_framework() -> None:
     assert len(experiment.arms) == 4
 
 
+def test_an_optimizer_and_a_loss_of_ones_own_go_with_their_framework() -> None:
+    arms = {
+        "keras": {"framework": "keras", "optimizer": "mine:keras_optimizer", "seeds": 2},
+        "torch": {"framework": "torch", "loss": "mine:torch_loss", "seeds": 2, "batch_size": 64},
+    }
+    _, plan = expanded(arms=arms)
+    assert plan.factors == ["framework and optimizer and loss", "batch size"]
+
+
 @pytest.mark.parametrize("most_recipes", [16, 12])
 def test_planted_shares_are_found_and_sum_to_the_gap(most_recipes: int) -> None:
     _, plan = expanded(most_recipes)

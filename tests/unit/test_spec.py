@@ -127,6 +127,13 @@ def test_elastic_workers_need_not_divide_the_batch(experiment_file: Write) -> No
     assert run_plan.concurrent_runs(experiment.scale, cpus=0, gpus=0) == 0
 
 
+def test_synchronized_batch_norm_is_for_one_worker_and_for_gpus_in_pytorch(experiment_file: Write) -> None:
+    text = MINIMAL.replace("framework: torch", "framework: torch, sync_batch_norm: true")
+    assert text != MINIMAL
+    for scale in ("{workers: 1}", "{workers: 2, gpus_per_worker: 1}"):
+        reader.load(experiment_file(text + f"scale: {scale}\n"))
+
+
 def test_overrides_reach_arms_by_name_and_by_star(experiment_file: Write) -> None:
     experiment = reader.load(
         experiment_file(MINIMAL),
@@ -220,6 +227,28 @@ def test_batch_that_does_not_divide_names_sizes_that_do(experiment_file: Write) 
             "name: x\narms: {a: {framework: torch, optimizer: {name: sgd, nesterov: true}}}",
             "momentum",
         ),
+        (
+            "name: x\narms: {a: {framework: keras, optimizer: 'mine:make', schedule: one_cycle}}",
+            "schedule one_cycle is for built-in optimizers; make the schedule of mine:make in that function",
+        ),
+        (
+            "name: x\narms: {a: {framework: keras, optimizer: 'mine:make', weight_average: 0.9}}",
+            "weight_average is for built-in optimizers in Keras; give the one of mine:make use_ema=True",
+        ),
+        (
+            "name: x\narms: {a: {framework: keras, compile: true}}",
+            "XLA has no deterministic kernel for some of Keras' layers, such as max pooling; set deterministic: false",
+        ),
+        (
+            "name: x\nscale: {workers: 2}\narms: {a: {framework: torch, sync_batch_norm: true}}",
+            "arms.a.sync_batch_norm: PyTorch synchronizes batch normalization on GPUs only",
+        ),
+        (
+            "name: x\nscale: {workers: 2}\narms: {a: {framework: keras, model: 'mine:build', sync_batch_norm: true}}",
+            "a Keras model of your own says so itself, with BatchNormalization(synchronized=True)",
+        ),
+        ("name: x\narms: {a: {framework: keras, optimizer: 5}}", "5 is not one of sgd, adam, adamw, package"),
+        ("name: x\narms: {a: {framework: keras, loss: mse}}", "'mse' is not one of cross_entropy, package"),
         ("name: x\ndata: {source: npz}\narms: {a: {framework: keras}}", "needs a path"),
         ("name: x\narms: {a: keras}", "must be a mapping"),
         (

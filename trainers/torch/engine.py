@@ -67,8 +67,8 @@ class TorchEngine:
     def __init__(self, task: Task, *, use_gpu: bool) -> None:
         torch.manual_seed(task.seed)
         recipe = task.recipe
-        torch.backends.cuda.matmul.allow_tf32 = recipe.precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
+        self._rounds_to_tf32 = use_gpu and recipe.precision == "tf32"
+        torch.set_float32_matmul_precision("high" if self._rounds_to_tf32 else "highest")
         self._task = task
         self._device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
         if use_gpu:  # on CPUs PyTorch's kernels are deterministic
@@ -146,6 +146,14 @@ class TorchEngine:
             x = F.relu(F.conv2d(x, self._kernel, stride=self._task.inputs.stride))
         return x
 
+    def _convolutions(self) -> contextlib.AbstractContextManager[None]:
+        """How GPUs compute convolutions, both ways, within its block."""
+        return torch.backends.cudnn.flags(
+            enabled=True,
+            deterministic=self._task.recipe.deterministic,
+            allow_tf32=self._rounds_to_tf32,
+        )
+
     def _loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean loss of the share, and logits."""
         with self._precision:
@@ -163,12 +171,13 @@ class TorchEngine:
         images, labels = self._on_device(steps.images), self._on_device(steps.labels)
         share = labels.shape[1]
         losses, answers = [], []
-        for step in range(len(steps)):
-            loss, logits = self._loss(images[step], labels[step])
-            self._backward(loss, share, steps.loss_scale)
-            self._update(float(steps.learning_rates[step]))
-            losses.append(loss.detach())
-            answers.append(logits.detach())
+        with self._convolutions():
+            for step in range(len(steps)):
+                loss, logits = self._loss(images[step], labels[step])
+                self._backward(loss, share, steps.loss_scale)
+                self._update(float(steps.learning_rates[step]))
+                losses.append(loss.detach())
+                answers.append(logits.detach())
         correct = torch.stack(answers).argmax(2) == labels
         return torch.stack(losses).double().cpu().numpy() * share, int(correct.sum())
 
@@ -201,7 +210,7 @@ class TorchEngine:
     def _logits(self, module: torch.nn.Module, images: np.ndarray) -> np.ndarray:
         module.eval()
         pixels = self._on_device(images)
-        with self._precision:
+        with self._convolutions(), self._precision:
             return module(self._inputs(pixels)).float().cpu().numpy()
 
     @property
