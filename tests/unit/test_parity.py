@@ -21,6 +21,8 @@ from trainers.contract import FRAMEWORKS
 from trainers.parity import sketch
 from trainers.update_rules import CORRECTION, EPSILON, VARIANCE, VELOCITY
 
+pytestmark = pytest.mark.trains
+
 Arrays = dict[str, np.ndarray]
 STEPWISE = {
     "losses",
