@@ -10,13 +10,16 @@ export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-oldest test-ray test-kind lint bench image clean tools
+.PHONY: help demo check test test-all test-oldest test-ray test-kind lint bench image clean tools
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/ready ## Compare Keras and PyTorch on handwritten digits: a report in about two minutes
 	$(BIN)/tandem run examples/quickstart.yaml
+
+check: lint ## Within a minute: lint, types, import rules and the quick unit tests
+	$(BIN)/pytest tests/unit -m "not slow and not serial and not trains" --numprocesses=logical --dist=loadfile
 
 # Ray gives up where it does not start within seconds: what starts it is marked serial.
 test: lint tools ## Lint, types, import rules, and all tests but the slow ones

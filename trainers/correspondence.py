@@ -23,7 +23,7 @@ class Described:
     """The weights of one framework's model, by neutral name."""
 
     names: Mapping[str, str]
-    """The framework's own: a path in Keras, a key of the `state_dict` in PyTorch."""
+    """The framework's own: a path in Keras, without the model's name; a key of the `state_dict` in PyTorch."""
     shapes: Mapping[str, tuple[int, ...]]
 
 

@@ -146,7 +146,7 @@ def compare(first: Trace, second: Trace, frameworks: tuple[str, str]) -> Parity:
 
 
 def _incomparable(first: Trace, second: Trace) -> str | None:
-    for kind in ("names", "statistic_names"):
+    for kind in ("names", "update_names", "statistic_names"):
         here, there = (set(json.loads(str(side[kind]))) for side in (first, second))
         if here != there:
             return f"the models have different layers; {sorted(here ^ there)[0]} is in one of them"
@@ -189,7 +189,7 @@ def _first_difference(
             if ratios[step].max(initial=0.0) > TOLERANCE:
                 worst = int(ratios[step].argmax())
                 weight, _, slot = update_names[worst].partition("#")
-                what = f"{framework}'s {slot or 'update'} of {weight}"
+                what = f"the {slot or 'update'} of {weight} in {framework}"
                 return f"{what} is off its rule {at} {ratios[step, worst]:.1e}", _update_causes(step, side)
         if statistics[step].max(initial=0.0) > TOLERANCE:
             worst = int(statistics[step].argmax())

@@ -134,7 +134,9 @@ class Parity(Block):
     """Which weights of a user's own models correspond, where their names and shapes do not tell."""
 
     weights: dict[str, str] = Field(
-        {}, description="Keys of PyTorch's state_dict by paths of Keras' variables, such as dense/kernel."
+        {},
+        description="Keys of PyTorch's state_dict by paths of Keras' variables without the model's own name, such as "
+        "dense/kernel.",
     )
     flattened: dict[str, tuple[int, int, int]] = Field(
         {},

@@ -33,8 +33,9 @@ for package in ("orchestrator", "trainers"):
 for name in names:
     if not name.startswith(excluded):
         importlib.import_module(name)
-from orchestrator.cli import app
-app(arguments)
+from orchestrator.cli import main
+sys.argv = ["tandem", *arguments]
+main()
 """
 
 

@@ -63,7 +63,7 @@ def tandem(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         script = (
-            f"import sys; sys.path += {[str(ROOT), str(site)]!r}; from orchestrator.cli import app; app()"
+            f"import sys; sys.path += {[str(ROOT), str(site)]!r}; from orchestrator.cli import main; main()"
         )
         command = [sys.executable, "-I", "-S", "-c", script, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)

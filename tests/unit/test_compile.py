@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.trains
+
 SCRIPT = """
 import sys
 from tests.unit.measure_engine import Side, steps

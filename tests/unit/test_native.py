@@ -13,6 +13,8 @@ import pytest
 from tests.cluster.kube.nodes import free_port
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.trains
+
 Measured = dict[str, np.ndarray]
 """By `<case>/<array>`."""
 FRAMEWORKS = ("keras", "torch")

@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.trains
+
 RECIPES: list[dict[str, Any]] = [
     {"name": "sgd", "learning_rate": 0.02},
     {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},

@@ -13,6 +13,8 @@ from tests.unit.measure_engine import LABELS, OPTIMIZERS, SHAPES, WRONG
 from trainers.contract import SMALLEST_IMAGE
 from trainers.recipes import BUILT_IN_MODELS
 
+pytestmark = pytest.mark.trains
+
 PARAMETERS = {
     "tutorial_cnn": 122_570,
     "lenet5": 62_006,

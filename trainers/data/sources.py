@@ -155,15 +155,16 @@ def _find_cifar10() -> Path:
     return batches
 
 
+_REBUILD: Any = np.zeros(0).__reduce__()[0]
+"""What numpy's arrays name in a pickle to be rebuilt with; the module that they name depends on numpy's version."""
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Admits what a CIFAR-10 batch holds, dictionaries and numpy arrays, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in {
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-        }:
-            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+        if module.startswith("numpy.") and name == _REBUILD.__name__:
+            return _REBUILD
         if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
             return getattr(np, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a CIFAR-10 batch")

@@ -20,7 +20,7 @@ from trainers.contract import State, Task, UnbiasedVariance
 from trainers.data.batches import Steps
 from trainers.initial import Weights, initial_weights
 from trainers.keras.losses import build_loss
-from trainers.keras.models import build_model, get_weights, named_variables, set_weights
+from trainers.keras.models import build_model, get_weights, named_variables, path_in, set_weights
 from trainers.keras.optimizers import build_optimizer, coupled_decay, get_slots, set_slots
 from trainers.keras.product import product_of
 from trainers.matmul import fastest_matmul, matmul_side
@@ -271,8 +271,10 @@ class KerasEngine:
         return get_weights(self._model)
 
     def weight_names(self) -> dict[str, str]:
-        """The path of each weight's variable by its neutral name."""
-        return {name: variable.path for name, variable in named_variables(self._model).items()}
+        """The path of each weight's variable, without the model's own name, by its neutral name."""
+        return {
+            name: path_in(self._model, variable) for name, variable in named_variables(self._model).items()
+        }
 
     def unbiased_variances(self) -> dict[str, UnbiasedVariance]:
         """None: Keras keeps the biased variance of each batch."""

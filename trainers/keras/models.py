@@ -151,9 +151,14 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     named = {}
     for variable in model.variables:
         if variable.dtype.startswith("float"):
-            *layers_, kind = variable.path.removeprefix(f"{model.name}/").split("/")
+            *layers_, kind = path_in(model, variable).split("/")
             named[".".join([*layers_, _ROLES.get(kind, kind)])] = variable
     return named
+
+
+def path_in(model: keras.Model, variable: keras.Variable) -> str:
+    """A variable's path without the model's own name."""
+    return variable.path.removeprefix(f"{model.name}/")
 
 
 def get_weights(model: keras.Model) -> Weights:
