@@ -1,4 +1,4 @@
-"""A training state as bytes: plain arrays, never pickle, with a checksum beside them."""
+"""A training state as bytes: an archive of plain arrays without pickled objects, with a checksum beside it."""
 
 from __future__ import annotations
 
