@@ -241,21 +241,22 @@ def report(
 ) -> None:
     """Make the report again, from the records alone."""
     with errors(debug):
+        from orchestrator import validation
         from orchestrator.records import ExperimentRecords
         from orchestrator.report import gate
         from orchestrator.storage import Storage
 
         records = ExperimentRecords(Storage(directory))
-        arms = records.document()["experiment"]["arms"]
+        arms = validation.read_document(records, validation.Left())["experiment"]["arms"]
         conditions = [gate.parse(text, arms) for text in fail_if or []]
         comparison = _report(records, as_json)
-        verdicts = gate.judge(comparison, conditions)
+        outcomes = gate.judge(comparison, conditions)
         if junit is not None:
-            _write_junit(junit, gate.junit(comparison, verdicts))
-        for verdict in verdicts:
-            if verdict.failed:
-                typer.echo(f"fails: {verdict}", err=True)
-    if any(verdict.failed for verdict in verdicts):
+            _write_junit(junit, gate.junit(comparison, outcomes))
+        for outcome in outcomes:
+            if outcome.failed:
+                typer.echo(f"fails: {outcome}", err=True)
+    if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
 
 
@@ -278,11 +279,16 @@ def compare_(
     with errors(debug):
         from orchestrator import changes
         from orchestrator.records import ExperimentRecords
+        from orchestrator.results import strict
         from orchestrator.storage import Storage
 
-        found = changes.between(ExperimentRecords(Storage(first)), ExperimentRecords(Storage(second)))
+        notes: list[str] = []
+        sides = (ExperimentRecords(Storage(directory)) for directory in (first, second))
+        found = changes.between(*sides, notes=notes)
+        for note in notes:
+            typer.echo(note, err=True)
         if as_json:
-            typer.echo(json.dumps([dataclasses.asdict(change) for change in found], indent=1))
+            typer.echo(json.dumps([strict(change.to_json()) for change in found], indent=1))
             return
         for change in found:
             typer.echo(str(change))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator import attribution, driver, environment, estimate, lease
+from orchestrator import crossings, driver, environment, estimate, lease
 from orchestrator.clusters.local import local_ray
 from orchestrator.driver import Prepared
 from orchestrator.metrics import Metrics
@@ -190,7 +190,7 @@ def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Rec
         raise InputError(
             "attribution: a sweep changes the arms; search them first, then take the winners apart"
         )
-    crossed, plan = attribution.expand(experiment, most_recipes=experiment.attribution.most_recipes)
+    crossed, plan = crossings.expand(experiment, most_recipes=experiment.attribution.most_recipes)
     return crossed, {"plan": plan.to_json(), "experiment": experiment.model_dump(mode="json")}
 
 
