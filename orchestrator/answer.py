@@ -84,6 +84,7 @@ def _leading(
 ) -> PairComparison | None:
     """The comparison of the two best arms, or of the best with the baseline; None where it was not made."""
     ranked = _by_accuracy(arms)
+    ranked.sort(key=lambda arm: len(arm.done) < LEAST_SEEDS)
     if baseline is not None:
         ranked.sort(key=lambda arm: arm.name != baseline)
     names = {arm.name for arm in ranked[:2]}

@@ -1,8 +1,23 @@
-"""Two proportions of the same few images, without a normal approximation."""
+"""Proportions of few images, without a normal approximation."""
 
 from __future__ import annotations
 
 import dataclasses
+
+
+def clopper_pearson(count: float, number: float, alpha: float) -> tuple[float, float]:
+    """The interval of a proportion (Clopper and Pearson, 1934), from scipy's beta distribution.
+
+    Args:
+        count: of successes; may be a fraction.
+        number: of trials.
+        alpha: the probability that the interval leaves the truth out, at most.
+    """
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(count, number - count + 1, alpha / 2)) if count > 0 else 0.0
+    high = float(betaincinv(count + 1, number - count, 1 - alpha / 2)) if count < number else 1.0
+    return low, high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,19 +38,14 @@ class Discordance:
         Of all variables between 0 and 1 with one mean, one that is 0 or 1 varies most, so that this can only widen the
         interval.
         """
-        from statsmodels.stats.proportion import proportion_confint
-
         differing = self.first + self.second
         if differing == 0:
-            _, most = proportion_confint(0, self.images, alpha=alpha, method="beta")
-            return -float(most), float(most)
-        least, most = proportion_confint(differing, self.images, alpha=alpha / 2, method="beta")
-        low, high = proportion_confint(self.first, differing, alpha=alpha / 2, method="beta")
-        lead, most_lead = 2 * float(low) - 1, 2 * float(high) - 1
-        return (
-            lead * float(least if lead > 0 else most),
-            most_lead * float(most if most_lead > 0 else least),
-        )
+            _, most = clopper_pearson(0, self.images, alpha)
+            return -most, most
+        least, most = clopper_pearson(differing, self.images, alpha / 2)
+        low, high = clopper_pearson(self.first, differing, alpha / 2)
+        lead, most_lead = 2 * low - 1, 2 * high - 1
+        return lead * (least if lead > 0 else most), most_lead * (most if most_lead > 0 else least)
 
     def p_value(self) -> float:
         """The smallest alpha at which `interval` leaves zero out."""

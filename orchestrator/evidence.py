@@ -8,8 +8,8 @@ part is known.
 A mean whose variance has several estimated parts gets the interval of Banerjee (1961): each part counts with Student's
 quantile for its own degrees of freedom. One quantile for all, with the degrees of freedom of Satterthwaite (1946), is
 narrower, but leaves the truth out too often with three seeds, and many times too often at the small error rates that
-several comparisons need. Distributions come from scipy and statsmodels, imported where they are used: commands that
-only train do not load them.
+several comparisons need. Distributions come from scipy, imported where they are used: commands that only train do not
+load it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.discordance import Discordance
+from orchestrator.discordance import Discordance, clopper_pearson
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -39,6 +39,12 @@ class Interval:
     mean: float
     low: float | None = None
     high: float | None = None
+
+    def within(self, least: float, most: float) -> Interval:
+        """The interval without what the quantity cannot be."""
+        if self.low is None or self.high is None:
+            return self
+        return Interval(self.mean, max(self.low, least), min(self.high, most))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +111,7 @@ class Estimate:
         low, high = self.mean - half, self.mean + half
         if self.exact is not None:
             least, most = self.exact.interval(alpha)
-            low, high = max(min(low, least), -1.0), min(max(high, most), 1.0)
+            low, high = min(low, least), max(high, most)
         return Interval(self.mean, low, high)
 
     def _half(self, alpha: float) -> float:
@@ -248,6 +254,7 @@ def _combined(mean: float, seeds: list[Part], images: Part, residual: float) -> 
 def _estimate(mean: float, variances: Sequence[tuple[Part, ...]], budget: Budget) -> Estimate:
     most = max((sum(part.variance for part in parts) for parts in variances), default=0.0)
     varies = math.sqrt(most) > _NO_SPREAD * max(abs(mean), 1.0)
+    mean = mean if abs(mean) > _NO_SPREAD else 0.0
     return Estimate(mean=mean, variances=tuple(variances) if varies else (), budget=budget)
 
 
@@ -290,14 +297,12 @@ def share_interval(scores: Scores) -> Interval | None:
         return Interval(mean)
     if scores.items is None or scores.items.shape[1] < 2:
         return mean_interval([*scores.by_seed.values()], bounds=(0, 1))
-    from statsmodels.stats.proportion import proportion_confint
-
     interval = crossed(scores.items).interval(ALPHA)
     answers = float(scores.items.shape[1])
     if interval.high is not None:
         answers = mean * (1 - mean) * (t_quantile(1 - ALPHA / 2, math.inf) / (interval.high - mean)) ** 2
-    low, high = proportion_confint(mean * answers, answers, alpha=ALPHA, method="beta")
-    return Interval(mean, min(float(low), mean), max(float(high), mean))
+    low, high = clopper_pearson(mean * answers, answers, ALPHA)
+    return Interval(mean, min(low, mean), max(high, mean))
 
 
 def mean_interval(
@@ -309,12 +314,7 @@ def mean_interval(
     """
     if not values:
         return None
-    found = _over_seeds(values)
-    if not found.is_known:
-        return Interval(found.mean)
-    interval = found.interval(ALPHA)
-    assert interval.low is not None and interval.high is not None
-    return Interval(found.mean, max(interval.low, bounds[0]), min(interval.high, bounds[1]))
+    return _over_seeds(values).interval(ALPHA).within(*bounds)
 
 
 def measure(

@@ -17,6 +17,7 @@ from orchestrator.plan import describe_value, stated
 from orchestrator.verdicts import Judgement
 
 _FACTOR_NAMES = {"inputs": "preprocessing", "init": "initial distribution", "loss": "loss"}
+_LARGEST_LOG = 700.0
 LEAST_GROUPS = 3
 """Of fresh processes on each side, for a verdict on speed."""
 
@@ -87,7 +88,8 @@ class PairComparison:
 
 def times(log_ratio: float) -> str:
     """A ratio, as `1.20`, from its natural logarithm."""
-    return f"{math.exp(log_ratio):.2f}"
+    ratio = math.exp(min(log_ratio, _LARGEST_LOG))
+    return f"{ratio:.2f}" if 0.01 <= ratio < 1000 else f"{ratio:.2g}"
 
 
 def compare(

@@ -63,7 +63,7 @@ class Judgement:
 
 
 def judge(estimate: Estimate, *, seeds: tuple[int, int], margin: float, comparisons: int) -> Judgement:
-    """The verdict on a gap.
+    """The verdict on a gap between two accuracies.
 
     Args:
         estimate: of the gap.
@@ -89,7 +89,8 @@ def judge(estimate: Estimate, *, seeds: tuple[int, int], margin: float, comparis
             is_below_margin=False,
         )
     alpha = ALPHA / comparisons
-    gap, equality, p_value = estimate.interval(alpha), estimate.interval(2 * alpha), estimate.p_value()
+    gap, equality = (estimate.interval(level).within(-1, 1) for level in (alpha, 2 * alpha))
+    p_value = estimate.p_value()
     is_below = _inside(equality, margin)
     if _beyond(gap, margin):
         verdict = Verdict.BETTER_BY_MORE

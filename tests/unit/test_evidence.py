@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from orchestrator import evidence
+from orchestrator.discordance import clopper_pearson
 from orchestrator.evidence import Estimate, Interval, Scores
 
 
@@ -183,6 +184,14 @@ def test_the_smallest_detectable_gap_is_found_with_the_stated_power() -> None:
     assert moved == pytest.approx(detectable), (
         "it follows from the spread, not from the gap that was observed"
     )
+
+
+@pytest.mark.parametrize(("count", "number"), [(0, 20), (20, 20), (3, 20), (2.5, 7.25)])
+def test_clopper_and_pearsons_interval_is_that_of_statsmodels(count: float, number: float) -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
+    expected = proportion_confint(count, number, alpha=0.05, method="beta")
+    assert clopper_pearson(count, number, 0.05) == pytest.approx(expected)
 
 
 def test_calibration_error() -> None:
