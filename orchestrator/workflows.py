@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.analysis import attribution
+from orchestrator import crossings
 from orchestrator.execution import driver, environment, lease
 from orchestrator.execution.driver import Prepared
 from orchestrator.execution.progress import Progress, SweepProgress
@@ -192,7 +192,7 @@ def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Rec
         raise InputError(
             "attribution: a sweep changes the arms; search them first, then take the winners apart"
         )
-    crossed, plan = attribution.expand(experiment, most_recipes=experiment.attribution.most_recipes)
+    crossed, plan = crossings.expand(experiment, most_recipes=experiment.attribution.most_recipes)
     return crossed, {"plan": plan.to_json(), "experiment": experiment.model_dump(mode="json")}
 
 

@@ -246,21 +246,22 @@ def report(
 ) -> None:
     """Make the report again, from the records alone."""
     with errors(debug):
+        from orchestrator import validation
         from orchestrator.report import gate
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
 
         records = ExperimentRecords(Storage(directory))
-        arms = records.document()["experiment"]["arms"]
+        arms = validation.read_document(records, validation.Left())["experiment"]["arms"]
         conditions = [gate.parse(text, arms) for text in fail_if or []]
         comparison = _report(records, as_json)
-        verdicts = gate.judge(comparison, conditions)
+        outcomes = gate.judge(comparison, conditions)
         if junit is not None:
-            _write_junit(junit, gate.junit(comparison, verdicts))
-        for verdict in verdicts:
-            if verdict.failed:
-                typer.echo(f"fails: {verdict}", err=True)
-    if any(verdict.failed for verdict in verdicts):
+            _write_junit(junit, gate.junit(comparison, outcomes))
+        for outcome in outcomes:
+            if outcome.failed:
+                typer.echo(f"fails: {outcome}", err=True)
+    if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
 
 
@@ -282,12 +283,17 @@ def compare_(
     """Compare the arms of two experiments, name by name. Says what changed, and whether it is more than chance."""
     with errors(debug):
         from orchestrator.analysis import experiment_diff
+        from orchestrator.results import strict
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
 
-        found = experiment_diff.between(ExperimentRecords(Storage(first)), ExperimentRecords(Storage(second)))
+        notes: list[str] = []
+        sides = (ExperimentRecords(Storage(directory)) for directory in (first, second))
+        found = experiment_diff.between(*sides, notes=notes)
+        for note in notes:
+            typer.echo(note, err=True)
         if as_json:
-            typer.echo(json.dumps([dataclasses.asdict(change) for change in found], indent=1))
+            typer.echo(json.dumps([strict(change.to_json()) for change in found], indent=1))
             return
         for change in found:
             typer.echo(str(change))

@@ -231,9 +231,11 @@ def execute(
     """
     from trainers import launch
 
-    lanes = cluster_capacity(prepared.experiment.scale)
+    lanes, apart = cluster_capacity(prepared.experiment.scale), prepared.experiment.measure_speed
+    if apart:
+        lanes = 1
     traced = parity.traced_recipes(prepared.experiment) if checks_parity else []
-    waiting = run_plan.sessions(open_runs(prepared, driver_session), lanes=lanes)
+    waiting = run_plan.sessions(open_runs(prepared, driver_session), lanes=lanes, apart=apart)
     training_now: dict[futures.Future[Exception | None], tuple[Session, Launched]] = {}
     try:
         while waiting or training_now:

@@ -110,8 +110,17 @@ def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:
     return min(at_once, scale.concurrent_runs or at_once)
 
 
-def sessions(runs: Iterable[Run], *, lanes: int) -> list[Session]:
-    """Share the runs of each framework out over at most `lanes` groups of workers."""
+def sessions(runs: Iterable[Run], *, lanes: int, apart: bool = False) -> list[Session]:
+    """Share the runs of each framework out over at most `lanes` groups of workers.
+
+    Args:
+        runs: in the order of the file.
+        lanes: groups that train at once.
+        apart: a group for each run instead, arms in turn and in the other order every second time, so that what
+            drifts with time falls on all arms alike.
+    """
+    if apart:
+        return [Session(framework=run.framework, runs=(run,)) for run in _in_blocks(runs)]
     by_framework: dict[str, list[Run]] = {}
     for run in runs:
         by_framework.setdefault(run.framework, []).append(run)
@@ -120,3 +129,15 @@ def sessions(runs: Iterable[Run], *, lanes: int) -> list[Session]:
         for framework, group in by_framework.items()
         for lane in range(min(lanes, len(group)))
     ]
+
+
+def _in_blocks(runs: Iterable[Run]) -> list[Run]:
+    """The first run of every arm, then the second of every arm from the last arm on, and so forth."""
+    by_arm: dict[str, list[Run]] = {}
+    for run in runs:
+        by_arm.setdefault(run.arm, []).append(run)
+    ordered = []
+    for block in range(max(map(len, by_arm.values()), default=0)):
+        group = [own[block] for own in by_arm.values() if block < len(own)]
+        ordered += group if block % 2 == 0 else group[::-1]
+    return ordered
