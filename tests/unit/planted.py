@@ -137,11 +137,13 @@ def plant_arm(
     parity = Parity(
         frameworks=("keras", "torch"),
         steps=4,
+        workers=1,
         loss_difference=0.0,
         loss_step=1,
-        control_difference=0.0,
-        parts_at=None if agrees else "the loss parts at step 1 by 1.0e-01",
-        suspects=[],
+        update_difference=0.0,
+        named=[],
+        differs_at=None if agrees else "the loss differs at step 1 by 1.0e-01",
+        likely_causes=[],
     )
     return dataclasses.replace(arm, parity=parity)
 

@@ -135,7 +135,7 @@ def train(
             images_per_second=speed / (2 if epoch == 1 else 1),
             data_seconds=0.1,
             step_seconds=step_seconds,
-            compile_seconds=0.3 if epoch == 1 else 0.0,
+            compile_seconds=0.35 if epoch == 1 else 0.0,
             evaluation_seconds=0.2,
         )
         for epoch in range(1, epochs + 1)

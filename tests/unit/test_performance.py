@@ -15,7 +15,7 @@ from tests.unit.synthetic import make_records
 
 ACCURACIES = {"keras": [0.6, 0.75, 0.9], "torch": [0.9, 0.9, 0.9]}
 EPOCH = 0.1 + 1.0 + 0.2 + 0.05
-COMPILATION = 0.3
+COMPILATION = 0.35
 STARTUP = 5.0
 
 
@@ -75,7 +75,7 @@ def test_cost_energy_memory_and_arithmetic(tmp_path: Path) -> None:
             "start-up": 5,
             "data": 0.3,
             "steps": 3,
-            "compilation": 0.3,
+            "compilation": 0.35,
             "evaluation": 0.6,
             "checkpoints": 0.15,
             "test": 0.5,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import io
 import json
@@ -18,6 +19,7 @@ from matplotlib import font_manager
 
 from orchestrator import report
 from orchestrator.analysis import compare, results, wording
+from orchestrator.analysis.parity import NamedDifference, Parity
 from orchestrator.report import columns, gate, markdown, tables
 from orchestrator.store.records import ExperimentRecords
 from tests.conftest import ROOT
@@ -284,6 +286,29 @@ def test_balanced_accuracy_is_told_where_it_is_another(records: ExperimentRecord
     assert outcome.failed
 
 
+PARITY = Parity(
+    frameworks=("keras", "torch"),
+    steps=4,
+    workers=1,
+    loss_difference=1e-7,
+    loss_step=2,
+    update_difference=1e-6,
+    named=[
+        NamedDifference(
+            name="epsilon",
+            sentence="Keras' Adam adds epsilon elsewhere",
+            formula="m / (sqrt(v) + e)",
+            source="keras.optimizers.Adam, torch.optim.Adam",
+            share=1e-3,
+            weight="dense.kernel",
+            step=1,
+        )
+    ],
+    differs_at=None,
+    likely_causes=[],
+)
+
+
 def closed(schema: Any) -> Any:
     """A schema that refuses what it does not describe."""
     if isinstance(schema, list):
@@ -320,6 +345,9 @@ def test_results_keep_to_their_published_schema(records: ExperimentRecords, tmp_
     for made in (records, recorded(tmp_path)):
         comparison = compare.analyse(made)
         validator.validate(json.loads(json.dumps(results.document(comparison), allow_nan=False)))
+    traced = [dataclasses.replace(arm, parity=PARITY) for arm in comparison.arms]
+    comparison = dataclasses.replace(comparison, arms=traced)
+    validator.validate(json.loads(json.dumps(results.document(comparison), allow_nan=False)))
     told = results.document(comparison)
     del told["arms"][0]["runs"][0]["state"]
     assert not validator.is_valid(told)
