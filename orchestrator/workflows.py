@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from orchestrator.analysis import attribution, compare
+from orchestrator.analysis import compare, results
 from orchestrator.execution import driver, environment, lease
 from orchestrator.execution.driver import Prepared
 from orchestrator.execution.progress import Progress
 from orchestrator.execution.prometheus import Metrics
 from orchestrator.execution.ray_runtime import local_ray
 from orchestrator.experiment.spec import Experiment, Scale
-from orchestrator.planning import estimate
+from orchestrator.planning import crossings, estimate
 from orchestrator.planning.job import JobSpec, Outcome
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record, Storage
@@ -78,7 +78,7 @@ def run(
     return Outcome(
         exit_code=1 if comparison.failed_runs else 0,
         lines=(comparison.answer, f"report: {records.storage.url}/report/report.html"),
-        results=json.dumps(comparison.to_json(), indent=1),
+        results=json.dumps(results.document(comparison), indent=1),
     )
 
 
@@ -325,7 +325,7 @@ def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Rec
         raise InputError(
             "attribution: a sweep changes the arms; run the sweep first, then attribute the gap between the winners"
         )
-    crossed, plan = attribution.expand(experiment, most_recipes=experiment.attribution.most_recipes)
+    crossed, plan = crossings.expand(experiment, most_recipes=experiment.attribution.most_recipes)
     return crossed, {"plan": plan.to_json(), "experiment": experiment.model_dump(mode="json")}
 
 

@@ -1,4 +1,4 @@
-"""What the records say of one arm and its runs."""
+"""What the records say of one arm and its runs. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import functools
 
 import numpy as np
 
-from orchestrator.analysis.inference import Interval, mean_interval
+from orchestrator.analysis.inference import Interval, Scores, mean_interval, share_interval
 from orchestrator.analysis.parity import Parity
-from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record
+from orchestrator.store.validation import CheckedRun
 from trainers.accuracy import balanced_accuracy, class_accuracy
 
 _TIMED_SECONDS = 0.5
 _CROWDED = 0.1
+_GUESSING_ERRORS = 3
+_SHARE = (0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,9 @@ class RunSummary:
     settings: Record
     """Variables and settings of the framework, as the first worker of the last attempt had them."""
     startup_seconds: float | None
-    """From asking for workers to the first step, of the first attempt."""
+    """From the request for workers to the first step, of the first attempt."""
+    is_cold: bool
+    """Whether it started in fresh processes."""
     images_per_second: float | None
     """Median over the epochs after the first, or that of the only one."""
     timed_seconds: float
@@ -61,6 +65,28 @@ class RunSummary:
         """Of the final test, with every class counted alike."""
         return None if self.result is None else balanced_accuracy(np.array(self.result["confusion"]))
 
+    @property
+    def is_guessing(self) -> bool:
+        """Whether its answers are no better than one class for all images, or a class at random.
+
+        Neither its accuracy is above the commonest class's share, nor its balanced accuracy above that of a blind
+        guess, by three standard errors.
+        """
+        if self.result is None:
+            return False
+        confusion = np.array(self.result["confusion"])
+        of_class = confusion.sum(axis=1)
+        known = of_class[of_class > 0]
+        if len(known) < 2:
+            return False
+        commonest, blind = known.max() / known.sum(), 1 / len(known)
+        error = np.sqrt(commonest * (1 - commonest) / known.sum())
+        blind_error = np.sqrt(blind * (1 - blind) * (1 / known).sum()) / len(known)
+        return bool(
+            self.result["test_accuracy"] <= commonest + _GUESSING_ERRORS * error
+            and balanced_accuracy(confusion) <= blind + _GUESSING_ERRORS * blind_error
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArmSummary:
@@ -72,6 +98,8 @@ class ArmSummary:
     """With `precision: auto` as its runs settled it."""
     seeds: list[int]
     runs: list[RunSummary]
+    right: np.ndarray | None
+    """Bool [seeds, n], which test images each finished run answers right; None unless that is known for all."""
     parameters: int | None
     balanced_accuracy: Interval | None
     """With every class counted alike, however many test images it has."""
@@ -94,6 +122,11 @@ class ArmSummary:
         """Test accuracy by seed."""
         return {run.seed: run.result["test_accuracy"] for run in self.done if run.result}
 
+    @functools.cached_property
+    def scores(self) -> Scores:
+        """Test accuracy by seed, with each image's where it is known."""
+        return Scores(self.accuracies, self.right)
+
     @property
     def speeds(self) -> dict[int, float]:
         """Images per second by seed."""
@@ -106,8 +139,8 @@ class ArmSummary:
 
     @functools.cached_property
     def accuracy(self) -> Interval | None:
-        """Test accuracy over the seeds that are done."""
-        return mean_interval([*self.accuracies.values()])
+        """Test accuracy over the seeds that are done, with their and the images' sampling error."""
+        return share_interval(self.scores)
 
     @property
     def accuracy_deviation(self) -> float | None:
@@ -119,6 +152,11 @@ class ArmSummary:
     def images_per_second(self) -> Interval | None:
         """Over the seeds that are done."""
         return mean_interval([*self.speeds.values()])
+
+    @property
+    def guessing(self) -> list[int]:
+        """Seeds whose answers are no better than a guess."""
+        return [run.seed for run in self.done if run.is_guessing]
 
     @property
     def is_too_short_to_time(self) -> bool:
@@ -155,36 +193,31 @@ class Predictions:
     right: np.ndarray
 
 
-def summarise_run(records: RunRecords, entry: Record) -> RunSummary:
-    """Read a run.
-
-    Args:
-        records: its own.
-        entry: of the experiment's document, with its id, arm and seed.
-    """
-    attempts, epochs, result = records.attempts(), records.epochs(), records.result()
-    failures = records.failures()
+def summarise_run(run: CheckedRun) -> RunSummary:
+    """What a run's records say."""
+    attempts, epochs, failures = run.attempts, run.epochs, run.failures
     sessions = [attempt["driver_session"] for attempt in attempts]
     state, cause = "unfinished", None
-    if result is not None:
+    if run.result is not None:
         state = "done"
     elif failures and failures[-1]["given_up"]:
         state, cause = "failed", failures[-1]["cause"]
     timed = epochs[1:] or epochs
     return RunSummary(
-        id=entry["id"],
-        arm=entry["arm"],
-        seed=entry["seed"],
+        id=run.entry["id"],
+        arm=run.entry["arm"],
+        seed=run.entry["seed"],
         state=state,
         cause=cause,
         epochs=epochs,
-        result=result,
+        result=run.result,
         restarts=len(attempts) - len(set(sessions)),
         resumes=max(len(set(sessions)) - 1, 0),
         workers=attempts[-1]["workers"] if attempts else None,
         precision=attempts[-1].get("precision") if attempts else None,
-        settings=attempts[-1].get("environment", {}).get("settings", {}) if attempts else {},
+        settings=(attempts[-1].get("environment") or {}).get("settings", {}) if attempts else {},
         startup_seconds=sum(attempts[0]["startup"].values()) if attempts else None,
+        is_cold=bool(attempts) and attempts[0]["startup"].get("workers_seconds", 0) > 0,
         images_per_second=float(np.median([epoch["images_per_second"] for epoch in timed]))
         if timed
         else None,
@@ -198,14 +231,22 @@ def _training_seconds(epochs: list[Record]) -> float:
     return float(sum(epoch["data_seconds"] + epoch["step_seconds"] for epoch in epochs))
 
 
-def summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parity | None) -> ArmSummary:
+def summarise_arm(
+    name: str,
+    arm: Record,
+    runs: list[RunSummary],
+    *,
+    right: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+) -> ArmSummary:
     """Put an arm's runs together.
 
     Args:
         name: the arm's.
         arm: as the experiment's document has it.
         runs: all of it.
-        parity: of its recipe, where that was traced.
+        right: bool [finished seeds, n], the test images that each finished run answers right, where all are known.
+        labels: int [n], their classes; known wherever `right` is.
     """
     done = [run for run in runs if run.result is not None]
     confusions = [np.array(run.result["confusion"]) for run in done if run.result]
@@ -219,36 +260,47 @@ def summarise_arm(name: str, arm: Record, runs: list[RunSummary], parity: Parity
         recipe=recipe,
         seeds=arm["seeds"],
         runs=runs,
-        parameters=done[0].result["parameters"] if done and done[0].result else None,
-        balanced_accuracy=mean_interval([balanced_accuracy(confusion) for confusion in confusions]),
-        parity=parity,
+        right=right,
+        parameters=done[0].result.get("parameters") if done and done[0].result else None,
+        balanced_accuracy=share_interval(balanced_scores(done, right, labels)),
+        parity=None,
         train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
         confusion=np.sum(confusions, axis=0) if confusions else None,
         robustness=_robustness([run.result.get("robustness") for run in done if run.result]),
     )
 
 
+def balanced_scores(done: list[RunSummary], right: np.ndarray | None, labels: np.ndarray | None) -> Scores:
+    """Balanced accuracy by seed; an image weighs as much as its class is rare."""
+    by_seed = {run.seed: score for run in done if (score := run.balanced_accuracy) is not None}
+    if right is None or labels is None:
+        return Scores(by_seed)
+    of_class = np.bincount(labels)
+    weights = len(labels) / np.count_nonzero(of_class) / of_class[labels]
+    return Scores(by_seed, right * weights)
+
+
 def _robustness(tested: list[dict[str, list[float]] | None]) -> dict[str, list[Interval]]:
     """Over seeds, where all of them were tested."""
-    given = [entry for entry in tested if entry is not None]
-    if not given or len(given) < len(tested):
+    given = [entry for entry in tested if entry]
+    if not given or len(given) < len(tested) or len({frozenset(entry) for entry in given}) > 1:
         return {}
     found = {kind: np.array([entry[kind] for entry in given]) for kind in given[0]}
     return {
-        kind: [interval for values in table.T if (interval := mean_interval(values.tolist())) is not None]
+        kind: [
+            interval
+            for values in table.T
+            if (interval := mean_interval(values.tolist(), bounds=_SHARE)) is not None
+        ]
         for kind, table in found.items()
     }
 
 
-def read_predictions(
-    records: ExperimentRecords, arm: ArmSummary, labels: np.ndarray | None
-) -> Predictions | None:
-    """An arm's predictions; None where there are none, or not for the same images."""
-    kept = [records.run(run.id).predictions() for run in arm.done]
-    given = [prediction for prediction in kept if prediction is not None]
-    if len({len(prediction["answers"]) for prediction in given}) != 1:
+def gather_predictions(runs: list[CheckedRun], labels: np.ndarray | None) -> Predictions | None:
+    """The predictions of an arm's finished runs that have any; None where there are none."""
+    given = [run.predictions for run in runs if run.predictions is not None]
+    if not given:
         return None
-    answers = np.stack([prediction["answers"] for prediction in given])
-    confidences = np.stack([prediction["confidences"] for prediction in given])
-    known = labels is not None and answers.shape[1] == len(labels)
-    return Predictions(answers, confidences, answers == labels if known else np.empty(0))
+    answers = np.stack([prediction.answers for prediction in given])
+    confidences = np.stack([prediction.confidences for prediction in given])
+    return Predictions(answers, confidences, np.empty(0, bool) if labels is None else answers == labels)

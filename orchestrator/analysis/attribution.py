@@ -1,67 +1,23 @@
-"""How much of the gap between two arms is each factor's: Shapley values over the recipes in between. Pure.
+"""How much each factor contributes to the gap between two arms: Shapley values over the recipes in between. Pure.
 
 Two arms that differ in k factors span 2^k recipes. A factor's share of the gap is its Shapley value (Shapley, 1953):
 what changing it adds, averaged over all orders in which the factors may be changed. The shares sum to the gap exactly,
-whatever the interactions. Where 2^k recipes are too many, orders are sampled, forwards and backwards in turn.
+whatever the interactions. `crossings` chooses the recipes where 2^k are too many. Every share and interaction is a
+contrast: a weighted sum over recipes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import math
-import random
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from orchestrator.analysis.inference import Interval, mean_interval
-from orchestrator.experiment.spec import Arm, Experiment
-from trainers.errors import InputError
-from trainers.recipes import Block
-
-FACTORS: dict[str, tuple[str, ...]] = {
-    "framework": ("framework",),
-    "network": ("model", "whitening"),
-    "initial weights": ("init",),
-    "batch normalization": ("batch_norm", "sync_batch_norm"),
-    "optimizer": ("optimizer", "schedule", "weight_average"),
-    "batch size": ("batch_size",),
-    "epochs": ("epochs", "early_stopping"),
-    "preprocessing": ("inputs", "augmentation", "flip_averaging", "shift_averaging"),
-    "loss": ("loss",),
-    "precision": ("precision",),
-    "execution": ("deterministic", "compile"),
-}
-"""The fields that each factor takes along."""
-
-Choice = frozenset[str]
-"""The factors that are as in the second arm; the others are as in the first."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Which recipes are trained to tell the factors apart."""
-
-    first: str
-    second: str
-    factors: list[str]
-    orders: list[list[str]]
-    """In which factors are changed from the first arm's to the second's; empty for every recipe."""
-    choices: dict[str, Choice]
-    """Each arm's name and what of it is as in the second arm."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON, for the records."""
-        return dataclasses.asdict(self) | {"choices": {arm: sorted(of) for arm, of in self.choices.items()}}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Plan:
-        """From the records."""
-        choices = {arm: frozenset(of) for arm, of in document["choices"].items()}
-        return cls(**document | {"choices": choices})
+from orchestrator.analysis import inference
+from orchestrator.analysis.inference import ALPHA, LEAST_SEEDS, Estimate, Interval, Scores
+from orchestrator.planning.crossings import LEAST_PAIRS, Choice, Plan, all_choices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +26,7 @@ class Share:
 
     factor: str
     accuracy: Interval
-    """Of the gap in test accuracy, first minus second; over seeds."""
+    """Of the gap in test accuracy, first minus second; 95 % for all factors together."""
     log_speed: Interval | None
     """Of the natural logarithm of the ratio of images per second."""
 
@@ -81,212 +37,222 @@ class Share:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Interaction:
+    """What two factors do together beyond what each does by itself."""
+
+    factors: tuple[str, str]
+    accuracy: Interval
+    """By how much more one costs when the other is changed as well (Grabisch and Roubens, 1999); 95 % together."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Attribution:
     """Where the gap between two arms comes from."""
 
     plan: Plan
     shares: list[Share]
+    interactions: list[Interaction]
+    """Of every two factors, the largest first; empty for sampled orders."""
+    remainder: float
+    """What the shares do not sum to: interactions of three factors and more, in a fraction; else 0."""
     gap: Interval
     seeds: list[int]
     missing: list[str]
     """Arms that have no result yet, so that nothing can be said."""
 
 
-def differing(first: Arm, second: Arm) -> dict[str, tuple[str, ...]]:
-    """The factors in which two arms differ, with the fields that each takes along.
-
-    A user's own model, optimizer or loss is of one framework, so that it goes with the framework.
-    """
-    factors = FACTORS
-    own = [
-        name
-        for name, part in (("network", "model"), ("optimizer", "optimizer"), ("loss", "loss"))
-        if any(_is_own(getattr(arm, part)) for arm in (first, second))
-    ]
-    if first.framework != second.framework and own:
-        bound = ["framework", *own]
-        together = {" and ".join(bound): tuple(field for name in bound for field in FACTORS[name])}
-        factors = together | {name: FACTORS[name] for name in FACTORS if name not in bound}
-    return {
-        name: fields
-        for name, fields in factors.items()
-        if any(getattr(first, field) != getattr(second, field) for field in fields)
-    }
-
-
-def _is_own(part: str | Block) -> bool:
-    return ":" in (part if isinstance(part, str) else str(getattr(part, "name", "")))
-
-
-def expand(experiment: Experiment, *, most_recipes: int, seed: int = 0) -> tuple[Experiment, Plan]:
-    """An experiment with every arm that the attribution needs.
-
-    Args:
-        experiment: with two arms.
-        most_recipes: above which orders are sampled instead of training every recipe.
-        seed: of the sampling.
-
-    Raises:
-        InputError: there are not two arms, they share no two seeds, or they do not differ.
-    """
-    if len(experiment.arms) != 2:
-        raise InputError(
-            f"attribution takes apart the gap between two arms, but there are {len(experiment.arms)}"
-        )
-    (first, one), (second, two) = experiment.arms.items()
-    if one.seeds != two.seeds or len(one.seeds) < 2:
-        raise InputError(
-            f"attribution pairs its arms by seed: give {first} and {second} the same two seeds or more"
-        )
-    fields = differing(one, two)
-    if not fields:
-        raise InputError(f"{first} and {second} differ in nothing, so there is no gap to take apart")
-    factors = list(fields)
-    orders = [] if 2 ** len(factors) <= most_recipes else _sampled(factors, most_recipes, seed)
-    chosen = _all(factors) if not orders else _along(orders)
-    ordered = sorted(chosen, key=lambda choice: (len(choice), sorted(choice)))
-    named = {_name(choice, first, second, factors): choice for choice in ordered}
-    arms = {
-        name: _crossed(one, two, [name for factor in choice for name in fields[factor]])
-        for name, choice in named.items()
-    }
-    plan = Plan(first=first, second=second, factors=factors, orders=orders, choices=named)
-    return experiment.model_copy(update={"arms": arms}), plan
-
-
-def _all(factors: list[str]) -> set[Choice]:
-    return {
-        frozenset(choice)
-        for size in range(len(factors) + 1)
-        for choice in itertools.combinations(factors, size)
-    }
-
-
-def _along(orders: Iterable[list[str]]) -> set[Choice]:
-    return {frozenset(order[:size]) for order in orders for size in range(len(order) + 1)}
-
-
-def _sampled(factors: list[str], most_recipes: int, seed: int) -> list[list[str]]:
-    """Orders and their reverses, as many as the number of recipes allows, two at least."""
-    generator = random.Random(seed)
-    orders: list[list[str]] = []
-    while True:
-        order = generator.sample(factors, len(factors))
-        more = [*orders, order, order[::-1]]
-        if orders and len(_along(more)) > most_recipes:
-            return orders
-        orders = more
-        if len(orders) >= 2 * math.factorial(len(factors)):
-            return orders
-
-
-def _name(choice: Choice, first: str, second: str, factors: list[str]) -> str:
-    if not choice:
-        return first
-    if len(choice) == len(factors):
-        return second
-    return "mix-" + "".join("1" if factor in choice else "0" for factor in factors)
-
-
-def describe(plan: Plan, arm: str) -> str:
-    """What a recipe in between has of the second arm; empty for the two arms themselves."""
-    if arm in (plan.first, plan.second):
-        return ""
-    taken = [factor for factor in plan.factors if factor in plan.choices[arm]]
-    return f"{plan.first} with {plan.second}'s {', '.join(taken)}"
-
-
-def _crossed(first: Arm, second: Arm, fields: list[str]) -> Arm:
-    """The first arm with some of the second's fields."""
-    taken = {field: getattr(second, field) for field in fields}
-    return Arm.model_validate(first.model_dump() | {k: _plain(v) for k, v in taken.items()})
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump() if hasattr(value, "model_dump") else value
-
-
 def attribute(
-    plan: Plan,
-    accuracies: dict[str, dict[int, float]],
-    speeds: dict[str, dict[int, float]],
+    plan: Plan, scores: Mapping[str, Scores], speeds: Mapping[str, Mapping[int, float]]
 ) -> Attribution:
     """Share the gap out among the factors.
 
     Args:
         plan: from `expand`.
-        accuracies: for each arm, test accuracy by seed.
-        speeds: likewise, images per second; what is missing leaves the speed's shares out.
+        scores: for each arm, test accuracies.
+        speeds: for each arm, images per second by seed; what is missing leaves the speed's shares out.
     """
-    shared = set.intersection(*(set(accuracies.get(arm, {})) for arm in plan.choices))
-    missing = [arm for arm in plan.choices if not accuracies.get(arm)]
-    seeds = sorted(shared)
-    by_choice = {choice: arm for arm, choice in plan.choices.items()}
-    full = frozenset(plan.factors)
+    known = {arm: scores[arm] for arm in plan.choices if arm in scores and scores[arm].by_seed}
+    missing = [arm for arm in plan.choices if arm not in known]
+    seeds = sorted(set.intersection(*({*found.by_seed} for found in known.values()))) if not missing else []
     if not seeds:
-        return Attribution(plan=plan, shares=[], gap=Interval(math.nan), seeds=[], missing=missing)
-    timed = all(set(seeds) <= set(speeds.get(arm, {})) for arm in plan.choices)
+        return Attribution(
+            plan=plan,
+            shares=[],
+            interactions=[],
+            remainder=0.0,
+            gap=Interval(math.nan),
+            seeds=[],
+            missing=missing,
+        )
+    recipes = _Recipes(plan, known, seeds)
+    timed = all(speeds.get(arm, {}).get(seed, 0) > 0 for arm in plan.choices for seed in seeds)
+    logs = (
+        np.array([np.mean([math.log(speeds[arm][seed]) for seed in seeds]) for arm in plan.choices])
+        if timed
+        else None
+    )
+    weights = contrasts(plan)
     shares = [
         Share(
             factor=factor,
-            accuracy=_over_seeds(
-                plan, factor, seeds, lambda choice, seed: accuracies[by_choice[choice]][seed]
-            ),
-            log_speed=_over_seeds(
-                plan, factor, seeds, lambda choice, seed: math.log(speeds[by_choice[choice]][seed])
-            )
-            if timed
-            else None,
+            accuracy=recipes.share(factor, weights[factor]),
+            log_speed=None if logs is None else Interval(float(weights[factor] @ logs)),
         )
         for factor in plan.factors
     ]
-    gaps = [accuracies[by_choice[frozenset()]][seed] - accuracies[by_choice[full]][seed] for seed in seeds]
-    gap = mean_interval(gaps)
-    assert gap is not None
-    return Attribution(plan=plan, shares=shares, gap=gap, seeds=seeds, missing=missing)
-
-
-def _over_seeds(plan: Plan, factor: str, seeds: list[int], value: Callable[[Choice, int], float]) -> Interval:
-    """A factor's share with its interval over seeds, widened by the error of sampled orders."""
-    by_order = np.array([_contributions(plan, factor, functools.partial(_at, value, seed)) for seed in seeds])
-    weights = _weights(plan, factor)
-    by_seed = by_order @ weights
-    interval = mean_interval([float(share) for share in by_seed])
-    assert interval is not None
-    if not plan.orders or interval.low is None or interval.high is None:
-        return interval
-    # Sampled orders: their own standard error adds to that over seeds.
-    spread = (
-        np.std(by_order.mean(axis=0), ddof=1) / math.sqrt(len(plan.orders)) if len(plan.orders) > 1 else 0
+    between = _interactions(plan)
+    interactions = [
+        Interaction(factors=factors, accuracy=recipes.interval(contrast, together=len(between)))
+        for factors, contrast in between.items()
+    ]
+    ends = np.array([(not choice) - (len(choice) == len(plan.factors)) for choice in plan.choices.values()])
+    gap = recipes.interval(ends, together=1)
+    remainder = gap.mean - sum(share.accuracy.mean for share in shares) if plan.is_fraction else 0.0
+    return Attribution(
+        plan=plan,
+        shares=shares,
+        interactions=sorted(interactions, key=lambda found: -abs(found.accuracy.mean)),
+        remainder=remainder,
+        gap=gap,
+        seeds=seeds,
+        missing=missing,
     )
-    half = math.hypot((interval.high - interval.low) / 2, 1.96 * float(spread))
-    return Interval(interval.mean, interval.mean - half, interval.mean + half)
 
 
-def _at(value: Callable[[Choice, int], float], seed: int, choice: Choice) -> float:
-    return value(choice, seed)
+class _Recipes:
+    """The results of a plan's recipes with the seeds that all of them have."""
+
+    def __init__(self, plan: Plan, scores: Mapping[str, Scores], seeds: list[int]) -> None:
+        self._plan = plan
+        self._seeds = seeds
+        self._by_seed = np.array([[scores[arm].by_seed[seed] for seed in seeds] for arm in plan.choices])
+        self._items = _stacked([_rows(scores[arm], seeds) for arm in plan.choices])
+
+    def estimate(self, contrast: np.ndarray) -> Estimate:
+        """A weighted sum over recipes, over seeds and images where the values of single images are known."""
+        if self._items is not None:
+            return inference.crossed(np.tensordot(contrast, self._items, axes=1))
+        by_seed = contrast @ self._by_seed
+        zero = dict.fromkeys(self._seeds, 0.0)
+        found = inference.gap(Scores(dict(zip(self._seeds, map(float, by_seed), strict=True))), Scores(zero))
+        assert found is not None
+        return found
+
+    def interval(self, contrast: np.ndarray, *, together: int) -> Interval:
+        """A weighted sum with its interval, which holds together with so many others; no ends with few seeds."""
+        found = self.estimate(contrast)
+        return self._bounded(found, together)
+
+    def share(self, factor: str, contrast: np.ndarray) -> Interval:
+        """A factor's share; with sampled orders, means of an order and its reverse vary as a further factor."""
+        found = self.estimate(contrast)
+        pairs = self._plan.pairs_of_orders
+        if self._plan.orders:
+            if len(pairs) < LEAST_PAIRS:
+                return Interval(found.mean)
+            by_recipe = self._by_seed.mean(axis=1)
+            means = [_along_orders(self._plan, factor, pair) @ by_recipe for pair in pairs]
+            found = inference.widened(found, means)
+        return self._bounded(found, len(self._plan.factors))
+
+    def _bounded(self, found: Estimate, together: int) -> Interval:
+        return Interval(found.mean) if len(self._seeds) < LEAST_SEEDS else found.interval(ALPHA / together)
 
 
-def _contributions(plan: Plan, factor: str, value: Callable[[Choice], float]) -> list[float]:
-    """What changing the factor costs, after each set of others, or in each sampled order."""
-    return [value(before) - value(before | {factor}) for before in _befores(plan, factor)]
+def _rows(scores: Scores, seeds: list[int]) -> np.ndarray | None:
+    if scores.items is None:
+        return None
+    return scores.items[[list(scores.by_seed).index(seed) for seed in seeds]]
 
 
-def _befores(plan: Plan, factor: str) -> list[Choice]:
+def _stacked(items: list[np.ndarray | None]) -> np.ndarray | None:
+    known = [item for item in items if item is not None]
+    if len(known) < len(items) or len({item.shape for item in known}) != 1 or known[0].shape[1] < 2:
+        return None
+    return np.stack(known)
+
+
+def contrasts(plan: Plan) -> dict[str, np.ndarray]:
+    """For each factor, the weights of the recipes in its share."""
+    if plan.is_fraction:
+        model = _fitted(plan)
+        return {factor: -2 * model[1 + place] for place, factor in enumerate(plan.factors)}
     if plan.orders:
-        return [frozenset(order[: order.index(factor)]) for order in plan.orders]
-    others = [other for other in plan.factors if other != factor]
-    return sorted(_all(others), key=lambda choice: (len(choice), sorted(choice)))
-
-
-def _weights(plan: Plan, factor: str) -> np.ndarray:
-    befores = _befores(plan, factor)
-    if plan.orders:
-        return np.full(len(befores), 1 / len(befores))
+        return {factor: _along_orders(plan, factor, plan.orders) for factor in plan.factors}
     count = len(plan.factors)
-    return np.array(
-        [math.factorial(len(b)) * math.factorial(count - len(b) - 1) / math.factorial(count) for b in befores]
-    )
+    return {
+        factor: _differences(
+            plan,
+            {
+                before: math.factorial(len(before))
+                * math.factorial(count - len(before) - 1)
+                / math.factorial(count)
+                for before in all_choices([other for other in plan.factors if other != factor])
+            },
+            [factor],
+        )
+        for factor in plan.factors
+    }
+
+
+def _interactions(plan: Plan) -> dict[tuple[str, str], np.ndarray]:
+    """For every two factors, the weights of the recipes in their interaction."""
+    pairs = list(itertools.combinations(plan.factors, 2))
+    if plan.orders:
+        return {}
+    if plan.is_fraction:
+        model = _fitted(plan)[1 + len(plan.factors) :]
+        return {pair: -4 * weights for pair, weights in zip(pairs, model, strict=True)}
+    count = len(plan.factors)
+    return {
+        pair: _differences(
+            plan,
+            {
+                before: math.factorial(len(before))
+                * math.factorial(count - len(before) - 2)
+                / math.factorial(count - 1)
+                for before in all_choices([other for other in plan.factors if other not in pair])
+            },
+            pair,
+        )
+        for pair in pairs
+    }
+
+
+def _differences(plan: Plan, befores: Mapping[Choice, float], changed: Iterable[str]) -> np.ndarray:
+    """Weights of what changing some factors one after the other adds, after each of some choices."""
+    place = {choice: number for number, choice in enumerate(plan.choices.values())}
+    factors = list(changed)
+    weights = np.zeros(len(place))
+    for before, weight in befores.items():
+        for size in range(len(factors) + 1):
+            for taken in itertools.combinations(factors, size):
+                # v(S) - v(S+f) for one factor; [v(S+g) - v(S+f+g)] - [v(S) - v(S+f)] for two.
+                sign = (-1) ** (size + len(factors) - 1)
+                weights[place[before | {*taken}]] += sign * weight
+    return weights
+
+
+def _along_orders(plan: Plan, factor: str, orders: Iterable[list[str]]) -> np.ndarray:
+    """Weights of what changing a factor adds, averaged over some orders."""
+    chosen = [*orders]
+    befores: dict[Choice, float] = {}
+    for order in chosen:
+        before = frozenset(order[: order.index(factor)])
+        befores[before] = befores.get(before, 0.0) + 1 / len(chosen)
+    return _differences(plan, befores, [factor])
+
+
+def _fitted(plan: Plan) -> np.ndarray:
+    """Weights of the recipes in each coefficient of a model with single factors and pairs, by least squares.
+
+    Factors are coded -1 as in the first arm and 1 as in the second. In such a model a factor's Shapley value is twice
+    its coefficient, since each interaction adds in one half of the orders what it takes in the other.
+    """
+    codes = np.array([[1 if f in choice else -1 for f in plan.factors] for choice in plan.choices.values()])
+    products = [codes[:, a] * codes[:, b] for a, b in itertools.combinations(range(codes.shape[1]), 2)]
+    design = np.column_stack([np.ones(len(codes)), codes, *products])
+    return np.asarray(np.linalg.pinv(design))
 
 
 def sentence(found: Attribution) -> str:
@@ -297,18 +263,24 @@ def sentence(found: Attribution) -> str:
         return f"The gap cannot be taken apart yet: {open_recipes}."
     parts = sorted(found.shares, key=lambda share: -abs(share.accuracy.mean))
     listed = ", ".join(f"{share.factor} {share.accuracy.mean * 100:+.2f}" for share in parts)
+    rest = (
+        f", interactions of three factors and more {found.remainder * 100:+.2f}" if plan.is_fraction else ""
+    )
     text = (
         f"Of the {found.gap.mean * 100:+.2f} points between {plan.first} and {plan.second}, "
-        f"by {len(found.seeds)} seeds each: {listed}."
+        f"with {len(found.seeds)} seeds each: {listed}{rest}."
     )
     framework = next((share for share in found.shares if share.factor == "framework"), None)
     if framework is not None:
         own = framework.accuracy
         if own.low is not None and own.high is not None:
-            part = f"{own.mean * 100:+.2f} (95 % interval {own.low * 100:+.2f} to {own.high * 100:+.2f})"
+            bounds = f"95 % interval for all factors together {own.low * 100:+.2f} to {own.high * 100:+.2f}"
+            part = f"{own.mean * 100:+.2f} ({bounds})"
             if own.low <= 0 <= own.high:
-                text += f" What the framework itself adds, {part}, cannot be told from nothing"
+                text += f" The framework's own share, {part}, cannot be told from zero"
             else:
-                text += f" The framework itself adds {part}"
+                text += f" The framework's own share is {part}"
             text += "; the rest is the recipe's."
+        else:
+            text += f" There is no interval: it needs {LEAST_SEEDS} seeds and {LEAST_PAIRS} pairs of sampled orders."
     return text

@@ -1,39 +1,38 @@
 """From an experiment's records to all that can be said of its arms. Pure.
 
 Each arm is summed up in `arms`, every two are compared in `pairs` by the statistics of `evidence`, and `attribution`
-takes a gap apart; `answer` puts that into words, and `caveats` what a reader must know with it.
+takes a gap apart; `answer` puts that into words, and `caveats` adds what a reader must know with it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.analysis import attribution, inference, parity, performance, report_notes, sentences
+from orchestrator.analysis import attribution, pairs, parity, performance, report_notes, sentences, verdicts
 from orchestrator.analysis.arms import (
     ArmSummary,
     Predictions,
     RunSummary,
-    read_predictions,
+    gather_predictions,
     summarise_arm,
     summarise_run,
 )
 from orchestrator.analysis.attribution import Attribution
-from orchestrator.analysis.inference import Interval, McNemar
-from orchestrator.analysis.pairs import PairComparison, compare_pair
+from orchestrator.analysis.pairs import PairComparison
 from orchestrator.analysis.parity import Parity
 from orchestrator.analysis.performance import Performance
 from orchestrator.analysis.sweeps import SweepSummary, summarise
 from orchestrator.experiment import spec
 from orchestrator.experiment.spec import Experiment
-from orchestrator.planning import parity_plan
+from orchestrator.planning import crossings, parity_plan
+from orchestrator.store import validation
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
+from orchestrator.store.validation import CheckedRecords
 from trainers.contract import FRAMEWORKS
 from trainers.errors import InputError
 
@@ -52,6 +51,8 @@ class Comparison:
     sessions: list[Record]
     arms: list[ArmSummary]
     pairs: list[PairComparison]
+    baseline: str | None
+    """The arm that all others are compared with, where they are not compared with each other."""
     answer: str
     notes: list[str]
     sweep: SweepSummary | None
@@ -60,6 +61,8 @@ class Comparison:
     """What the gap between two arms is made of, where that was asked."""
     predictions: dict[str, Predictions]
     """Of each arm that has them."""
+    disagreements: dict[str, np.ndarray] | None
+    """Test images that arms answer differently: indices, labels and images."""
     performance: Performance
     scales: Record | None
     """What `tandem bench scaling` measured of the same experiment."""
@@ -70,6 +73,18 @@ class Comparison:
         scores = [(arm.accuracy, arm.balanced_accuracy) for arm in self.arms]
         return any(
             plain and balanced and abs(plain.mean - balanced.mean) >= _TELLING for plain, balanced in scores
+        )
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """Arms of which no two are told apart, best first; an arm may be in several groups. Empty with a baseline."""
+        compared = {name for pair in self.pairs for name in pair.names}
+        known = [arm for arm in self.arms if arm.name in compared and arm.accuracy is not None]
+        ranked = sorted(known, key=lambda arm: -arm.accuracy.mean if arm.accuracy else 0.0)
+        if self.baseline is not None or len(ranked) < 3:
+            return []
+        return verdicts.groups(
+            [arm.name for arm in ranked], [pair.names for pair in self.pairs if pair.ahead is not None]
         )
 
     @property
@@ -88,73 +103,6 @@ class Comparison:
                     if value not in values:
                         values.append(value)
         return seen
-
-    def to_json(self) -> Record:
-        """The comparison as plain JSON, without the per-epoch curves; numbers that JSON does not have are null."""
-        return {name: _strict(value) for name, value in self._to_record().items()}
-
-    def _to_record(self) -> Record:
-        return {
-            "name": self.name,
-            "answer": self.answer,
-            "notes": self.notes,
-            "arms": [
-                {
-                    "name": arm.name,
-                    "framework": arm.framework,
-                    "recipe": arm.recipe,
-                    "parameters": arm.parameters,
-                    "test_accuracy": _interval_json(arm.accuracy),
-                    "test_accuracy_deviation": arm.accuracy_deviation,
-                    "balanced_accuracy": _interval_json(arm.balanced_accuracy),
-                    "images_per_second": _interval_json(arm.images_per_second),
-                    "parity": arm.parity and arm.parity.json(),
-                    "train_seconds": arm.train_seconds,
-                    "class_accuracy": None if arm.class_accuracy is None else arm.class_accuracy.tolist(),
-                    "confusion": None if arm.confusion is None else arm.confusion.tolist(),
-                    "robustness": {
-                        kind: [dataclasses.asdict(interval) for interval in intervals]
-                        for kind, intervals in arm.robustness.items()
-                    },
-                    "runs": [
-                        {
-                            "id": run.id,
-                            "seed": run.seed,
-                            "state": run.state,
-                            "cause": run.cause,
-                            "restarts": run.restarts,
-                            "resumes": run.resumes,
-                            "workers": run.workers,
-                            "precision": run.precision,
-                            "startup_seconds": run.startup_seconds,
-                            "images_per_second": run.images_per_second,
-                            "train_seconds": run.train_seconds,
-                            "tested_epoch": run.tested_epoch,
-                            "test_accuracy": run.result and run.result["test_accuracy"],
-                            "test_loss": run.result and run.result["test_loss"],
-                            "balanced_accuracy": run.balanced_accuracy,
-                        }
-                        for run in arm.runs
-                    ],
-                }
-                for arm in self.arms
-            ],
-            "pairs": [
-                dataclasses.asdict(pair)
-                | {
-                    "speed_ratio": pair.speed_ratio,
-                    "conclusive": pair.conclusive,
-                    "equivalent": pair.equivalent,
-                }
-                for pair in self.pairs
-            ],
-            "performance": self.performance.to_json(),
-            "attribution": self.attribution and _attribution_json(self.attribution),
-            "sweep": self.sweep and [search.to_json() for search in self.sweep.arms],
-            "data": self.document["data"],
-            "environment": self.sessions[-1]["environment"] if self.sessions else None,
-            "settings": self.settings,
-        }
 
     @functools.cached_property
     def epochs_frame(self) -> pd.DataFrame:
@@ -175,50 +123,70 @@ def analyse(records: ExperimentRecords) -> Comparison:
     """Read an experiment's records and compare its arms.
 
     Raises:
-        InputError: there is no experiment at that place.
+        InputError: there is no experiment at that place, or what describes it is damaged.
     """
-    document = records.document()
+    left = validation.Left()
+    checked = validation.read(records, left)
+    document = checked.document
     specification = document["experiment"]
-    by_arm: dict[str, list[RunSummary]] = {name: [] for name in specification["arms"]}
-    for run in document["runs"]:
-        by_arm[run["arm"]].append(summarise_run(records.run(run["id"]), run))
-    experiment, sessions = _experiment(document), records.sessions()
-    parities = _parities(records, document, experiment)
-    arms = [
-        summarise_arm(name, arm, by_arm[name], parities.get(name))
-        for name, arm in specification["arms"].items()
-    ]
+    arms, predictions = summarise_arms(checked)
+    experiment = _experiment(document)
+    parities = left.unless("parity", lambda: _parities(records, document, experiment)) or {}
+    arms = [dataclasses.replace(arm, parity=parities.get(arm.name)) for arm in arms]
     found = _attribution(document, arms)
-    labels = (records.disagreements() or {}).get("test_labels")
-    read = {arm.name: read_predictions(records, arm, labels) for arm in arms}
-    predictions = {arm: kept for arm, kept in read.items() if kept is not None}
-    pairs = _pairs(arms, found, predictions, labels, margin=margin_of(document))
-    sweep = summarise(records, document)
+    measured = performance.measure(arms, specification, train_images=document["data"]["train_images"])
+    pairs = _pairs(arms, found, predictions, measured, specification)
+    sweep = left.unless("sweep", lambda: summarise(records, document))
     untold = ["parity"] if experiment is None else []
     if document.get("sweep") and sweep is None:
         untold.append("the search")
     return Comparison(
         name=specification["name"],
         document=document,
-        sessions=sessions,
+        sessions=checked.sessions,
         arms=arms,
         pairs=pairs,
-        answer=sentences.answer(arms, pairs, found),
-        notes=(sweep.notes if sweep else [])
+        baseline=specification.get("baseline"),
+        answer=sentences.answer(arms, pairs, found, measured, baseline=specification.get("baseline")),
+        notes=left.sentences
+        + (sweep.notes if sweep else [])
         + report_notes.of_runs(document, arms, pairs)
         + report_notes.of_versions(document, untold=untold)
-        + report_notes.of_missing(records, sessions, arms, predictions),
+        + report_notes.of_missing(checked, arms, left.sentences),
         sweep=sweep,
         attribution=found,
         predictions=predictions,
-        performance=performance.measure(arms, specification, train_images=document["data"]["train_images"]),
-        scales=records.storage.read_json("scaling/scaling.json"),
+        disagreements=checked.disagreements,
+        performance=measured,
+        scales=checked.scales,
     )
 
 
-def margin_of(document: Record) -> float:
+def summarise_arms(checked: CheckedRecords) -> tuple[list[ArmSummary], dict[str, Predictions]]:
+    """Each arm of an experiment without its parity, and the predictions of those that have any."""
+    arms, predictions = [], {}
+    for name, arm in checked.document["experiment"]["arms"].items():
+        runs = [run for run in checked.runs if run.entry["arm"] == name]
+        given = gather_predictions(runs, checked.labels)
+        if given is not None:
+            predictions[name] = given
+        finished = sum(run.result is not None for run in runs)
+        known = given is not None and given.right.size > 0 and len(given.right) == finished
+        arms.append(
+            summarise_arm(
+                name,
+                arm,
+                [summarise_run(run) for run in runs],
+                right=given.right if given is not None and known else None,
+                labels=checked.labels,
+            )
+        )
+    return arms, predictions
+
+
+def margin_of(specification: Record) -> float:
     """Below which an experiment's gaps count as none, also where it was recorded before there was a margin."""
-    return float(document["experiment"].get("margin", spec.DEFAULT_MARGIN))
+    return float(specification.get("margin", spec.DEFAULT_MARGIN))
 
 
 def _attribution(document: Record, arms: list[ArmSummary]) -> Attribution | None:
@@ -227,21 +195,18 @@ def _attribution(document: Record, arms: list[ArmSummary]) -> Attribution | None
     if record is None:
         return None
     return attribution.attribute(
-        attribution.Plan.from_json(record["plan"]),
-        {arm.name: arm.accuracies for arm in arms},
+        crossings.Plan.from_json(record["plan"]),
+        {arm.name: arm.scores for arm in arms},
         {arm.name: arm.comparable_speeds for arm in arms},
     )
 
 
-def _attribution_json(found: Attribution) -> Record:
+def whole_answers(arms: list[ArmSummary], predictions: dict[str, Predictions]) -> dict[str, np.ndarray]:
+    """The answers of each arm that has them for all of its finished runs."""
     return {
-        "first": found.plan.first,
-        "second": found.plan.second,
-        "gap": dataclasses.asdict(found.gap),
-        "seeds": found.seeds,
-        "missing": found.missing,
-        "orders_sampled": len(found.plan.orders),
-        "shares": [dataclasses.asdict(share) | {"speed_ratio": share.speed_ratio} for share in found.shares],
+        arm.name: predictions[arm.name].answers
+        for arm in arms
+        if arm.name in predictions and len(predictions[arm.name].answers) == len(arm.done)
     }
 
 
@@ -249,33 +214,20 @@ def _pairs(
     arms: list[ArmSummary],
     found: Attribution | None,
     predictions: dict[str, Predictions],
-    labels: np.ndarray | None,
-    *,
-    margin: float,
+    measured: Performance,
+    specification: Record,
 ) -> list[PairComparison]:
-    """Every two arms; of an attribution only the two that it is about."""
+    """Every two arms, or each with the baseline; of an attribution only the two that it is about."""
     if found is not None:
         arms = [arm for arm in arms if arm.name in (found.plan.first, found.plan.second)]
         arms.sort(key=lambda arm: arm.name != found.plan.first)
-    pairs = [
-        compare_pair(
-            first,
-            second,
-            margin=margin,
-            mcnemar=_mcnemar(predictions.get(first.name), predictions.get(second.name), labels),
-        )
-        for first, second in itertools.combinations(arms, 2)
-    ]
-    corrected = inference.holm([pair.evidence.p_value if pair.evidence else None for pair in pairs])
-    return [
-        dataclasses.replace(pair, adjusted_p=p_value) for pair, p_value in zip(pairs, corrected, strict=True)
-    ]
-
-
-def _mcnemar(one: Predictions | None, two: Predictions | None, labels: np.ndarray | None) -> McNemar | None:
-    if labels is None or one is None or two is None or not (one.right.size and two.right.size):
-        return None
-    return inference.mcnemar(one.answers, two.answers, labels)
+    return pairs.compare(
+        arms,
+        margin=margin_of(specification),
+        answers=whole_answers(arms, predictions),
+        performance=measured,
+        baseline=None if found is not None else specification.get("baseline"),
+    )
 
 
 def _parities(
@@ -296,18 +248,6 @@ def _experiment(document: Record) -> Experiment | None:
         return spec.from_json(document["experiment"])
     except InputError:
         return None
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _strict(below) for key, below in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(below) for below in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _interval_json(interval: Interval | None) -> Record | None:
-    return None if interval is None else dataclasses.asdict(interval)
 
 
 def disagreements(answers: dict[str, list[np.ndarray]], labels: np.ndarray, *, at_most: int) -> np.ndarray:

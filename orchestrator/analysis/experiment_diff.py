@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
-from orchestrator.analysis import compare
-from orchestrator.analysis.arms import ArmSummary
-from orchestrator.analysis.inference import Evidence, Interval
-from orchestrator.analysis.pairs import compare_pair, differing_factors, times
+import numpy as np
+
+from orchestrator.analysis import compare, pairs, performance
+from orchestrator.analysis.arms import ArmSummary, Predictions
+from orchestrator.analysis.pairs import PairComparison, differing_factors, times
+from orchestrator.analysis.results import pair_json
+from orchestrator.analysis.verdicts import Verdict
+from orchestrator.analysis.wording import counted, in_points, points
+from orchestrator.store import validation
 from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Record
+from orchestrator.store.validation import CheckedRecords
 from trainers.errors import InputError
 
 
@@ -17,73 +24,171 @@ class Change:
     """An arm in both experiments, the second minus the first."""
 
     arm: str
-    accuracy: Evidence | None
-    log_speed: Interval | None
-    """Of the natural logarithm of the ratio of images per second, the second over the first; None where they are not
-    compared."""
-    speed_doubt: str | None
-    """Why they are not, or why that says little, where either is known."""
+    is_identical: bool
+    """Whether the results are the same bit for bit, with every seed."""
+    pair: PairComparison
+    """Of the later arm with the earlier one; its verdict holds together with those on the other arms."""
     differences: list[str]
-    """Of the recipe, with both values."""
-    conclusive: bool
+    """Of the recipe, with both values, the earlier one first."""
 
     def __str__(self) -> str:
-        return f"{self.arm}: {self._accuracy()}{self._speed()}{self._recipe()}"
+        recipe = f"; differs in {'; '.join(self.differences)}" if self.differences else ""
+        return f"{self.arm}: {self._accuracy()}{self._speed()}{recipe}"
+
+    def to_json(self) -> Record:
+        """As plain JSON, with the pair's fields of `results.json`."""
+        pair = pair_json(self.pair)
+        return {"arm": self.arm, "identical": self.is_identical, "differences": self.differences} | {
+            name: value
+            for name, value in pair.items()
+            if name not in ("first", "second", "differences", "ahead")
+        }
 
     def _accuracy(self) -> str:
-        if self.accuracy is None:
+        judgement = self.pair.judgement
+        if self.is_identical:
+            return f"identical with {counted(self.pair.seeds[0], 'seed')}, bit for bit"
+        if judgement is None:
             return "one of the two has no finished run"
-        gap = self.accuracy.gap
-        if gap.low is None or gap.high is None:
-            return f"accuracy {gap.mean * 100:+.2f} points, with too few seeds to tell it from chance"
-        word = "changed" if self.conclusive else "not told from chance"
-        return (
-            f"accuracy {gap.mean * 100:+.2f} points ({gap.low * 100:+.2f} to {gap.high * 100:+.2f}), {word}"
-        )
+        change = f"accuracy {points(judgement.gap.mean, signed=True)} points"
+        if judgement.gap.low is None or judgement.gap.high is None:
+            return f"{change}, no verdict ({judgement.obstacle})"
+        low, high = (points(end, signed=True) for end in (judgement.gap.low, judgement.gap.high))
+        margin = in_points(self.pair.margin)
+        meaning = {
+            Verdict.BETTER_BY_MORE: f"changed by more than the margin of {margin}",
+            Verdict.BETTER: f"changed by less than the margin of {margin}"
+            if judgement.is_below_margin
+            else f"changed, not proven to be more than the margin of {margin}",
+            Verdict.EQUAL: f"the same within {margin}",
+            Verdict.UNDECIDED: "not told from chance",
+        }
+        return f"{change} ({low} to {high}), {meaning[judgement.verdict]}"
 
     def _speed(self) -> str:
-        found = self.log_speed
-        if found is None:
-            return f"; speeds not compared: {self.speed_doubt}" if self.speed_doubt else ""
-        doubt = f", but {self.speed_doubt}" if self.speed_doubt else ""
-        if found.low is None or found.high is None:
-            return f"; speed times {times(found.mean)}, by one run on a side{doubt}"
-        return f"; speed times {times(found.mean)} ({times(found.low)} to {times(found.high)}){doubt}"
+        found = self.pair.speed
+        if found is None or found.end is None:
+            return ""
+        told = [f"time to the end times {times(found.end.mean)}"]
+        if found.end.low is not None and found.end.high is not None:
+            told[0] += f" ({times(found.end.low)} to {times(found.end.high)})"
+        if found.rate is not None:
+            told.append(f"images/s times {times(found.rate.mean)}")
+        doubt = f", but {found.doubt}" if found.doubt else ""
+        no_verdict = "" if found.groups else ", without a verdict"
+        return f"; {', '.join(told)}{no_verdict}{doubt}"
 
-    def _recipe(self) -> str:
-        return f"; differs in {'; '.join(self.differences)}" if self.differences else ""
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One of the two experiments."""
+
+    checked: CheckedRecords
+    arms: dict[str, ArmSummary]
+    predictions: dict[str, Predictions]
+    performance: performance.Performance
 
 
-def between(first: ExperimentRecords, second: ExperimentRecords) -> list[Change]:
+def between(
+    first: ExperimentRecords, second: ExperimentRecords, *, notes: list[str] | None = None
+) -> list[Change]:
     """What changed from one experiment to the other, for each arm of a name that both have.
+
+    Args:
+        first: the earlier one.
+        second: the later one.
+        notes: is given a sentence for each record that is left out.
 
     Raises:
         InputError: one is no experiment, they share no arm, or were trained on other data.
     """
-    before, after = compare.analyse(first), compare.analyse(second)
-    if before.document["data"]["fingerprint"] != after.document["data"]["fingerprint"]:
+    told: list[str] = [] if notes is None else notes
+    before, after = _read(first, told), _read(second, told)
+    if before.checked.document["data"]["fingerprint"] != after.checked.document["data"]["fingerprint"]:
         raise InputError(
             f"{first.storage.url} and {second.storage.url} were trained on different data, so their accuracies "
             "cannot be compared"
         )
-    known = {arm.name: arm for arm in before.arms}
-    shared = [(known[arm.name], arm) for arm in after.arms if arm.name in known]
+    shared = [name for name in after.arms if name in before.arms]
     if not shared:
         raise InputError(
-            f"{first.storage.url} and {second.storage.url} share no arm: {', '.join(known)} and "
-            f"{', '.join(arm.name for arm in after.arms)}"
+            f"{first.storage.url} and {second.storage.url} share no arm: {', '.join(before.arms)} and "
+            f"{', '.join(after.arms)}"
         )
-    margin = compare.margin_of(after.document)
-    return [_change(old, new, margin=margin) for old, new in shared]
-
-
-def _change(old: ArmSummary, new: ArmSummary, *, margin: float) -> Change:
-    pair = compare_pair(new, old, margin=margin)
-    return Change(
-        arm=new.name,
-        accuracy=pair.evidence,
-        log_speed=pair.log_speed,
-        speed_doubt=pair.speed_doubt,
-        differences=differing_factors(old, new),
-        conclusive=pair.conclusive,
+    specification = after.checked.document["experiment"]
+    compared = pairs.compare_pairs(
+        [(_renamed(after.arms[name], _AFTER), _renamed(before.arms[name], _BEFORE)) for name in shared],
+        margin=compare.margin_of(specification),
+        answers=_answers(after, _AFTER) | _answers(before, _BEFORE),
+        performance=_together(before, after),
     )
+    return [
+        Change(
+            arm=name,
+            is_identical=_is_identical(before, after, name),
+            pair=pair,
+            differences=differing_factors(before.arms[name], after.arms[name]),
+        )
+        for name, pair in zip(shared, compared, strict=True)
+    ]
+
+
+_BEFORE, _AFTER = "before", "after"
+
+
+def _read(records: ExperimentRecords, notes: list[str]) -> _Side:
+    left = validation.Left()
+    checked = validation.read(records, left)
+    notes += [f"{records.storage.url}/{sentence}" for sentence in left.sentences]
+    arms, predictions = compare.summarise_arms(checked)
+    return _Side(
+        checked=checked,
+        arms={arm.name: arm for arm in arms},
+        predictions=predictions,
+        performance=performance.measure(
+            arms, checked.document["experiment"], train_images=checked.document["data"]["train_images"]
+        ),
+    )
+
+
+def _renamed(arm: ArmSummary, side: str) -> ArmSummary:
+    """An arm with a name that says which of the two experiments it is from."""
+    return dataclasses.replace(arm, name=f"{arm.name} {side}")
+
+
+def _answers(side: _Side, name: str) -> dict[str, np.ndarray]:
+    whole = compare.whole_answers([*side.arms.values()], side.predictions)
+    return {f"{arm} {name}": answers for arm, answers in whole.items()}
+
+
+def _together(before: _Side, after: _Side) -> performance.Performance:
+    """Times of both experiments. Targets are left out, since each experiment has its own."""
+    times = {
+        f"{arm} {name}": dataclasses.replace(found, target=[])
+        for side, name in ((before, _BEFORE), (after, _AFTER))
+        for arm, found in side.performance.times.items()
+    }
+    is_apart = before.performance.is_apart and after.performance.is_apart
+    return dataclasses.replace(after.performance, times=times, is_apart=is_apart)
+
+
+def _is_identical(before: _Side, after: _Side, name: str) -> bool:
+    """Whether an arm has the same seeds with the same test results and predictions, bit for bit."""
+    sides = []
+    for side in (before, after):
+        runs = [run for run in side.checked.runs if run.entry["arm"] == name and run.result is not None]
+        sides.append({run.entry["seed"]: run for run in runs})
+    if sides[0].keys() != sides[1].keys() or not sides[0]:
+        return False
+    for seed, one in sides[0].items():
+        other = sides[1][seed]
+        assert one.result is not None and other.result is not None
+        if any(one.result[field] != other.result[field] for field in ("test_loss", "confusion")):
+            return False
+        if (one.predictions is None) != (other.predictions is None):
+            return False
+        if one.predictions is not None and other.predictions is not None:
+            same = np.array_equal(one.predictions.answers, other.predictions.answers)
+            if not same or not np.array_equal(one.predictions.confidences, other.predictions.confidences):
+                return False
+    return True

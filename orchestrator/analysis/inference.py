@@ -1,51 +1,50 @@
-"""What two arms' accuracies over seeds prove, and what they do not: all from scipy and statsmodels.
+"""How well two arms' results are known: one model of uncertainty, seeds by test images.
 
-Paired where the arms share seeds, else Welch's. An arm's seeds are the sample; the test images are the same for all.
-Both libraries are imported where they are used: commands that only train do not wait for them.
+Both the seeds and the test images are samples: another seed trains another model, and other images would have been
+other questions. Arms that answer the same images are a crossed two-way layout of correctness with both factors random
+(Searle, Casella and McCulloch, Variance Components, 1992, chapter 4). Without values for each image only the seeds'
+part is known.
+
+A mean whose variance has several estimated parts gets the interval of Banerjee (1961): each part counts with Student's
+quantile for its own degrees of freedom. One quantile for all, with the degrees of freedom of Satterthwaite (1946), is
+narrower, but leaves the truth out too often with three seeds, and many times too often at the small error rates that
+several comparisons need. Distributions come from scipy, imported where they are used: commands that only train do not
+load it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+
+from orchestrator.analysis.discordance import Discordance, clopper_pearson
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
 POWER = 0.8
-_MOST_SEEDS = 1_000
-_RESAMPLES = 2_000
+LEAST_SEEDS = 3
+"""On each side, for a verdict: the spread of two values is known to a factor of 30 only."""
+_FEW_DISCORDANT = 25
+_NO_SPREAD = 1e-12
+_LEAST_P = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval; without a spread there is none."""
+    """A mean with its interval, of 95 % unless it says otherwise; without a spread there is none."""
 
     mean: float
     low: float | None = None
     high: float | None = None
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """The gap between two arms: the mean of the first minus that of the second."""
-
-    gap: Interval
-    """Student's t, or Welch's."""
-    bootstrap: Interval | None
-    """Bias-corrected and accelerated bootstrap over seeds; None below three seeds."""
-    paired_seeds: list[int]
-    p_value: float | None
-    """That there is no gap; two-sided."""
-    effect_size: float | None
-    """Cohen's d: the gap in standard deviations, of the paired differences or pooled."""
-    equivalence_p: float | None
-    """That the gap is at least the margin, by two one-sided tests."""
-    seeds_needed: int | None
-    """On each side, to tell a gap of this size and spread with a power of 80 %; None where it is told already, or
-    no number would do."""
+    def within(self, least: float, most: float) -> Interval:
+        """The interval without what the quantity cannot be."""
+        if self.low is None or self.high is None:
+            return self
+        return Interval(self.mean, max(self.low, least), min(self.high, most))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,206 +52,311 @@ class Measure:
     """One quantity over an arm's seeds."""
 
     interval: Interval
-    """Student's t."""
-    bootstrap: Interval | None
-    """Bias-corrected and accelerated, over seeds; None below three seeds or without spread."""
+    """Student's t over seeds."""
     deviation: float | None
-    """Standard deviation; None for one seed."""
+    """Standard deviation over seeds; None for one seed."""
 
 
 @dataclasses.dataclass(frozen=True)
-class McNemar:
-    """Test images that only one of two arms answers right, by the majority of each arm's seeds."""
+class Scores:
+    """One arm's results on the test split."""
 
-    only_first: int
-    only_second: int
-    p_value: float
+    by_seed: dict[int, float]
+    items: np.ndarray | None = None
+    """[seeds, images], rows in the order of `by_seed`: what each image adds to its seed's mean. Bool for right
+    answers. None where the values of single images are not known for every seed."""
 
 
-def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Mean and Student's t interval; the mean alone for one value, None for none."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The variance of a mean by its sources; a negative estimate counts as zero (Searle et al., 1992)."""
+
+    seeds: float
+    images: float | None
+    """None where the values of single images are not known, so that the interval leaves this out."""
+    residual: float | None
+    """What one seed does to one image; without values of single images it is part of `seeds`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """An estimated part of a mean's variance, with its degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean with what its variance is made of."""
+
+    mean: float
+    variances: tuple[tuple[Part, ...], ...]
+    """Sums of parts, each a lower bound on the variance: the largest counts. Empty where nothing varies, which proves
+    nothing."""
+    budget: Budget
+    exact: Discordance | None = None
+    """Set where so few images differ that a normal approximation fails: intervals then contain the exact one."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is anything that an interval can be made of."""
+        return bool(self.variances) or self.exact is not None
+
+    def interval(self, alpha: float) -> Interval:
+        """The two-sided interval that leaves the truth out with a probability of alpha; no ends where unknown."""
+        if not self.is_known:
+            return Interval(self.mean)
+        half = self._half(alpha)
+        low, high = self.mean - half, self.mean + half
+        if self.exact is not None:
+            least, most = self.exact.interval(alpha)
+            low, high = min(low, least), max(high, most)
+        return Interval(self.mean, low, high)
+
+    def _half(self, alpha: float) -> float:
+        """Half of the interval without the exact bound (Banerjee, 1961)."""
+        return math.sqrt(
+            max(
+                (
+                    sum(part.variance * t_quantile(1 - alpha / 2, part.freedom) ** 2 for part in parts)
+                    for parts in self.variances
+                ),
+                default=0.0,
+            )
+        )
+
+    def p_value(self) -> float | None:
+        """The smallest alpha whose interval leaves zero out; None where nothing is known."""
+        if not self.is_known:
+            return None
+        found = 0.0
+        if self.variances:
+            found = 1.0
+            if self.mean:
+                from scipy.optimize import brentq
+
+                beyond = abs(self.mean)
+                found = _LEAST_P
+                if self._half(_LEAST_P) > beyond:
+                    found = math.exp(
+                        brentq(lambda power: self._half(math.exp(power)) - beyond, math.log(_LEAST_P), 0.0)
+                    )
+        return found if self.exact is None else max(found, self.exact.p_value())
+
+    def detectable(self, alpha: float) -> float | None:
+        """The smallest true difference that an interval at alpha leaves out with a power of 80 % (Bloom, 1995).
+
+        It follows from the variance, not from the mean: power at the observed gap says no more than its p-value.
+        """
+        if not self.is_known:
+            return None
+        return sum(self._reach(level) for level in (alpha, 2 * (1 - POWER)))
+
+    def _reach(self, alpha: float) -> float:
+        found = self.interval(alpha)
+        assert found.low is not None and found.high is not None
+        return max(found.high - found.mean, found.mean - found.low)
+
+
+def gap(first: Scores, second: Scores) -> Estimate | None:
+    """The first arm's mean minus the second's, over all of their seeds; None where one has no value.
+
+    Arms with the same seeds are paired by seed. Otherwise every seed of either arm counts, and the seeds of both are
+    taken for independent. Images are paired wherever both arms have values for each of them.
+    """
+    if not first.by_seed or not second.by_seed:
+        return None
+    one, two = first.items, second.items
+    if one is not None and two is not None and one.shape[1] == two.shape[1] > 1:
+        if first.by_seed.keys() == second.by_seed.keys():
+            order = [list(second.by_seed).index(seed) for seed in first.by_seed]
+            return _paired_on_images(one, two[order])
+        return _unpaired_on_images(one, two)
+    if first.by_seed.keys() == second.by_seed.keys():
+        return _over_seeds([first.by_seed[seed] - second.by_seed[seed] for seed in first.by_seed])
+    sides = [np.array([*scores.by_seed.values()]) for scores in (first, second)]
+    mean = float(sides[0].mean() - sides[1].mean())
+    if min(map(len, sides)) < 2:
+        return _estimate(mean, [], Budget(seeds=0.0, images=None, residual=None))
+    parts = tuple(Part(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in sides)
+    by_seeds = sum(part.variance for part in parts)
+    return _estimate(mean, [parts], Budget(seeds=by_seeds, images=None, residual=None))
+
+
+def crossed(values: np.ndarray) -> Estimate:
+    """The mean of a crossed two-way layout [seeds, images] with both factors random.
+
+    The unbiased estimate of the mean's variance is (MS_seed + MS_image - MS_rest) / (seeds * images). With few seeds it
+    may fall below what one factor alone makes certain, so that MS_seed and MS_image are lower bounds.
+    """
+    seeds, images = values.shape
+    grand, rows, columns = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    by_seed = images * float(((rows - grand) ** 2).sum())
+    by_image = seeds * float(((columns - grand) ** 2).sum())
+    rest = max(float(((values - grand) ** 2).sum()) - by_seed - by_image, 0.0)
+    count = seeds * images
+    of_images = Part(by_image / (images - 1) / count, images - 1)
+    if seeds == 1:
+        return _combined(float(grand), [], of_images, 0.0)
+    return _combined(
+        float(grand),
+        [Part(by_seed / (seeds - 1) / count, seeds - 1)],
+        of_images,
+        rest / ((seeds - 1) * (images - 1)) / count,
+    )
+
+
+def widened(found: Estimate, samples: Sequence[float]) -> Estimate:
+    """An estimate that also varies with what was sampled, such as the orders of an attribution.
+
+    Args:
+        found: the estimate over everything else.
+        samples: the estimate for each sample alone, two or more.
+    """
+    further = Part(float(np.var(samples, ddof=1)) / len(samples), len(samples) - 1)
+    return dataclasses.replace(found, variances=tuple((*parts, further) for parts in found.variances))
+
+
+def _paired_on_images(one: np.ndarray, two: np.ndarray) -> Estimate:
+    differences = one.astype(np.float64) - two
+    found = crossed(differences)
+    return _with_exact(found, differences.mean(axis=0)) if one.dtype == two.dtype == bool else found
+
+
+def _unpaired_on_images(one: np.ndarray, two: np.ndarray) -> Estimate:
+    """Each arm's seeds by themselves, and the images that both answer."""
+    images = one.shape[1]
+    differences = one.mean(axis=0) - two.mean(axis=0)
+    seeds, residual = [], 0.0
+    for side in (one, two):
+        count = len(side)
+        if count > 1:
+            own = side.mean(axis=1)
+            seeds.append(Part(float(np.var(own, ddof=1)) / count, count - 1))
+            rest = side - own[:, None] - side.mean(axis=0) + side.mean()
+            residual += float((rest**2).sum()) / ((count - 1) * (images - 1)) / (count * images)
+    of_images = Part(float(np.var(differences, ddof=1)) / images, images - 1)
+    found = _combined(float(differences.mean()), seeds, of_images, residual)
+    return _with_exact(found, differences) if one.dtype == two.dtype == bool else found
+
+
+def _combined(mean: float, seeds: list[Part], images: Part, residual: float) -> Estimate:
+    """A mean over seeds and images; the residual is in both parts, and counts once."""
+    by_seeds, by_images = sum(part.variance for part in seeds), max(images.variance - residual, 0.0)
+    return _estimate(
+        mean,
+        [(*seeds, Part(by_images, images.freedom)), (images,)],
+        Budget(seeds=max(by_seeds - residual, 0.0), images=by_images, residual=residual),
+    )
+
+
+def _estimate(mean: float, variances: Sequence[tuple[Part, ...]], budget: Budget) -> Estimate:
+    most = max((sum(part.variance for part in parts) for parts in variances), default=0.0)
+    varies = math.sqrt(most) > _NO_SPREAD * max(abs(mean), 1.0)
+    mean = mean if abs(mean) > _NO_SPREAD else 0.0
+    return Estimate(mean=mean, variances=tuple(variances) if varies else (), budget=budget)
+
+
+def _over_seeds(values: Sequence[float]) -> Estimate:
+    mean, count = float(np.mean(values)), len(values)
+    variance = float(np.var(values, ddof=1)) / count if count > 1 else 0.0
+    return _estimate(mean, [(Part(variance, count - 1),)], Budget(seeds=variance, images=None, residual=None))
+
+
+def _with_exact(found: Estimate, differences: np.ndarray) -> Estimate:
+    """With the exact bound where fewer than 25 images differ, or where nothing varies."""
+    if np.count_nonzero(differences) >= _FEW_DISCORDANT and found.variances:
+        return found
+    exact = Discordance(
+        first=float(differences.clip(min=0).sum()),
+        second=float(-differences.clip(max=0).sum()),
+        images=len(differences),
+    )
+    return dataclasses.replace(found, exact=exact)
+
+
+def t_quantile(probability: float, freedom: float) -> float:
+    """Of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, probability))
+
+
+def share_interval(scores: Scores) -> Interval | None:
+    """An arm's mean with a 95 % interval between 0 and 1, over seeds and images where both are known.
+
+    Korn and Graubard (1998): the interval of Clopper and Pearson (1934) for as many independent answers as would
+    have the same variance, corrected for the variance's degrees of freedom. Without values of single images it is
+    Student's t over seeds.
+    """
+    if not scores.by_seed:
+        return None
+    mean = float(np.mean([*scores.by_seed.values()]))
+    if len(scores.by_seed) == 1:
+        return Interval(mean)
+    if scores.items is None or scores.items.shape[1] < 2:
+        return mean_interval([*scores.by_seed.values()], bounds=(0, 1))
+    interval = crossed(scores.items).interval(ALPHA)
+    answers = float(scores.items.shape[1])
+    if interval.high is not None:
+        answers = mean * (1 - mean) * (t_quantile(1 - ALPHA / 2, math.inf) / (interval.high - mean)) ** 2
+    low, high = clopper_pearson(mean * answers, answers, ALPHA)
+    return Interval(mean, min(low, mean), max(high, mean))
+
+
+def mean_interval(
+    values: Sequence[float], *, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> Interval | None:
+    """Mean and Student's t interval over seeds, cut at the quantity's bounds.
+
+    The mean alone for one value or without any spread; None for no value.
+    """
     if not values:
         return None
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return Interval(mean)
-    from scipy import stats
-
-    half = float(stats.sem(values)) * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    return Interval(mean, mean - half, mean + half)
+    return _over_seeds(values).interval(ALPHA).within(*bounds)
 
 
-def measure(values: Sequence[float]) -> Measure | None:
+def measure(
+    values: Sequence[float], *, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> Measure | None:
     """A quantity over seeds with what can be said of it; None for no value."""
-    interval = mean_interval(values)
+    interval = mean_interval(values, bounds=bounds)
     if interval is None:
         return None
-    return Measure(
-        interval=interval,
-        bootstrap=_bootstrap(values) if np.ptp(values) > 0 else None,
-        deviation=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-    )
+    return Measure(interval=interval, deviation=float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
-def weigh(first: dict[int, float], second: dict[int, float], *, margin: float) -> Evidence | None:
-    """The gap between two arms; None where one of them has no value.
+def log_ratio(
+    first: Sequence[float], second: Sequence[float], *, alpha: float | None = None
+) -> Interval | None:
+    """Natural logarithm of the ratio of two positive quantities' means.
 
-    Args:
-        first: a value for each seed.
-        second: likewise.
-        margin: a smaller gap counts as none, for the test of equivalence.
-    """
-    if not first or not second:
-        return None
-    shared = sorted(set(first) & set(second))
-    if len(shared) >= 2:
-        return _paired([first[seed] - second[seed] for seed in shared], shared, margin)
-    one, two = list(first.values()), list(second.values())
-    if len(one) >= 2 and len(two) >= 2:
-        return _unpaired(one, two, margin)
-    return Evidence(
-        gap=Interval(float(np.mean(one) - np.mean(two))),
-        bootstrap=None,
-        paired_seeds=[],
-        p_value=None,
-        effect_size=None,
-        equivalence_p=None,
-        seeds_needed=None,
-    )
-
-
-def log_ratio(first: Sequence[float], second: Sequence[float]) -> Interval | None:
-    """Natural logarithm of the ratio of two quantities' means, with Welch's interval by the delta method.
+    The interval is that of `gap`, by the delta method (Oehlert, 1992), for independent values.
 
     Args:
-        first: one positive value for each run; none gives None, and one on either side no interval.
+        first: one positive value for each run; none gives None.
         second: likewise.
+        alpha: of the interval; None for no interval.
     """
     if not first or not second:
         return None
     one, two = float(np.mean(first)), float(np.mean(second))
+    if min(one, two) <= 0:
+        return None
     ratio = math.log(one / two)
-    if min(len(first), len(second)) == 1:
+    if alpha is None:
         return Interval(ratio)
-    around, _ = _welch([value / one for value in first], [value / two for value in second])
-    assert around.low is not None and around.high is not None
-    return Interval(ratio, ratio + around.low, ratio + around.high)
-
-
-def _paired(differences: list[float], seeds: list[int], margin: float) -> Evidence:
-    from scipy import stats
-    from statsmodels.stats.power import TTestPower
-    from statsmodels.stats.weightstats import DescrStatsW
-
-    gap = mean_interval(differences)
-    assert gap is not None
-    spread = float(np.std(differences, ddof=1))
-    varies = float(np.ptp(differences)) > 0
-    p_value = float(stats.ttest_1samp(differences, 0).pvalue) if varies else None
-    effect = gap.mean / spread if varies else None
-    return Evidence(
-        gap=gap,
-        bootstrap=_bootstrap(differences) if varies else None,
-        paired_seeds=seeds,
-        p_value=p_value,
-        effect_size=effect,
-        equivalence_p=float(DescrStatsW(differences).ttost_mean(-margin, margin)[0])
-        if varies
-        else float(abs(gap.mean) >= margin),
-        seeds_needed=_seeds_needed(TTestPower().power, effect, p_value, len(seeds)),
-    )
-
-
-def _welch(one: list[float], two: list[float]) -> tuple[Interval, float | None]:
-    """The difference of two means with its p-value; the mean thrice and no p-value where nothing varies."""
-    from scipy import stats
-
-    mean = float(np.mean(one) - np.mean(two))
-    if max(np.ptp(one), np.ptp(two)) == 0:
-        return Interval(mean, mean, mean), None
-    test = stats.ttest_ind(one, two, equal_var=False)
-    interval = test.confidence_interval(CONFIDENCE)
-    return Interval(mean, float(interval.low), float(interval.high)), float(test.pvalue)
-
-
-def _unpaired(one: list[float], two: list[float], margin: float) -> Evidence:
-    from statsmodels.stats.power import TTestIndPower
-    from statsmodels.stats.weightstats import ttost_ind
-
-    gap, p_value = _welch(one, two)
-    if p_value is None:
-        effect, equivalence = None, float(abs(gap.mean) >= margin)
-    else:
-        effect = gap.mean / math.sqrt((np.var(one, ddof=1) + np.var(two, ddof=1)) / 2)
-        equivalence = float(ttost_ind(one, two, -margin, margin, usevar="unequal")[0])
-    return Evidence(
-        gap=gap,
-        bootstrap=None,
-        paired_seeds=[],
-        p_value=p_value,
-        effect_size=effect,
-        equivalence_p=equivalence,
-        seeds_needed=_seeds_needed(TTestIndPower().power, effect, p_value, min(len(one), len(two))),
-    )
-
-
-def _bootstrap(values: Sequence[float]) -> Interval | None:
-    if len(values) < 3:
-        return None
-    from scipy import stats
-
-    result = stats.bootstrap(
-        (values,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, rng=np.random.default_rng(0)
-    )
-    low, high = (float(end) for end in result.confidence_interval)
-    return None if math.isnan(low) else Interval(float(np.mean(values)), low, high)
-
-
-def _seeds_needed(
-    power: Callable[[float, float, float], float], effect: float | None, p_value: float | None, seeds: int
-) -> int | None:
-    """Where a test's power, given effect, seeds and alpha, reaches 80 %."""
-    if effect is None or p_value is None or p_value < ALPHA:
-        return None
-    from scipy import optimize
-
-    def missing(number: float) -> float:
-        reached = power(abs(effect), number, ALPHA)
-        return POWER - (1.0 if math.isnan(reached) else reached)  # no number is given where it is nearly 1
-
-    if missing(_MOST_SEEDS) > 0:
-        return None
-    least = seeds + 1
-    return (
-        least if missing(least) <= 0 else math.ceil(optimize.brentq(missing, least, _MOST_SEEDS, xtol=1e-3))
-    )
-
-
-def holm(p_values: list[float | None]) -> list[float | None]:
-    """P-values corrected for being several (Holm); those that are missing stay so."""
-    known = [value for value in p_values if value is not None]
-    if not known:
-        return list(p_values)
-    from statsmodels.stats.multitest import multipletests
-
-    corrected = iter(multipletests(known, alpha=ALPHA, method="holm")[1])
-    return [None if value is None else float(next(corrected)) for value in p_values]
-
-
-def mcnemar(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> McNemar:
-    """Whether two arms are right on different test images.
-
-    Args:
-        first: int [seeds, n] answers.
-        second: likewise.
-        labels: int [n] true classes.
-    """
-    from scipy import stats
-    from statsmodels.stats.contingency_tables import mcnemar as test
-
-    right = [stats.mode(answers, axis=0).mode == labels for answers in (first, second)]
-    table = [[int(np.sum((right[0] == a) & (right[1] == b))) for b in (True, False)] for a in (True, False)]
-    return McNemar(table[0][1], table[1][0], float(test(table, exact=True).pvalue))
+    relative = [
+        Scores({place: value / mean for place, value in enumerate(side, start)})
+        for side, mean, start in ((first, one, 0), (second, two, len(first)))
+    ]
+    around = gap(*relative)
+    assert around is not None
+    interval = around.interval(alpha)
+    if interval.low is None or interval.high is None:
+        return Interval(ratio)
+    return Interval(ratio, ratio + interval.low, ratio + interval.high)
 
 
 def calibration_error(confidences: np.ndarray, right: np.ndarray, *, bins: int = 15) -> float:

@@ -1,17 +1,45 @@
-"""Two arms against each other."""
+"""Arms against each other, two at a time."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 
-from orchestrator.analysis import inference
+import numpy as np
+
+from orchestrator.analysis import inference, verdicts
 from orchestrator.analysis.arms import ArmSummary
-from orchestrator.analysis.inference import Evidence, Interval, McNemar
+from orchestrator.analysis.inference import ALPHA, Budget, Interval
+from orchestrator.analysis.performance import Performance
+from orchestrator.analysis.verdicts import Judgement
 from orchestrator.experiment.spec import describe_value
 from orchestrator.planning.run_plan import stated
 
 _FACTOR_NAMES = {"inputs": "preprocessing", "init": "initial distribution", "loss": "loss"}
+_LARGEST_LOG = 700.0
+LEAST_GROUPS = 3
+"""Of fresh processes on each side, for a verdict on speed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeedComparison:
+    """How long two arms took: natural logarithms of ratios, the first arm over the second.
+
+    An interval is over independent groups of processes; where runs share processes there is none.
+    """
+
+    end: Interval | None
+    """Of the seconds from a cold start to the end of the test."""
+    target: Interval | None
+    """Of those to the target accuracy; None unless every run reached it."""
+    rate: Interval | None
+    """Of images per second once warm; None where an arm trained too shortly to be timed."""
+    groups: tuple[int, int] | None
+    """Fresh groups of processes on either side; None where runs shared them, so that there is no verdict."""
+    doubt: str | None
+    """Why the figures say little, where that is known."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,79 +51,128 @@ class PairComparison:
     differences: list[str]
     """Every factor besides the framework in which the arms differ, with both values."""
     same_framework: bool
-    evidence: Evidence | None
-    """Of the gap in test accuracy, the first minus the second; None where an arm has no result."""
-    adjusted_p: float | None
-    """The p-value, corrected for the number of pairs (Holm)."""
-    mcnemar: McNemar | None
-    """On the test images; None where predictions are missing."""
+    judgement: Judgement | None
+    """On the gap in test accuracy, the first minus the second; None where an arm has no result."""
+    budget: Budget | None
+    """What the gap's variance is made of."""
+    seeds: tuple[int, int]
+    """Finished ones of either arm."""
+    is_paired: bool
+    """Whether both have the same seeds, so that they are paired."""
+    images: int | None
+    """Test images that the interval is over as well; None where it is over seeds alone."""
+    discordant: tuple[float, float] | None
+    """Images that only the first and only the second arm answers right, mean over seeds."""
+    same_answers: bool
+    """Whether both gave the same answer to every test image with every seed."""
+    balanced_gap: float | None
+    """The gap in balanced accuracy."""
     margin: float
-    log_speed: Interval | None
-    """Of the natural logarithm of the ratio of images per second, the first over the second; Welch's over runs.
-    None where an arm has no speed, or trained too shortly to be timed."""
-    speed_doubt: str | None
-    """Why the speeds are not compared, or why that says little, where either is known."""
+    speed: SpeedComparison | None
     parity_failures: list[str]
     """For arms of two frameworks, where the frameworks do not do the same work on either arm's recipe."""
+    is_same_work: bool
+    """Whether parity found the same work without named differences, and the arms differ in nothing else."""
 
     @property
-    def gap(self) -> Interval | None:
-        """Of the evidence."""
-        return None if self.evidence is None else self.evidence.gap
+    def names(self) -> tuple[str, str]:
+        """Of both arms."""
+        return self.first, self.second
 
     @property
-    def paired_seeds(self) -> list[int]:
-        """Of the evidence."""
-        return [] if self.evidence is None else self.evidence.paired_seeds
-
-    @property
-    def speed_ratio(self) -> float | None:
-        """Images per second of the first over the second."""
-        return None if self.log_speed is None else math.exp(self.log_speed.mean)
-
-    @property
-    def conclusive(self) -> bool:
-        """Whether there is a gap, at 5 % over all pairs; without any spread, whether it is not zero."""
-        gap = self.gap
-        if gap is None or gap.low is None or gap.high is None:
-            return False
-        if self.adjusted_p is not None:
-            return self.adjusted_p < inference.ALPHA
-        return gap.low > 0 or gap.high < 0
-
-    @property
-    def equivalent(self) -> bool:
-        """Whether the gap is proven to be smaller than the margin."""
-        return (
-            self.evidence is not None
-            and self.evidence.equivalence_p is not None
-            and self.evidence.equivalence_p < inference.ALPHA
-        )
+    def ahead(self) -> str | None:
+        """The arm that is proven to be better, if one is."""
+        if self.judgement is None or not self.judgement.tells_apart:
+            return None
+        return self.first if self.judgement.gap.mean > 0 else self.second
 
 
 def times(log_ratio: float) -> str:
     """A ratio, as `1.20`, from its natural logarithm."""
-    return f"{math.exp(log_ratio):.2f}"
+    ratio = math.exp(min(log_ratio, _LARGEST_LOG))
+    return f"{ratio:.2f}" if 0.01 <= ratio < 1000 else f"{ratio:.2g}"
 
 
-def compare_pair(
-    first: ArmSummary, second: ArmSummary, *, margin: float, mcnemar: McNemar | None = None
+def compare(
+    arms: Sequence[ArmSummary],
+    *,
+    margin: float,
+    answers: dict[str, np.ndarray],
+    performance: Performance | None,
+    baseline: str | None = None,
+) -> list[PairComparison]:
+    """Every two arms, or each with the baseline; all verdicts hold together.
+
+    Args:
+        arms: in their order.
+        margin: a smaller gap counts as none.
+        answers: of each arm with all of its predictions, int [finished seeds, n].
+        performance: what the arms took, if that is compared.
+        baseline: the arm that the others are compared with, and not with each other.
+    """
+    if baseline is None:
+        chosen = list(itertools.combinations(arms, 2))
+    else:
+        base = next(arm for arm in arms if arm.name == baseline)
+        chosen = [(arm, base) for arm in arms if arm is not base]
+    return compare_pairs(chosen, margin=margin, answers=answers, performance=performance)
+
+
+def compare_pairs(
+    chosen: Sequence[tuple[ArmSummary, ArmSummary]],
+    *,
+    margin: float,
+    answers: dict[str, np.ndarray],
+    performance: Performance | None,
+) -> list[PairComparison]:
+    """Some pairs of arms; their verdicts hold together, those without enough seeds apart."""
+    judged = [pair for pair in chosen if min(len(arm.done) for arm in pair) >= inference.LEAST_SEEDS]
+    return [
+        _compare(
+            first,
+            second,
+            margin=margin,
+            answers=answers,
+            performance=performance,
+            comparisons=max(len(judged), 1),
+        )
+        for first, second in chosen
+    ]
+
+
+def _compare(
+    first: ArmSummary,
+    second: ArmSummary,
+    *,
+    margin: float,
+    answers: dict[str, np.ndarray],
+    performance: Performance | None,
+    comparisons: int,
 ) -> PairComparison:
-    """The gap between two arms, paired by seed where they share at least two."""
-    weighed = inference.weigh(first.accuracies, second.accuracies, margin=margin)
+    estimate = inference.gap(first.scores, second.scores)
+    seeds = len(first.done), len(second.done)
+    differences = differing_factors(first, second)
+    both = [arm.parity for arm in (first, second) if arm.parity is not None]
+    is_paired = first.accuracies.keys() == second.accuracies.keys()
+    has_images = estimate is not None and estimate.budget.images is not None
+    balanced = first.balanced_accuracy, second.balanced_accuracy
     return PairComparison(
         first=first.name,
         second=second.name,
-        differences=differing_factors(first, second),
+        differences=differences,
         same_framework=first.framework == second.framework,
-        evidence=weighed,
-        adjusted_p=weighed.p_value if weighed else None,
-        mcnemar=mcnemar,
+        judgement=None
+        if estimate is None
+        else verdicts.judge(estimate, seeds=seeds, margin=margin, comparisons=comparisons),
+        budget=None if estimate is None else estimate.budget,
+        seeds=seeds,
+        is_paired=is_paired,
+        images=first.right.shape[1] if has_images and first.right is not None else None,
+        discordant=_discordant(first, second),
+        same_answers=is_paired and _same_answers(first, second, answers),
+        balanced_gap=balanced[0].mean - balanced[1].mean if balanced[0] and balanced[1] else None,
         margin=margin,
-        log_speed=inference.log_ratio(
-            [*first.comparable_speeds.values()], [*second.comparable_speeds.values()]
-        ),
-        speed_doubt=_speed_doubt(first, second),
+        speed=None if performance is None else compare_speed(first, second, performance, comparisons),
         parity_failures=[]
         if first.framework == second.framework
         else [
@@ -103,6 +180,51 @@ def compare_pair(
             for arm in (first, second)
             if arm.parity is not None and not arm.parity.agrees
         ],
+        is_same_work=not differences
+        and first.framework != second.framework
+        and len(both) == 2
+        and all(parity.verdict == "same work" for parity in both),
+    )
+
+
+def _discordant(first: ArmSummary, second: ArmSummary) -> tuple[float, float] | None:
+    """Images that only one of two arms answers right, mean over seeds; their difference is the gap."""
+    one, two = first.right, second.right
+    if one is None or two is None or one.shape[1] != two.shape[1]:
+        return None
+    if first.accuracies.keys() == second.accuracies.keys():
+        order = [list(second.accuracies).index(seed) for seed in first.accuracies]
+        two = two[order]
+        return float((one & ~two).sum() / len(one)), float((two & ~one).sum() / len(one))
+    share, other = one.mean(axis=0), two.mean(axis=0)
+    return float((share * (1 - other)).sum()), float((other * (1 - share)).sum())
+
+
+def _same_answers(first: ArmSummary, second: ArmSummary, answers: dict[str, np.ndarray]) -> bool:
+    one, two = answers.get(first.name), answers.get(second.name)
+    if one is None or two is None:
+        return False
+    order = [list(second.accuracies).index(seed) for seed in first.accuracies]
+    return bool(np.array_equal(one, two[order]))
+
+
+def compare_speed(
+    first: ArmSummary, second: ArmSummary, performance: Performance, comparisons: int
+) -> SpeedComparison | None:
+    """How long two arms took; None where one has no finished run."""
+    one, two = performance.times[first.name], performance.times[second.name]
+    if not one.end or not two.end:
+        return None
+    groups = (len(one.end), len(two.end)) if performance.is_apart else None
+    alpha = None if groups is None or min(groups) < LEAST_GROUPS else ALPHA / comparisons
+    return SpeedComparison(
+        end=inference.log_ratio(one.end, two.end, alpha=alpha),
+        target=inference.log_ratio(one.target, two.target, alpha=alpha),
+        rate=inference.log_ratio(
+            [*first.comparable_speeds.values()], [*second.comparable_speeds.values()], alpha=alpha
+        ),
+        groups=groups if alpha is not None else None,
+        doubt=_speed_doubt(first, second),
     )
 
 

@@ -19,6 +19,7 @@ from orchestrator.analysis.inference import Measure
 from orchestrator.store.storage import Record
 
 _PASSES = 3
+_POSITIVE = (0.0, math.inf)
 PARTS = {
     "data": "data_seconds",
     "steps": "step_seconds",
@@ -39,10 +40,12 @@ class ArmPerformance:
     """By part: start-up (of the cold run), data, steps, evaluation, checkpoints, test."""
     reached: int
     """Runs that came to the target."""
+    end_seconds: Measure | None
+    """From a cold start to the end of the test."""
     target_seconds: Measure | None
-    """Of work until the target; None unless every finished run reached it."""
+    """From a cold start to the target; None unless every finished run reached it."""
     cost: Measure | None
-    """Of a run, in the price's currency; None without a price."""
+    """Of a run with its start-up, in the price's currency; None without a price."""
     energy_joules: Measure | None
     """Of the nodes' processors and GPUs while a run trained."""
     memory_peak_bytes: int | None
@@ -59,6 +62,15 @@ class ArmPerformance:
     """Of the trained model, in batches."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """Seconds from a cold start, one value for each finished run of an arm."""
+
+    end: list[float]
+    target: list[float]
+    """Empty unless every run reached the target."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Performance:
     """What all arms took."""
@@ -67,11 +79,19 @@ class Performance:
     """The accuracy that times are told to; None where no run was finished."""
     split: str
     """`validation` or `training`: whose accuracy that is."""
+    is_apart: bool
+    """Whether every run had fresh processes of its own, so that runs are independent measurements of speed."""
     arms: dict[str, ArmPerformance]
+    times: dict[str, Times]
 
     def to_json(self) -> Record:
         """As plain JSON."""
-        return dataclasses.asdict(self)
+        return {
+            "target": self.target,
+            "split": self.split,
+            "measured_apart": self.is_apart,
+            "arms": {name: dataclasses.asdict(arm) for name, arm in self.arms.items()},
+        }
 
 
 def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int) -> Performance:
@@ -89,23 +109,33 @@ def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int
     target: float | None = experiment.get("target_accuracy") or _reached_by_all(done, column)
     price = experiment["scale"].get("price_per_worker_hour")
     fastest = _fastest_products(arms)
-    measured = {}
+    is_apart = bool(experiment.get("measure_speed")) and all(run.is_cold for run in done)
+    measured, times = {}, {}
     for arm in arms:
-        times = [] if target is None else [_seconds_to(run, column, target) for run in arm.done]
-        reached = [seconds for seconds in times if seconds is not None]
+        cold = _cold_starts(arm, arms, is_apart=is_apart)
+        ends = [start + _work_and_test(run) for start, run in zip(cold, arm.done, strict=True)]
+        reached = [
+            start + seconds
+            for start, run in zip(cold, arm.done, strict=True)
+            if target is not None and (seconds := _seconds_to(run, column, target)) is not None
+        ]
+        times[arm.name] = Times(ends, reached if len(reached) == len(arm.done) else [])
         flops = _first(run.result.get("forward_flops") for run in arm.done if run.result)
         per_image = None if flops is None else flops * _PASSES
         speed = arm.images_per_second
         rate = None if per_image is None or speed is None else per_image * speed.mean
         most = fastest.get(arm.recipe.get("precision"))
         measured[arm.name] = ArmPerformance(
-            test_accuracy=inference.measure([*arm.accuracies.values()]),
-            images_per_second=inference.measure([*arm.speeds.values()]),
+            test_accuracy=_accuracy(arm),
+            images_per_second=inference.measure([*arm.speeds.values()], bounds=_POSITIVE),
             seconds=_parts(arm),
             reached=len(reached),
-            target_seconds=inference.measure(reached) if len(reached) == len(times) else None,
-            cost=None if price is None else inference.measure([_cost(run, price) for run in arm.done]),
-            energy_joules=inference.measure(_known(_energy(run) for run in arm.done)),
+            end_seconds=inference.measure(ends, bounds=_POSITIVE),
+            target_seconds=inference.measure(times[arm.name].target, bounds=_POSITIVE),
+            cost=None
+            if price is None
+            else inference.measure([_cost(run, price) for run in arm.done], bounds=_POSITIVE),
+            energy_joules=inference.measure(_known(_energy(run) for run in arm.done), bounds=_POSITIVE),
             memory_peak_bytes=_largest(
                 epoch.get("memory_peak_bytes") for run in arm.done for epoch in run.epochs
             ),
@@ -118,7 +148,26 @@ def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int
             answer_seconds=_median_of(arm, "answer_seconds"),
             answers_per_second=_median_of(arm, "answers_per_second"),
         )
-    return Performance(target=target, split=split, arms=measured)
+    return Performance(target=target, split=split, is_apart=is_apart, arms=measured, times=times)
+
+
+def _accuracy(arm: ArmSummary) -> Measure | None:
+    if arm.accuracy is None:
+        return None
+    return Measure(interval=arm.accuracy, deviation=arm.accuracy_deviation)
+
+
+def _cold_starts(arm: ArmSummary, arms: Sequence[ArmSummary], *, is_apart: bool) -> list[float]:
+    """For each finished run of an arm, the start-up of fresh processes.
+
+    Runs that share processes started warm, so that they are given the longest start-up in their framework.
+    """
+    if is_apart:
+        return [run.startup_seconds or 0.0 for run in arm.done]
+    longest = max(
+        (other.startup_seconds or 0.0 for other in arms if other.framework == arm.framework), default=0.0
+    )
+    return [longest] * len(arm.done)
 
 
 def _epochs(arm: ArmSummary) -> float:
@@ -157,10 +206,14 @@ def _parts(arm: ArmSummary) -> dict[str, float]:
     return parts
 
 
-def _cost(run: RunSummary, price: float) -> float:
+def _work_and_test(run: RunSummary) -> float:
     assert run.result is not None
-    seconds = sum(_work(epoch) for epoch in run.epochs) + float(run.result["test_seconds"])
-    return seconds / 3600 * price * (run.workers or 1)
+    return sum(_work(epoch) for epoch in run.epochs) + float(run.result["test_seconds"])
+
+
+def _cost(run: RunSummary, price: float) -> float:
+    """Of a run's work and of the start-up that it had itself."""
+    return ((run.startup_seconds or 0.0) + _work_and_test(run)) / 3600 * price * (run.workers or 1)
 
 
 def _energy(run: RunSummary) -> float | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from orchestrator.analysis.arms import ArmSummary, Predictions
+from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.pairs import PairComparison
-from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import SCHEMA_VERSION, Record
+from orchestrator.store.validation import CheckedRecords
 
 
 def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
@@ -27,8 +27,11 @@ def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison
             "images were used once, after the last epoch."
         )
     for pair in pairs:
-        if not pair.paired_seeds and pair.gap is not None and pair.gap.low is not None:
-            notes.append(f"{pair.first} and {pair.second} share no seeds, so they are not paired.")
+        if not pair.is_paired and min(pair.seeds) > 0:
+            notes.append(
+                f"{pair.first} and {pair.second} do not have the same finished seeds. Their gap is between the means "
+                "of all their seeds, which are taken for independent."
+            )
     for arm in arms:
         if len({run.precision for run in arm.runs} - {None}) > 1:
             notes.append(
@@ -38,7 +41,7 @@ def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison
     if short := [arm.name for arm in arms if arm.is_too_short_to_time]:
         notes.append(
             f"Less than half a second of training went into the speed of {', '.join(short)}, after the first epoch "
-            "where there are several: too little to compare by."
+            "where there are several. That is too little to compare by."
         )
     if warming := [arm.name for arm in arms if arm.done and all(len(run.epochs) == 1 for run in arm.done)]:
         notes.append(
@@ -70,41 +73,41 @@ def of_versions(document: Record, *, untold: list[str]) -> list[str]:
         )
     if untold:
         notes.append(
-            f"The recorded experiment has fields that this tandem does not know, so nothing is told of "
+            f"The recorded experiment has fields that this tandem does not know, so the report leaves out "
             f"{' and '.join(untold)}."
         )
     return notes
 
 
-def of_missing(
-    records: ExperimentRecords,
-    sessions: list[Record],
-    arms: list[ArmSummary],
-    predictions: dict[str, Predictions],
-) -> list[str]:
-    """What the report lacks because records are damaged or gone."""
+def of_missing(checked: CheckedRecords, arms: list[ArmSummary], left_out: list[str]) -> list[str]:
+    """What the report lacks because records are missing or were left out."""
     notes = []
-    if not sessions:
-        notes.append("sessions.jsonl is gone or damaged, so the environment and the command are not known.")
+    if not checked.sessions:
+        notes.append("No session is recorded, so the environment and the command are not known.")
     for arm in arms:
         for run in arm.runs:
-            if run.result is None and records.run(run.id).was_finished():
-                notes.append(
-                    f"The result of {run.arm} seed {run.seed} is damaged; tandem resume tests the run again."
-                )
+            who = f"{run.arm} seed {run.seed}"
+            if run.result is None and any(
+                line.startswith(f"runs/{run.id}/result.json ") for line in left_out
+            ):
+                notes.append(f"Delete result.json of {who}, and tandem resume tests the run again.")
             elif (
                 run.result is not None
                 and len(run.epochs) < arm.recipe["epochs"]
                 and not arm.recipe.get("early_stopping")
             ):
-                notes.append(
-                    f"Of {run.arm} seed {run.seed}, {len(run.epochs)} of {arm.recipe['epochs']} epochs are recorded."
-                )
-        kept = len(predictions[arm.name].answers) if arm.name in predictions else 0
-        if kept < len(arm.done):
+                notes.append(f"{len(run.epochs)} of {arm.recipe['epochs']} epochs of {who} are recorded.")
+        runs = [run for run in checked.runs if run.entry["arm"] == arm.name and run.result is not None]
+        missing = sum(run.predictions is None for run in runs)
+        if missing:
             notes.append(
-                f"Predictions of {len(arm.done) - kept} of {len(arm.done)} runs of {arm.name} are gone or damaged, so "
-                "calibration, McNemar's test and the images on which arms disagree are told without them."
+                f"Predictions of {missing} of {len(runs)} finished runs of {arm.name} are missing. Calibration and the "
+                "images on which arms disagree are without them."
+            )
+        if arm.done and arm.right is None:
+            notes.append(
+                f"Which test images {arm.name} answers right is not known for every run. Its intervals are over seeds "
+                "alone and leave out that other test images would give other accuracies."
             )
     return notes
 

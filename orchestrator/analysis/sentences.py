@@ -1,112 +1,405 @@
-"""What an experiment shows, in plain words."""
+"""What an experiment shows, in plain words, and what it does not show."""
 
 from __future__ import annotations
 
 from orchestrator.analysis import attribution
 from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.attribution import Attribution
-from orchestrator.analysis.pairs import PairComparison, times
+from orchestrator.analysis.inference import LEAST_SEEDS, Interval
+from orchestrator.analysis.pairs import LEAST_GROUPS, PairComparison, times
+from orchestrator.analysis.performance import Performance
+from orchestrator.analysis.verdicts import Judgement, Obstacle, Verdict
+from orchestrator.analysis.wording import counted, duration, in_points, listed, percents, points
+
+_TELLING = 0.005
+_LISTED = 6
 
 
-def answer(arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution | None) -> str:
-    """What the experiment shows, in plain words, with what it cannot show."""
-    return _ranked(arms, pairs) if found is None else _taken_apart(arms, pairs, found)
+def answer(
+    arms: list[ArmSummary],
+    pairs: list[PairComparison],
+    found: Attribution | None,
+    performance: Performance,
+    *,
+    baseline: str | None = None,
+) -> str:
+    """What the experiment shows.
+
+    Args:
+        arms: in their order.
+        pairs: the comparisons that were made.
+        found: what the gap is made of, where that was asked.
+        performance: what the arms took.
+        baseline: the arm that the others are compared with, and not with each other.
+    """
+    if found is not None:
+        return _taken_apart(arms, pairs, found, performance)
+    return _ranked(arms, pairs, performance, baseline)
 
 
-def _ranked(arms: list[ArmSummary], pairs: list[PairComparison]) -> str:
+def _ranked(
+    arms: list[ArmSummary], pairs: list[PairComparison], performance: Performance, baseline: str | None
+) -> str:
     measured = [arm for arm in arms if arm.accuracy is not None]
     if not measured:
         return "No run has finished, so there is nothing to compare yet."
     if len(arms) == 1:
-        return f"{_scored(arms[0])}; there is no second arm to compare it with."
+        return " ".join([f"{_scored(arms[0])}; there is no second arm to compare it with.", *_cautions(arms)])
     missing = [arm.name for arm in arms if arm.accuracy is None]
-    without = f"{', '.join(missing)} {'has' if len(missing) == 1 else 'have'} no finished run"
+    without = f"{listed(missing)} {'has' if len(missing) == 1 else 'have'} no finished run" if missing else ""
     if len(measured) == 1:
-        return f"{_scored(measured[0])}; {without}, so there is nothing to compare it with."
-    return _first_two(measured, pairs) + (f" {without}." if missing else "")
+        told = f"{_scored(measured[0])}; {without}, so there is nothing to compare it with."
+        return " ".join([told, *_cautions(measured)])
+    if baseline is not None and len(arms) > 2:
+        sentences = _against(baseline, measured, pairs)
+    elif len(measured) == 2:
+        sentences = [verdict(measured, _pair(pairs, *measured))]
+    else:
+        sentences = _several(measured, pairs)
+    sentences += _cautions(measured)
+    if missing:
+        sentences.append(f"{without}.")
+    leading = _leading(measured, pairs, baseline)
+    if leading is not None:
+        sentences += _second_half(measured, leading, performance)
+    return " ".join(sentences)
 
 
-def _first_two(arms: list[ArmSummary], pairs: list[PairComparison]) -> str:
-    """The two best of several arms."""
-    best, runner_up = sorted(arms, key=lambda arm: -(arm.accuracy.mean if arm.accuracy else 0))[:2]
-    pair = next(pair for pair in pairs if {pair.first, pair.second} == {best.name, runner_up.name})
-    by_name = {arm.name: arm for arm in (best, runner_up)}
-    told = _pair_answer(by_name[pair.first], by_name[pair.second], pair)
-    return told if len(arms) == 2 else f"Of {len(arms)} arms, the first two: {told}"
+def _second_half(arms: list[ArmSummary], pair: PairComparison, performance: Performance) -> list[str]:
+    """What two arms differ in, and how long they took."""
+    by_name = {arm.name: arm for arm in arms}
+    first, second = by_name[pair.first], by_name[pair.second]
+    told = [
+        _reversal(pair),
+        _credit(pair),
+        _parity(first, second, pair),
+        _speed(first, second, pair, performance),
+    ]
+    subject = f"Between {pair.first} and {pair.second}: " if len(arms) > 2 else ""
+    sentences = [sentence.strip() for sentence in told if sentence]
+    return [f"{subject}{sentences[0]}", *sentences[1:]] if sentences else []
+
+
+def _pair(pairs: list[PairComparison], first: ArmSummary, second: ArmSummary) -> PairComparison:
+    return next(pair for pair in pairs if {*pair.names} == {first.name, second.name})
+
+
+def _leading(
+    arms: list[ArmSummary], pairs: list[PairComparison], baseline: str | None
+) -> PairComparison | None:
+    """The comparison of the two best arms, or of the best with the baseline; None where it was not made."""
+    ranked = _by_accuracy(arms)
+    ranked.sort(key=lambda arm: len(arm.done) < LEAST_SEEDS)
+    if baseline is not None:
+        ranked.sort(key=lambda arm: arm.name != baseline)
+    names = {arm.name for arm in ranked[:2]}
+    return next((pair for pair in pairs if {*pair.names} == names), None)
+
+
+def _by_accuracy(arms: list[ArmSummary]) -> list[ArmSummary]:
+    return sorted(arms, key=lambda arm: -arm.accuracy.mean if arm.accuracy else 0.0)
 
 
 def _scored(arm: ArmSummary) -> str:
     assert arm.accuracy is not None
+    (score,) = percents([arm.accuracy.mean])
     seeds = f"mean of {len(arm.done)} seeds" if len(arm.done) > 1 else "one seed"
-    return f"{arm.name} scored {arm.accuracy.mean:.2%} on the test images ({seeds})"
+    return f"{arm.name} scored {score} on the test images ({seeds})"
 
 
-def _pair_answer(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
-    return f"{_verdict(first, second, pair)} {_credit(pair)}{_parity(first, second, pair)}{_speed(first, second, pair)}"
-
-
-def _verdict(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
-    assert first.accuracy is not None and second.accuracy is not None and pair.gap is not None
-    ahead, behind = (first, second) if pair.gap.mean >= 0 else (second, first)
-    assert ahead.accuracy is not None and behind.accuracy is not None
-    scores = f"{ahead.accuracy.mean:.2%} against {behind.accuracy.mean:.2%} on the test images"
-    points = f"{abs(pair.gap.mean) * 100:.2f} points"
-    if pair.gap.low is None or pair.gap.high is None:
-        lead = f"{ahead.name} scored higher than {behind.name}, {scores}"
-        proof = "with one seed on a side, chance cannot be told from a real difference"
-    elif pair.gap.mean == 0 and pair.gap.low == pair.gap.high:
-        lead = f"{first.name} and {second.name} scored the same, {first.accuracy.mean:.2%}"
-        proof = "the seeds show no difference at all"
-    else:
-        low, high = sorted((abs(pair.gap.low), abs(pair.gap.high)))
-        how = (
-            f"{len(pair.paired_seeds)} paired seeds"
-            if pair.paired_seeds
-            else f"{len(first.done)} and {len(second.done)} seeds"
-        )
-        if pair.conclusive:
-            lead = f"{ahead.name} is more accurate than {behind.name}, {scores}"
-            proof = (
-                f"the gap of {points} holds over {how} (95 % interval {low * 100:.2f} to {high * 100:.2f})"
-            )
+def verdict(arms: list[ArmSummary], pair: PairComparison) -> str:
+    """What is proven of two arms, with the means and the interval that prove it."""
+    judgement = pair.judgement
+    assert judgement is not None
+    by_name = {arm.name: arm for arm in arms}
+    names = pair.names if judgement.gap.mean >= 0 else pair.names[::-1]
+    ahead, behind = by_name[names[0]], by_name[names[1]]
+    if pair.same_answers:
+        return _same_answers(ahead, pair, judgement)
+    if judgement.obstacle is not None:
+        return _no_verdict(ahead, behind, judgement.obstacle)
+    best, other = _means(ahead, behind)
+    gap = f"{points(abs(judgement.gap.mean))} points"
+    margin = in_points(pair.margin)
+    if pair.ahead is not None:
+        lead = f"{ahead.name} is more accurate than {behind.name}: {best} against {other} on the test images."
+        held = f"The gap of {gap} ({_interval(judgement, pair)}; {_basis(pair)})"
+        if judgement.verdict is Verdict.BETTER_BY_MORE:
+            proof = f"{held} is larger than the margin of {margin}."
+        elif judgement.is_below_margin:
+            proof = f"{held} is smaller than the margin of {margin} ({_equality(judgement, pair)})."
         else:
-            sign = 1 if ahead is first else -1
-            ends = sorted((sign * pair.gap.low * 100, sign * pair.gap.high * 100))
-            bounds = f"(95 % interval {ends[0]:+.2f} to {ends[1]:+.2f})"
-            if pair.equivalent:
-                margin = round(pair.margin * 100, 6)
-                within = f"within {margin:g} point{'' if margin == 1 else 's'}"
-                lead = f"{first.name} and {second.name} are equally accurate {within}, {scores}"
-                proof = f"a gap of {points} over {how} proves it {bounds}"
-            else:
-                lead = f"{first.name} and {second.name} cannot be told apart in accuracy, {scores}"
-                proof = f"a gap of {points} over {how} is not enough evidence {bounds}{_needed(pair)}"
-    return f"{lead}; {proof}."
+            proof = f"{held} is proven; whether it is larger than the margin of {margin} is open."
+        unexpected = " That is unexpected, since parity found the same work in both frameworks."
+        return f"{lead} {proof}{unexpected if pair.is_same_work else ''}"
+    favour = f" in favour of {ahead.name}" if judgement.gap.mean else ""
+    if judgement.verdict is Verdict.EQUAL:
+        expected = ", as parity predicts" if pair.is_same_work else ""
+        return (
+            f"{ahead.name} and {behind.name} are equally accurate within {margin}{expected}: {best} and {other} on "
+            f"the test images. The gap of {gap}{favour} ({_basis(pair)}) has a {_equality(judgement, pair)}, inside "
+            f"the margin ({_interval(judgement, pair)})."
+        )
+    expected = (
+        " Parity found the same work in both frameworks, so no gap is expected." if pair.is_same_work else ""
+    )
+    return (
+        f"{ahead.name} and {behind.name} cannot be told apart in accuracy: {best} and {other} on the test images. "
+        f"The gap of {gap}{favour} is not enough evidence ({_interval(judgement, pair)}; {_basis(pair)})."
+        f"{_detectable(judgement)}{expected}"
+    )
 
 
-def _needed(pair: PairComparison) -> str:
-    if pair.evidence is None or pair.evidence.seeds_needed is None:
+def _means(ahead: ArmSummary, behind: ArmSummary) -> list[str]:
+    assert ahead.accuracy is not None and behind.accuracy is not None
+    return percents([ahead.accuracy.mean, behind.accuracy.mean])
+
+
+def _same_answers(arm: ArmSummary, pair: PairComparison, judgement: Judgement) -> str:
+    assert arm.accuracy is not None
+    (score,) = percents([arm.accuracy.mean])
+    seeds = f"each of {len(arm.done)} seeds" if len(arm.done) > 1 else "their seed"
+    expected = ", as parity predicts" if pair.is_same_work else ""
+    images = f"all {pair.images:,} test images" if pair.images else "every test image"
+    lead = f"{pair.first} and {pair.second} gave the same answer to {images} with {seeds}{expected}: {score} are right."
+    if judgement.verdict is not Verdict.EQUAL:
+        return lead
+    return (
+        f"{lead} On other images they are equally accurate within {in_points(pair.margin)} "
+        f"({_equality(judgement, pair)})."
+    )
+
+
+def _no_verdict(ahead: ArmSummary, behind: ArmSummary, obstacle: Obstacle) -> str:
+    best, other = _means(ahead, behind)
+    scores = f"{ahead.name} scored {best} and {behind.name} {other} on the test images."
+    if obstacle is Obstacle.NO_SPREAD:
+        return (
+            f"No verdict on accuracy: the seeds of {ahead.name} and {behind.name} do not vary, which proves nothing, "
+            f"and the answers to single test images are not known. {scores}"
+        )
+    seeds = (
+        f"{ahead.name} has {counted(len(ahead.done), 'finished seed')} and {behind.name} {len(behind.done)}"
+    )
+    return f"No verdict on accuracy: {seeds}, and a verdict needs {LEAST_SEEDS} on each side. {scores}"
+
+
+def _basis(pair: PairComparison) -> str:
+    first, second = pair.seeds
+    seeds = f"{first} paired seeds" if pair.is_paired else f"{first} and {second} seeds"
+    return f"over {seeds} and {pair.images:,} test images" if pair.images else f"over {seeds} alone"
+
+
+def _interval(judgement: Judgement, pair: PairComparison) -> str:
+    return f"{_together('95 %', judgement)} {_ends(judgement.gap, judgement.gap.mean)}"
+
+
+def _equality(judgement: Judgement, pair: PairComparison) -> str:
+    return f"{_together('90 %', judgement)} {_ends(judgement.equality, judgement.gap.mean)}"
+
+
+def _together(level: str, judgement: Judgement) -> str:
+    several = f" for {judgement.comparisons} comparisons together" if judgement.comparisons > 1 else ""
+    return f"{level} interval{several}"
+
+
+def _ends(interval: Interval, direction: float) -> str:
+    """Both ends in points, in the direction of the arm that is ahead; with signs where zero lies between them."""
+    assert interval.low is not None and interval.high is not None
+    ends = (interval.low, interval.high) if direction >= 0 else (-interval.high, -interval.low)
+    signed = ends[0] <= 0 <= ends[1]
+    return " to ".join(points(end, signed=signed) for end in ends)
+
+
+def _detectable(judgement: Judgement) -> str:
+    if judgement.detectable is None or judgement.detectable > 1:
         return ""
-    return f", and some {pair.evidence.seeds_needed} seeds would be needed to tell a gap of this size"
+    return (
+        f" With these seeds and images, a true gap of {points(judgement.detectable)} points would be found with a "
+        "power of 80 %."
+    )
 
 
-def _taken_apart(arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution) -> str:
+def _several(arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
+    """Of three arms or more: who is ahead, who cannot be told apart, and who is behind whom."""
+    judged = [arm for arm in _by_accuracy(arms) if len(arm.done) >= LEAST_SEEDS]
+    few = [arm.name for arm in arms if len(arm.done) < LEAST_SEEDS]
+    verb = "has" if len(few) == 1 else "have"
+    without = (
+        f"{listed(few)} {verb} fewer than {LEAST_SEEDS} finished seeds, too few for a verdict." if few else ""
+    )
+    if len(judged) < 2:
+        ranked = _by_accuracy(arms)
+        scores = percents([arm.accuracy.mean for arm in ranked if arm.accuracy])
+        told = _shortened([f"{arm.name} {score}" for arm, score in zip(ranked, scores, strict=True)])
+        return [f"No verdict on accuracy: {without} Of {len(arms)} arms, the test accuracies are {told}."]
+    top, *others = judged
+    by_name = {arm.name: arm for arm in arms}
+    with_top = {other.name: _pair(pairs, top, other) for other in others}
+    tied = [top.name, *(name for name, pair in with_top.items() if pair.ahead is None)]
+    behind = [name for name, pair in with_top.items() if pair.ahead is not None]
+    ahead_of = {pair.names: pair.ahead for pair in pairs if pair.ahead is not None}
+    opening = f"Of {counted(len(judged), 'arm')}{' with enough seeds' if few else ''}, "
+    assert top.accuracy is not None
+    (score,) = percents([top.accuracy.mean])
+    sentences = []
+    if len(tied) == 1:
+        nearest = by_name[behind[0]]
+        pair = with_top[nearest.name]
+        assert pair.judgement is not None
+        gap = points(abs(pair.judgement.gap.mean))
+        sentences.append(
+            f"{opening}{top.name} is more accurate than all others: {score} on the test images, {gap} points ahead of "
+            f"{nearest.name} ({_interval(pair.judgement, pair)}; {_basis(pair)}){_beyond(pair)}."
+        )
+    else:
+        within = [
+            _pair(pairs, by_name[a], by_name[b]) for place, a in enumerate(tied) for b in tied[place + 1 :]
+        ]
+        best = f"the highest test accuracy is {score}, by {top.name}"
+        if all(pair.judgement and pair.judgement.verdict is Verdict.EQUAL for pair in within):
+            state = f"{listed(tied)} are equally accurate within {in_points(within[0].margin)}"
+        elif not any(pair.ahead for pair in within):
+            state = f"{listed(tied)} cannot be told apart in accuracy"
+        else:
+            state = f"{listed(tied[1:], last='and')} cannot be told from {top.name} in accuracy"
+        sentences.append(f"{opening}{state}; {best}.")
+        widest = max((pair.judgement.detectable or 0.0 for pair in within if pair.judgement), default=0.0)
+        if not any(pair.ahead for pair in within) and 0 < widest <= 1 and "cannot" in state:
+            sentences.append(
+                f"With these seeds and images, a true gap of {points(widest)} points between any two of them would be "
+                "found with a power of 80 %."
+            )
+        sentences += _behind(tied, behind, ahead_of)
+    if few:
+        sentences.append(without)
+    return sentences
+
+
+def _beyond(pair: PairComparison) -> str:
+    assert pair.judgement is not None
+    if pair.judgement.verdict is Verdict.BETTER_BY_MORE:
+        return f", more than the margin of {in_points(pair.margin)}"
+    return f", not proven to be more than the margin of {in_points(pair.margin)}"
+
+
+def _behind(tied: list[str], behind: list[str], ahead_of: dict[tuple[str, str], str]) -> list[str]:
+    def beats(one: str, other: str) -> bool:
+        return one in (ahead_of.get((one, other)), ahead_of.get((other, one)))
+
+    of_all = [name for name in behind if all(beats(leader, name) for leader in tied)]
+    of_some = [name for name in behind if name not in of_all]
+    sentences = []
+    if of_all:
+        everyone = "both" if len(tied) == 2 else "all of them"
+        sentences.append(f"{listed(of_all)} {'is' if len(of_all) == 1 else 'are'} behind {everyone}.")
+    if of_some:
+        verb = "is" if len(of_some) == 1 else "are"
+        sentences.append(f"{listed(of_some)} {verb} behind {tied[0]}, but not behind all of them.")
+    return sentences
+
+
+def _against(baseline: str, arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
+    """Each arm against the baseline, those that are proven better or worse first."""
+    by_name = {arm.name: arm for arm in arms}
+    base = by_name.get(baseline)
+    if base is None or base.accuracy is None:
+        return [f"The baseline {baseline} has no finished run, so nothing is compared with it."]
+    (score,) = percents([base.accuracy.mean])
+    kinds: dict[str, list[str]] = {"better": [], "worse": [], "equal": [], "open": [], "few": []}
+    for pair in pairs:
+        judgement = pair.judgement
+        if pair.first not in by_name or judgement is None:
+            continue
+        gap = f"{pair.first} by {points(abs(judgement.gap.mean))}" if judgement.tells_apart else pair.first
+        if judgement.obstacle is not None:
+            kinds["few"].append(pair.first)
+        elif pair.ahead is not None:
+            interval = f"{gap} ({_ends(judgement.gap, judgement.gap.mean)})"
+            kinds["better" if pair.ahead == pair.first else "worse"].append(interval)
+        else:
+            kinds["equal" if judgement.verdict is Verdict.EQUAL else "open"].append(pair.first)
+    comparisons = max((pair.judgement.comparisons for pair in pairs if pair.judgement), default=1)
+    sentences = [
+        f"Compared with the baseline {baseline}, {score} on the test images, in points with 95 % intervals for "
+        f"{counted(comparisons, 'comparison')} together:"
+    ]
+    texts = {
+        "better": "more accurate: {}",
+        "worse": "less accurate: {}",
+        "equal": f"equally accurate within {in_points(pairs[0].margin)}: {{}}",
+        "open": "not told apart from it: {}",
+        "few": f"fewer than {LEAST_SEEDS} finished seeds or no spread, so no verdict: {{}}",
+    }
+    parts = [texts[kind].format(_shortened(names)) for kind, names in kinds.items() if names]
+    return [f"{sentences[0]} {'; '.join(parts)}."]
+
+
+def _shortened(items: list[str]) -> str:
+    if len(items) <= _LISTED:
+        return listed(items)
+    return f"{', '.join(items[:_LISTED])} and {len(items) - _LISTED} more"
+
+
+def _cautions(arms: list[ArmSummary]) -> list[str]:
+    """What a reader of the first sentence must know: unfinished seeds, and seeds that learned nothing."""
+    sentences = []
+    partial = [
+        f"{arm.name} finished {len(arm.done)} of {counted(len(arm.runs), 'seed')}"
+        for arm in arms
+        if len(arm.done) < len(arm.runs)
+    ]
+    if partial:
+        sentences.append(f"{_shortened(partial)}.")
+    guessing = []
+    for arm in arms:
+        if arm.guessing:
+            all_of_them = len(arm.guessing) == len(arm.done)
+            seeds = f"seed{'' if len(arm.guessing) == 1 else 's'} {listed([*map(str, arm.guessing)])}"
+            guessing.append(arm.name if all_of_them else f"{arm.name} with {seeds}")
+    if guessing:
+        sentences.append(f"Not told from guessing: {_shortened(guessing)}.")
+    return sentences
+
+
+def _reversal(pair: PairComparison) -> str:
+    """That balanced accuracy puts two arms in the other order."""
+    if pair.ahead is None or pair.judgement is None or pair.balanced_gap is None:
+        return ""
+    if pair.balanced_gap * pair.judgement.gap.mean >= 0 or abs(pair.balanced_gap) < _TELLING:
+        return ""
+    other = pair.second if pair.ahead == pair.first else pair.first
+    return (
+        f"By balanced accuracy, which counts every class alike, the order is the reverse: {other} is "
+        f"{points(abs(pair.balanced_gap))} points ahead."
+    )
+
+
+def _taken_apart(
+    arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution, performance: Performance
+) -> str:
     """The answer of an attribution: the gap between its two arms, and what it is made of."""
     by_name = {arm.name: arm for arm in arms}
     ends = first, second = [by_name[found.plan.first], by_name[found.plan.second]]
     split = attribution.sentence(found)
     if not found.shares:
-        return f"{_ranked(ends, pairs)} {split}"
+        return f"{_ranked(ends, pairs, performance, None)} {split}"
     (pair,) = pairs
-    return (
-        f"{_verdict(first, second, pair)} {split}{_parity(first, second, pair)}{_speed(first, second, pair)}"
-    )
+    told = [
+        verdict(ends, pair),
+        *_cautions(ends),
+        split,
+        _parity(first, second, pair),
+        _speed(first, second, pair, performance),
+    ]
+    return " ".join(sentence.strip() for sentence in told if sentence)
 
 
 def _parity(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
-    """The verdict on both arms' recipes; nothing where no parity was traced, or the framework is the same."""
+    """The verdict on both arms' recipes; nothing where the verdict on accuracy tells it already."""
     found = [arm.parity for arm in (first, second) if arm.parity is not None]
-    if pair.same_framework or not found:
+    tells_already = pair.is_same_work and pair.judgement is not None and pair.judgement.obstacle is None
+    if pair.same_framework or tells_already or not found:
         return ""
     if failures := dict.fromkeys(pair.parity_failures):
         return (
@@ -124,33 +417,66 @@ def _credit(pair: PairComparison) -> str:
             return "The arms differ in nothing."
         return "The arms differ in nothing but the framework."
     factors = "; ".join(pair.differences)
-    verdict = (
+    credit = (
         "so no single one of these can be credited"
         if pair.same_framework
         else "so the framework alone cannot be credited with any gap"
     )
     if pair.same_framework and len(pair.differences) == 1:
         return f"The {subject} differ only in {factors}."
-    return f"What differs between the {subject}: {factors}; {verdict}."
+    return f"What differs between the {subject}: {factors}; {credit}."
 
 
-def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
-    found = pair.log_speed
-    if found is None or not first.images_per_second or not second.images_per_second:
-        return f" Their speeds are not compared: {pair.speed_doubt}." if pair.speed_doubt else ""
-    faster, slower = (first, second) if found.mean >= 0 else (second, first)
-    assert faster.images_per_second and slower.images_per_second
-    rates = f"{faster.images_per_second.mean:,.0f} against {slower.images_per_second.mean:,.0f} images/s"
-    lead = f"{faster.name} trained {times(abs(found.mean))} times as fast as {slower.name}"
-    if found.low is None or found.high is None:
-        told = f"{lead} ({rates}), by one run on a side"
-    else:
-        low, high = sorted(end if faster is first else -end for end in (found.low, found.high))
-        bounded = f"{lead} (95 % interval {times(low)} to {times(high)}; {rates})"
-        if {times(low), times(high)} == {"1.00"}:
-            told = f"Both trained equally fast, {faster.images_per_second.mean:,.0f} images/s"
-        else:
-            told = bounded if low > 0 else f"They cannot be told apart in speed: {bounded}"
-    if pair.speed_doubt:
-        told += f"; but {pair.speed_doubt}"
-    return f" {told}."
+def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison, performance: Performance) -> str:
+    """Time to the end and to the target, then images/s, then start-up; a verdict only on independent groups."""
+    found = pair.speed
+    if found is None or found.end is None:
+        return ""
+    arms = [first, second] if found.end.mean <= 0 else [second, first]
+    took = [performance.arms[arm.name] for arm in arms]
+    names = [arm.name for arm in arms]
+    ends, targets = (
+        [duration(measure.interval.mean) for measure in measures if measure is not None]
+        for measures in ([arm.end_seconds for arm in took], [arm.target_seconds for arm in took])
+    )
+    whole = f"{names[0]} took {ends[0]} and {names[1]} {ends[1]} from a cold start to the end of the test"
+    parts = []
+    if found.target is not None and performance.target is not None:
+        parts.append(
+            f"{targets[0]} and {targets[1]} to {performance.target * 100:.1f} % {performance.split} accuracy"
+            f"{_ratio(found.target, names[0] == pair.first)}"
+        )
+    if found.rate is not None:
+        rates = [arm.images_per_second.mean if arm.images_per_second else 0.0 for arm in arms]
+        parts.append(
+            f"{rates[0]:,.0f} and {rates[1]:,.0f} images/s once warm{_ratio(found.rate, names[0] == pair.first)}"
+        )
+    starts = [arm.seconds.get("start-up", 0.0) for arm in took]
+    if any(starts):
+        parts.append(f"{duration(starts[0])} and {duration(starts[1])} of start-up")
+    detail = f" ({'; '.join(parts)})" if parts else ""
+    doubt = f" Beware: {found.doubt}." if found.doubt else ""
+    if found.groups is None or found.end.low is None or found.end.high is None:
+        why = (
+            f"a verdict needs {LEAST_GROUPS} groups of fresh processes on each side"
+            if performance.is_apart
+            else "runs share processes; measure_speed: true trains each in fresh ones"
+        )
+        return f"{whole}{detail}. There is no verdict on speed: {why}.{doubt}"
+    groups = f"over {found.groups[0]} and {found.groups[1]} groups of fresh processes"
+    ratio = _ratio(found.end, names[0] == pair.first).removeprefix(", ")
+    told = (
+        "They cannot be told apart in time"
+        if found.end.low <= 0 <= found.end.high
+        else f"{names[0]} is faster"
+    )
+    return f"{told}: {whole}, {ratio}, {groups}{detail}.{doubt}"
+
+
+def _ratio(log_ratio: Interval, in_order: bool) -> str:
+    """`, ratio 0.80 (0.75 to 0.86)`, of the arm that is named first; empty without an interval."""
+    if log_ratio.low is None or log_ratio.high is None:
+        return ""
+    sign = 1 if in_order else -1
+    low, high = sorted((sign * log_ratio.low, sign * log_ratio.high))
+    return f", ratio {times(sign * log_ratio.mean)} (95 % interval {times(low)} to {times(high)})"

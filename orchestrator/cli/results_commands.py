@@ -34,26 +34,28 @@ def report(
     """Write the report again, from the records alone."""
     with errors(debug):
         from orchestrator import report as reports
+        from orchestrator.analysis import results
         from orchestrator.report import gate
+        from orchestrator.store import validation
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
 
         records = ExperimentRecords(Storage(directory))
-        arms = records.document()["experiment"]["arms"]
+        arms = validation.read_document(records, validation.Left())["experiment"]["arms"]
         conditions = [gate.parse(text, arms) for text in fail_if or []]
         comparison = reports.write(records)
         if as_json:
-            typer.echo(json.dumps(comparison.to_json(), indent=1))
+            typer.echo(json.dumps(results.document(comparison), indent=1))
         else:
             typer.echo(comparison.answer)
             typer.echo(f"report: {records.storage.url}/report/report.html")
-        verdicts = gate.judge(comparison, conditions)
+        outcomes = gate.judge(comparison, conditions)
         if junit is not None:
-            _write_junit(junit, gate.junit(comparison, verdicts))
-        for verdict in verdicts:
-            if verdict.failed:
-                typer.echo(f"fails: {verdict}", err=True)
-    if any(verdict.failed for verdict in verdicts):
+            _write_junit(junit, gate.junit(comparison, outcomes))
+        for outcome in outcomes:
+            if outcome.failed:
+                typer.echo(f"fails: {outcome}", err=True)
+    if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
 
 
@@ -77,12 +79,17 @@ def compare_(
     """Compare the arms of two experiments, name by name. Shows what changed, and whether chance explains it."""
     with errors(debug):
         from orchestrator.analysis import experiment_diff
+        from orchestrator.analysis.results import strict
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
 
-        found = experiment_diff.between(ExperimentRecords(Storage(first)), ExperimentRecords(Storage(second)))
+        notes: list[str] = []
+        sides = (ExperimentRecords(Storage(directory)) for directory in (first, second))
+        found = experiment_diff.between(*sides, notes=notes)
+        for note in notes:
+            typer.echo(note, err=True)
         if as_json:
-            typer.echo(json.dumps([dataclasses.asdict(change) for change in found], indent=1))
+            typer.echo(json.dumps([strict(change.to_json()) for change in found], indent=1))
             return
         for change in found:
             typer.echo(str(change))

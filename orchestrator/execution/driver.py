@@ -257,9 +257,11 @@ def execute(
         StorageError: the storage failed while runs were training.
         ClusterError: a process of Ray's was lost. Workers that still train end with Ray, as after every error.
     """
-    groups = cluster_capacity(prepared.experiment.scale)
+    groups, apart = cluster_capacity(prepared.experiment.scale), prepared.experiment.measure_speed
+    if apart:
+        groups = 1
     traced = parity_plan.traced_recipes(prepared.experiment) if checks_parity else []
-    waiting = run_plan.queues(open_runs(prepared, driver_session), groups=groups)
+    waiting = run_plan.queues(open_runs(prepared, driver_session), groups=groups, apart=apart)
     training_now: dict[futures.Future[Exception | None], RunQueue] = {}
     while waiting or training_now:
         while waiting and len(training_now) < groups:

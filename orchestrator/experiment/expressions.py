@@ -79,9 +79,24 @@ class Expression:
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """The expression's value; a name without a value, or values that do not mix, make it False."""
         try:
-            return self._value(self._tree, values)
+            return self.value(values)
         except (TypeError, KeyError, ArithmeticError):
             return False
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """The expression's value.
+
+        Raises:
+            KeyError: a name has no value.
+            TypeError: values do not mix.
+            ArithmeticError: such as a division by zero.
+        """
+        return self._value(self._tree, values)
+
+    @property
+    def is_condition(self) -> bool:
+        """Whether its value is true or false by its form: a comparison, or `and`, `or`, `not` of such."""
+        return _is_condition(self._tree)
 
     def _value(self, node: ast.expr, values: Mapping[str, Any]) -> Any:
         match node:
@@ -114,3 +129,14 @@ def _dotted(node: ast.AST, text: str) -> str:
     if isinstance(node, ast.Attribute):
         return f"{_dotted(node.value, text)}.{node.attr}"
     raise ValueError(f"{text!r}: {ast.unparse(node)!r} is not a name")
+
+
+def _is_condition(node: ast.expr) -> bool:
+    match node:
+        case ast.Compare():
+            return True
+        case ast.BoolOp():
+            return all(_is_condition(item) for item in node.values)
+        case ast.UnaryOp(op=ast.Not()):
+            return _is_condition(node.operand)
+    return False

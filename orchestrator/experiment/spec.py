@@ -126,7 +126,7 @@ class Attribution(Block):
     """Take the gap between two arms apart by what they differ in."""
 
     most_recipes: int = Field(
-        16, ge=4, description="Train every crossing of the factors up to this many; sample orders above."
+        16, ge=4, description="Train every crossing of the factors up to this many; above, a part of them."
     )
 
 
@@ -156,6 +156,14 @@ class Experiment(Block):
     attribution: Attribution | None = Field(None, description="Whether two arms' gap is taken apart.")
     margin: float = Field(
         DEFAULT_MARGIN, gt=0, lt=1, description="Accuracies that differ by less count as the same."
+    )
+    baseline: str | None = Field(
+        None, description="Compare every arm with this one only; when left out, all arms with each other."
+    )
+    measure_speed: bool = Field(
+        False,
+        description="Train each run in fresh processes of its own, one at a time, arms in turn, so that speeds can be "
+        "compared with an interval.",
     )
     target_accuracy: float | None = Field(
         None,
@@ -190,6 +198,11 @@ class Experiment(Block):
                     f" do, and so do {_divisors(arm.batch_size)} workers"
                 )
             _check_sync_batch_norm(name, arm.framework, arm, self.scale)
+        if self.baseline is not None and self.baseline not in self.arms:
+            raise ValueError(
+                f"baseline: no arm is called {self.baseline!r}{nearest(self.baseline, self.arms)}; the arms are "
+                f"{', '.join(self.arms)}"
+            )
         if self.sweep is not None:
             _check_sweep(self, self.sweep)
         return self

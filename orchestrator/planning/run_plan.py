@@ -92,11 +92,19 @@ def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:
     return min(at_once, scale.concurrent_runs or at_once)
 
 
-def queues(runs: Iterable[Run], *, groups: int) -> list[RunQueue]:
+def queues(runs: Iterable[Run], *, groups: int, apart: bool = False) -> list[RunQueue]:
     """Share the runs of each framework out over at most `groups` groups of workers.
 
     TensorFlow cannot switch determinism off again, so runs with and without it have different workers.
+
+    Args:
+        runs: in the order of the file.
+        groups: that train at once.
+        apart: a group for each run instead, arms in turn and in the other order every second time, so that what
+            drifts with time falls on all arms alike.
     """
+    if apart:
+        return [RunQueue(framework=run.framework, runs=(run,)) for run in _in_blocks(runs)]
     alike: dict[tuple[str, bool], list[Run]] = {}
     for run in runs:
         alike.setdefault((run.framework, run.recipe.deterministic), []).append(run)
@@ -105,3 +113,15 @@ def queues(runs: Iterable[Run], *, groups: int) -> list[RunQueue]:
         for (framework, _), same in alike.items()
         for place in range(min(groups, len(same)))
     ]
+
+
+def _in_blocks(runs: Iterable[Run]) -> list[Run]:
+    """The first run of every arm, then the second of every arm from the last arm on, and so forth."""
+    by_arm: dict[str, list[Run]] = {}
+    for run in runs:
+        by_arm.setdefault(run.arm, []).append(run)
+    ordered = []
+    for block in range(max(map(len, by_arm.values()), default=0)):
+        group = [own[block] for own in by_arm.values() if block < len(own)]
+        ordered += group if block % 2 == 0 else group[::-1]
+    return ordered

@@ -1,43 +1,77 @@
-"""Conditions on a comparison for CI: `torch.accuracy < keras.accuracy - 0.01`, parsed and never run."""
+"""Conditions on a comparison for CI: `torch.accuracy < keras.accuracy - 0.01`, parsed and never run.
+
+A condition says what must not be. It fails the gate when it holds, and also when it cannot be judged: something is
+missing, is no number, or cannot be computed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.compare import Comparison
+from orchestrator.analysis.pairs import PairComparison
+from orchestrator.analysis.verdicts import Verdict
 from orchestrator.experiment.expressions import Expression
 from trainers.errors import InputError
 
-QUANTITIES = (
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "balanced_accuracy",
-    "images_per_second",
-    "train_seconds",
-    "failed_runs",
-)
+Value = float | str | None
+
+_OF_FINISHED: dict[str, Callable[[ArmSummary], float | None]] = {
+    "accuracy": lambda arm: arm.accuracy.mean if arm.accuracy else None,
+    "accuracy_low": lambda arm: arm.accuracy.low if arm.accuracy else None,
+    "accuracy_high": lambda arm: arm.accuracy.high if arm.accuracy else None,
+    "balanced_accuracy": lambda arm: arm.balanced_accuracy.mean if arm.balanced_accuracy else None,
+    "images_per_second": lambda arm: arm.images_per_second.mean if arm.images_per_second else None,
+    "train_seconds": lambda arm: arm.train_seconds,
+}
+"""What is known of an arm only when all of its runs have finished."""
+
+_OF_ARMS: dict[str, Callable[[ArmSummary], float | None]] = _OF_FINISHED | {
+    "seeds": lambda arm: float(len(arm.done)),
+    "failed_runs": lambda arm: float(sum(run.state == "failed" for run in arm.runs)),
+    "unfinished_runs": lambda arm: float(sum(run.state != "done" for run in arm.runs)),
+}
+
+_OF_PAIRS = ("gap", "gap_low", "gap_high", "p_value", "verdict", "seeds", "unfinished_runs")
+_VERDICTS = {
+    (Verdict.BETTER_BY_MORE, True): "better_by_more_than_margin",
+    (Verdict.BETTER, True): "better",
+    (Verdict.BETTER, False): "worse",
+    (Verdict.BETTER_BY_MORE, False): "worse_by_more_than_margin",
+}
+
+QUANTITIES = tuple(_OF_ARMS)
+"""Of an arm, as `torch.accuracy`."""
+PAIR_QUANTITIES = _OF_PAIRS
+"""Of two arms, as `torch.keras.gap_low`: torch over keras."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class Outcome:
     """A condition, and the values that it saw."""
 
     condition: str
     failed: bool
-    values: dict[str, float | None]
+    values: dict[str, Value]
+    reason: str | None
+    """Why it could not be judged, so that it fails."""
 
     def __str__(self) -> str:
-        told = ", ".join(
-            f"{name} {'missing' if value is None else format(value, 'g')}"
-            for name, value in self.values.items()
-        )
-        return f"{self.condition} ({told})"
+        told = ", ".join(f"{name} {_written(value)}" for name, value in self.values.items())
+        seen = f" ({told})" if told else ""
+        return f"{self.condition}{seen}{f': {self.reason}' if self.reason else ''}"
+
+
+def _written(value: Value) -> str:
+    if value is None:
+        return "missing"
+    return value if isinstance(value, str) else format(value, "g")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +90,13 @@ def parse(text: str, arms: Collection[str]) -> Condition:
     """A condition on some arms.
 
     Raises:
-        InputError: it is not understood.
+        InputError: it is not understood, or is no condition.
     """
     replaced = {name: f"_arm{place}" for place, name in enumerate(arms) if not name.isidentifier()}
     inner = text
     if replaced:
         longest_first = "|".join(re.escape(name) for name in sorted(replaced, key=len, reverse=True))
-        inner = re.sub(rf"(?<![\w.])({longest_first})(?=\.)", lambda found: replaced[found[1]], text)
+        inner = re.sub(rf"(?<!\w)({longest_first})(?=\.)", lambda found: replaced[found[1]], text)
     try:
         expression = Expression(inner)
     except ValueError as error:
@@ -70,54 +104,108 @@ def parse(text: str, arms: Collection[str]) -> Condition:
         for name, identifier in replaced.items():
             sentence = sentence.replace(identifier, name)
         raise InputError(f"--fail-if: {sentence}") from error
+    if not expression.is_condition or not expression.names:
+        raise InputError(
+            f"--fail-if: {text!r} is no condition on an arm; compare something, as in torch.accuracy < 0.9"
+        )
     written = {identifier: name for name, identifier in replaced.items()}
-    names = {}
-    for name in sorted(expression.names):
-        arm, dot, quantity = name.rpartition(".")
-        names[name] = f"{written.get(arm, arm)}{dot}{quantity}"
+    names = {
+        name: ".".join(written.get(part, part) for part in name.split("."))
+        for name in sorted(expression.names)
+    }
     return Condition(text, expression, names)
 
 
-def judge(comparison: Comparison, conditions: list[Condition]) -> list[Verdict]:
-    """Whether each condition holds; one that mentions what is missing counts as holding, since it proves nothing.
+def judge(comparison: Comparison, conditions: list[Condition]) -> list[Outcome]:
+    """Whether each condition holds; one that cannot be judged fails as well, since it proves nothing.
 
     Raises:
         InputError: a condition mentions what there is not.
     """
-    known = {arm.name: _quantities(arm) for arm in comparison.arms}
-    verdicts = []
+    outcomes = []
     for condition in conditions:
-        values = {name: _value(written, known) for name, written in condition.names.items()}
-        missing = any(value is None for value in values.values())
-        holds = missing or bool(condition.expression(values))
+        values, reasons = {}, []
+        for name, written in condition.names.items():
+            values[name], reason = _value(written, comparison)
+            reasons += [reason] if reason else []
         told = {condition.names[name]: value for name, value in values.items()}
-        verdicts.append(Verdict(condition.text, holds, dict(sorted(told.items()))))
-    return verdicts
+        failed, reason = True, "; ".join(dict.fromkeys(reasons)) or None
+        if reason is None:
+            try:
+                failed = bool(condition.expression.value(values))
+            except (TypeError, KeyError, ArithmeticError) as error:
+                reason = f"it cannot be computed ({type(error).__name__}: {error})"
+        outcomes.append(Outcome(condition.text, failed, dict(sorted(told.items())), reason))
+    return outcomes
 
 
-def _quantities(arm: ArmSummary) -> dict[str, float | None]:
-    accuracy, speed = arm.accuracy, arm.images_per_second
-    return {
-        "accuracy": accuracy.mean if accuracy else None,
-        "accuracy_low": accuracy.low if accuracy else None,
-        "accuracy_high": accuracy.high if accuracy else None,
-        "balanced_accuracy": arm.balanced_accuracy.mean if arm.balanced_accuracy else None,
-        "images_per_second": speed.mean if speed else None,
-        "train_seconds": arm.train_seconds,
-        "failed_runs": float(sum(run.state == "failed" for run in arm.runs)),
-    }
+def _value(name: str, comparison: Comparison) -> tuple[Value, str | None]:
+    """What a name stands for, and why that cannot be judged by."""
+    *names, quantity = name.split(".")
+    arms = {arm.name: arm for arm in comparison.arms}
+    unknown = [arm for arm in names if arm not in arms]
+    if unknown or not names or len(names) > 2 or len(set(names)) < len(names):
+        raise InputError(
+            f"--fail-if: there is no arm {unknown[0] if unknown else name!r}; the arms are {', '.join(arms)}"
+        )
+    choices = _OF_ARMS if len(names) == 1 else _OF_PAIRS
+    if quantity not in choices:
+        raise InputError(f"--fail-if: {name}: give one of {', '.join(choices)}")
+    value: Value
+    if len(names) == 1:
+        value = _OF_ARMS[quantity](arms[names[0]])
+    else:
+        value = _of_pair(names[0], names[1], quantity, comparison)
+    if value is None:
+        return None, f"{name} is missing"
+    if isinstance(value, float) and not math.isfinite(value):
+        return value, f"{name} is no number"
+    if quantity in _OF_FINISHED or (len(names) == 2 and quantity not in ("seeds", "unfinished_runs")):
+        for arm in (arms[each] for each in names):
+            if len(arm.done) < len(arm.runs):
+                return (
+                    value,
+                    f"{len(arm.runs) - len(arm.done)} of {len(arm.runs)} runs of {arm.name} have no result",
+                )
+    return value, None
 
 
-def _value(name: str, known: dict[str, dict[str, float | None]]) -> float | None:
-    arm, _, quantity = name.rpartition(".")
-    if arm not in known:
-        raise InputError(f"--fail-if: there is no arm {arm or name!r}; the arms are {', '.join(known)}")
-    if quantity not in QUANTITIES:
-        raise InputError(f"--fail-if: {name}: give one of {', '.join(QUANTITIES)}")
-    return known[arm][quantity]
+def _of_pair(first: str, second: str, quantity: str, comparison: Comparison) -> Value:
+    pair = next((pair for pair in comparison.pairs if {*pair.names} == {first, second}), None)
+    if pair is None:
+        raise InputError(
+            f"--fail-if: {first} and {second} are not compared with each other in this experiment"
+        )
+    if quantity == "seeds":
+        return float(min(pair.seeds))
+    if quantity == "unfinished_runs":
+        arms = [arm for arm in comparison.arms if arm.name in (first, second)]
+        return float(sum(run.state != "done" for arm in arms for run in arm.runs))
+    return _of_judgement(pair, quantity, in_order=pair.first == first)
 
 
-def junit(comparison: Comparison, verdicts: list[Verdict]) -> bytes:
+def _of_judgement(pair: PairComparison, quantity: str, *, in_order: bool) -> Value:
+    """A quantity of the verdict, from the view of the first arm that was named."""
+    judgement = pair.judgement
+    if judgement is None:
+        return None
+    gap = judgement.gap
+    ends = (gap.low, gap.high) if in_order else (gap.high, gap.low)
+    sign = 1 if in_order else -1
+    match quantity:
+        case "verdict":
+            return _VERDICTS.get((judgement.verdict, (gap.mean > 0) == in_order), judgement.verdict.value)
+        case "p_value":
+            return judgement.p_value
+        case "gap":
+            return sign * gap.mean
+        case "gap_low":
+            return None if ends[0] is None else sign * ends[0]
+        case _:
+            return None if ends[1] is None else sign * ends[1]
+
+
+def junit(comparison: Comparison, outcomes: list[Outcome]) -> bytes:
     """JUnit XML: a test case for each run and each condition."""
     cases: list[tuple[str, str, str | None]] = [
         (f"{run.arm} seed {run.seed}", "runs", None if run.state == "done" else run.cause or run.state)
@@ -125,13 +213,22 @@ def junit(comparison: Comparison, verdicts: list[Verdict]) -> bytes:
         for run in arm.runs
     ]
     cases += [
-        (verdict.condition, "conditions", str(verdict) if verdict.failed else None) for verdict in verdicts
+        (outcome.condition, "conditions", str(outcome) if outcome.failed else None) for outcome in outcomes
     ]
     failures = sum(failure is not None for _, _, failure in cases)
-    suite = ET.Element("testsuite", name=comparison.name, tests=str(len(cases)), failures=str(failures))
-    for name, group, failure in cases:
-        case = ET.SubElement(suite, "testcase", name=name, classname=f"{comparison.name}.{group}")
+    name = _xml(comparison.name)
+    suite = ET.Element("testsuite", name=name, tests=str(len(cases)), failures=str(failures))
+    for title, group, failure in cases:
+        case = ET.SubElement(suite, "testcase", name=_xml(title), classname=f"{name}.{group}")
         if failure is not None:
-            ET.SubElement(case, "failure", message=failure)
+            ET.SubElement(case, "failure", message=_xml(failure))
     document: Any = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
     return bytes(document)
+
+
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _xml(text: str) -> str:
+    """Text with a replacement for each character that XML 1.0 does not allow."""
+    return _NOT_XML.sub("\ufffd", text)

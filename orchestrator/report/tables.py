@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.analysis import attribution, inference
+from orchestrator.analysis import compare, inference
 from orchestrator.analysis.compare import Comparison
-from orchestrator.analysis.inference import Interval, Measure
-from orchestrator.analysis.pairs import times
+from orchestrator.analysis.inference import Budget, Interval, Measure
+from orchestrator.analysis.pairs import PairComparison, times
 from orchestrator.analysis.parity import NamedDifference
 from orchestrator.analysis.performance import ArmPerformance
 from orchestrator.analysis.sweeps import ArmSearch, SweepSummary
+from orchestrator.analysis.verdicts import Verdict
+from orchestrator.analysis.wording import duration, in_points, listed, points
 from orchestrator.experiment.spec import describe_value
+from orchestrator.planning import crossings
 from trainers.data.corruptions import SEVERITIES
 
 
@@ -35,17 +38,6 @@ def _with_bounds(interval: Interval | None, write: Callable[[float], str], *, un
     return text
 
 
-def duration(seconds: float | None) -> str:
-    """`4.2 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds is None:
-        return "–"
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    if round(seconds) < 3600:
-        return "{} min {} s".format(*divmod(round(seconds), 60))
-    return "{} h {} min".format(*divmod(round(seconds / 60), 60))
-
-
 def arms(comparison: Comparison) -> list[dict[str, str]]:
     """What each arm reached, a table's row each."""
     rows = []
@@ -55,8 +47,8 @@ def arms(comparison: Comparison) -> list[dict[str, str]]:
             {"arm": arm.name, "framework": arm.framework, "test accuracy": percent(arm.accuracy)}
             | balanced
             | {
+                "time to the end": _seconds(comparison.performance.arms[arm.name].end_seconds),
                 "images/s": whole(arm.images_per_second),
-                "training time": duration(arm.train_seconds),
                 "runs": f"{len(arm.done)} of {len(arm.runs)}",
             }
         )
@@ -75,7 +67,7 @@ def configuration(comparison: Comparison) -> list[tuple[str, list[str], bool]]:
 
 def _points(interval: Interval) -> str:
     """`+1.20 (+0.90 to +1.50)`, of a difference of shares in points."""
-    return _with_bounds(interval, lambda share: f"{share * 100:+.2f}")
+    return _with_bounds(interval, lambda share: points(share, signed=True))
 
 
 def _p(value: float | None) -> str:
@@ -85,29 +77,99 @@ def _p(value: float | None) -> str:
 
 
 def evidences(comparison: Comparison) -> list[dict[str, str]]:
-    """What is known of the gap of each pair of arms, a table's row each."""
+    """The verdict on each pair of arms with all that it rests on, a table's row each."""
     rows = []
     for pair in comparison.pairs:
-        found = pair.evidence
-        if found is None:
+        judgement = pair.judgement
+        if judgement is None:
             continue
-        only = pair.mcnemar
         rows.append(
             {
                 "pair": f"{pair.first} − {pair.second}",
-                "gap": _points(found.gap),
-                "bootstrap": "–" if found.bootstrap is None else _points(found.bootstrap),
-                "p": _p(pair.adjusted_p),
-                "effect": "–" if found.effect_size is None else f"{found.effect_size:+.2f}",
-                f"same within {round(pair.margin * 100, 6):g}": _p(found.equivalence_p),
-                "McNemar": "–"
-                if only is None
-                else f"{only.only_first} against {only.only_second}, p {_p(only.p_value)}",
-                "seeds to tell": "–" if found.seeds_needed is None else f"{found.seeds_needed:,}",
-                "times the speed": "–" if pair.log_speed is None else _with_bounds(pair.log_speed, times),
+                "verdict": _verdict(pair),
+                "gap, 95 %": _points(judgement.gap),
+                "gap, 90 %": _points(judgement.equality),
+                "p": _p(judgement.p_value),
+                "smallest detectable gap": "–"
+                if judgement.detectable is None
+                else points(judgement.detectable),
+                "seeds": " and ".join(map(str, pair.seeds)) + (", paired" if pair.is_paired else ""),
+                "only one is right": "–"
+                if pair.discordant is None
+                else f"{pair.discordant[0]:,.1f} against {pair.discordant[1]:,.1f}",
+                "uncertainty from": _budget(pair.budget),
             }
         )
     return rows
+
+
+def evidence_note(comparison: Comparison) -> str:
+    """What the columns of `evidences` mean."""
+    alone = all(pair.images is None for pair in comparison.pairs)
+    samples = (
+        "seeds alone, which leaves out that other test images would differ"
+        if alone
+        else "seeds and test images"
+    )
+    return (
+        f"Gaps are in points of test accuracy, the first arm minus the second, with intervals over {samples}. All "
+        "intervals and p-values of one report hold together (Bonferroni). An arm is better if the 95 % interval leaves "
+        "zero out, and by more than the margin if it leaves the margin out. Two arms are equal within the margin of "
+        f"{in_points(compare.margin_of(comparison.document['experiment']))} if the 90 % interval lies inside it. The "
+        "smallest detectable gap is the true gap that would be found with a power of 80 %. Only one is right: test "
+        "images that only the first, and only the second arm answers right, mean over seeds. Uncertainty from: parts "
+        "of the gap's variance."
+    )
+
+
+def _verdict(pair: PairComparison) -> str:
+    judgement = pair.judgement
+    assert judgement is not None
+    if judgement.obstacle is not None:
+        return f"none: {judgement.obstacle}"
+    if pair.ahead is not None:
+        by_more = judgement.verdict is Verdict.BETTER_BY_MORE
+        return f"{pair.ahead} is better{' by more than the margin' if by_more else ''}"
+    return "equal within the margin" if judgement.verdict is Verdict.EQUAL else "undecided"
+
+
+def _budget(budget: Budget | None) -> str:
+    """`seeds 60 %, images 38 %, rest 2 %`, of the gap's variance."""
+    if budget is None:
+        return "–"
+    parts = {"seeds": budget.seeds, "images": budget.images, "rest": budget.residual}
+    whole = sum(part or 0.0 for part in parts.values())
+    if whole <= 0:
+        return "–"
+    return ", ".join(f"{name} {part / whole:.0%}" for name, part in parts.items() if part is not None)
+
+
+def speeds(comparison: Comparison) -> list[dict[str, str]]:
+    """How long each pair of arms took against each other, a table's row each."""
+    rows = []
+    for pair in comparison.pairs:
+        found = pair.speed
+        if found is not None and found.end is not None:
+            rows.append(
+                {
+                    "pair": f"{pair.first} / {pair.second}",
+                    "time to the end": _with_bounds(found.end, times),
+                    "time to the target": "–" if found.target is None else _with_bounds(found.target, times),
+                    "images/s": "–" if found.rate is None else _with_bounds(found.rate, times),
+                    "groups of processes": "shared, no verdict"
+                    if found.groups is None
+                    else " and ".join(map(str, found.groups)),
+                }
+            )
+    return rows
+
+
+def groups(comparison: Comparison) -> str:
+    """Which arms cannot be told apart, in a sentence; empty for two arms and with a baseline."""
+    if not comparison.groups:
+        return ""
+    sets = "; ".join(listed(group) for group in comparison.groups)
+    return f"Groups of arms of which no two are told apart, best first: {sets}."
 
 
 def attributed(comparison: Comparison) -> list[dict[str, str | float]]:
@@ -127,6 +189,16 @@ def attributed(comparison: Comparison) -> list[dict[str, str | float]]:
     ]
     speeds = [share.log_speed.mean for share in found.shares if share.log_speed is not None]
     whole_speed = times(sum(speeds)) if len(speeds) == len(found.shares) else "–"
+    if found.plan.is_fraction:
+        rows.append(
+            {
+                "factor": "three factors and more",
+                "points": points(found.remainder, signed=True),
+                "points_value": found.remainder,
+                "speed": "–",
+                "speed_value": "",
+            }
+        )
     total: dict[str, str | float] = {
         "factor": "all together",
         "points": _points(found.gap),
@@ -135,6 +207,17 @@ def attributed(comparison: Comparison) -> list[dict[str, str | float]]:
         "speed_value": whole_speed,
     }
     return [*rows, total]
+
+
+def interactions(comparison: Comparison) -> list[dict[str, str]]:
+    """What every two factors do together beyond each by itself, a table's row each."""
+    found = comparison.attribution
+    if found is None:
+        return []
+    return [
+        {"factors": " × ".join(entry.factors), "points": _points(entry.accuracy)}
+        for entry in found.interactions
+    ]
 
 
 def took(comparison: Comparison) -> list[dict[str, str]]:
@@ -147,6 +230,7 @@ def took(comparison: Comparison) -> list[dict[str, str]]:
         rows.append(
             {
                 "arm": arm.name,
+                "time to the end": _seconds(used.end_seconds),
                 f"time to {target}": _time_to(used, len(arm.done)),
                 "cost": _cost(used.cost),
                 "peak memory": _bytes(used.memory_peak_bytes),
@@ -168,15 +252,16 @@ def took(comparison: Comparison) -> list[dict[str, str]]:
 
 
 def intervals(comparison: Comparison) -> list[dict[str, str]]:
-    """What varies over an arm's seeds, with both intervals of its mean: a table's row for each arm and quantity."""
+    """What varies over an arm's seeds, a table's row for each arm and quantity."""
     target = comparison.performance.target
     rows = []
     for arm in comparison.arms:
         used = comparison.performance.arms[arm.name]
         quantities: list[tuple[str, Measure | None, Callable[[float], str]]] = [
             ("test accuracy, %", used.test_accuracy, lambda share: f"{share * 100:.2f}"),
-            ("images/s", used.images_per_second, lambda rate: f"{rate:,.0f}"),
+            ("seconds to the end", used.end_seconds, lambda seconds: f"{seconds:,.1f}"),
             (f"seconds to {target or 0:.1%}", used.target_seconds, lambda seconds: f"{seconds:,.1f}"),
+            ("images/s", used.images_per_second, lambda rate: f"{rate:,.0f}"),
             ("cost", used.cost, lambda money: f"{money:,.4g}"),
         ]
         for name, found, write in quantities:
@@ -185,19 +270,22 @@ def intervals(comparison: Comparison) -> list[dict[str, str]]:
                     {
                         "arm": arm.name,
                         "quantity": name,
-                        "mean (Student's t)": _with_bounds(found.interval, write),
-                        "mean (bootstrap)": _with_bounds(found.bootstrap, write),
+                        "mean with its 95 % interval": _with_bounds(found.interval, write),
                         "standard deviation": write(found.deviation),
                     }
                 )
     return rows
 
 
+def _seconds(seconds: Measure | None) -> str:
+    return (
+        "–" if seconds is None else _with_bounds(seconds.interval, lambda value: f"{value:,.1f}", unit=" s")
+    )
+
+
 def _time_to(used: ArmPerformance, runs: int) -> str:
     if used.target_seconds is not None:
-        return _with_bounds(
-            used.target_seconds.interval, lambda seconds: f"{max(seconds, 0):,.1f}", unit=" s"
-        )
+        return _seconds(used.target_seconds)
     return f"reached by {used.reached} of {runs} runs" if runs else "–"
 
 
@@ -237,19 +325,26 @@ def attribution_note(comparison: Comparison) -> str:
     if found is None:
         return ""
     plan = found.plan
-    how = (
-        f"{len(plan.orders)} sampled orders of changing them, over {len(plan.choices)} recipes; intervals hold the "
-        "sampling's error as well"
-        if plan.orders
-        else f"all {len(plan.choices)} recipes between the two arms"
-    )
+    if plan.orders:
+        how = (
+            f"{len(plan.pairs_of_orders)} sampled orders of changing them, each with its reverse, over "
+            f"{len(plan.choices)} recipes; intervals contain the sampling error of the orders"
+        )
+    elif plan.is_fraction:
+        how = (
+            f"{len(plan.choices)} of the {2 ** len(plan.factors)} recipes between the two arms, a fraction that keeps "
+            "single factors and pairs apart"
+        )
+    else:
+        how = f"all {len(plan.choices)} recipes between the two arms"
     epochs = sorted({arm.recipe["epochs"] for arm in comparison.arms})
     stopped = any(arm.recipe.get("early_stopping") for arm in comparison.arms)
     trained = ("at most " if stopped else "") + " and ".join(map(str, epochs))
     return (
         f"Shapley values from {how}, each trained for {trained} epochs with {len(found.seeds)} paired seeds. "
         f"A share is what a factor adds to {plan.first} over {plan.second}, averaged over all orders; "
-        "the shares sum to the gap."
+        "the shares sum to the gap. Their 95 % intervals hold together. An interaction is by how much more one factor "
+        "adds when the other is as in the second arm."
     )
 
 
@@ -257,7 +352,7 @@ def descriptions(comparison: Comparison) -> dict[str, str]:
     """For each arm of an attribution, what its recipe is made of."""
     found = comparison.attribution
     names = [arm.name for arm in comparison.arms]
-    return {name: "" if found is None else attribution.describe(found.plan, name) for name in names}
+    return {name: "" if found is None else crossings.describe(found.plan, name) for name in names}
 
 
 def calibration(comparison: Comparison) -> dict[str, float]:
@@ -272,12 +367,13 @@ def calibration(comparison: Comparison) -> dict[str, float]:
 def took_note(comparison: Comparison) -> str:
     """What the figures of `took` mean."""
     return (
-        f"Time to an accuracy is work until the end of the first epoch with that {comparison.performance.split} "
-        "accuracy, start-up apart; cost is that of a run's work. Peak memory is the largest worker's. FLOP count "
+        "Time to the end is from a cold start to the end of the test; time to an accuracy is from a cold start to the "
+        f"end of the first epoch with that {comparison.performance.split} accuracy. Cost includes start-up. "
+        "Peak memory is the largest worker's. FLOP count "
         "convolutions and matrix products, a training step as three forward passes; utilisation is their rate over "
         "what a large matrix product reaches on the same workers. Answers are the trained model's, to one image alone "
         "and in batches of 64, on one worker. Energy is that of the nodes' processors and GPUs, whatever ran on them. "
-        "What the machine does not tell is left out."
+        "What the machine does not report is left out."
     )
 
 

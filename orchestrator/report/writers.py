@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import io
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 
-from orchestrator.analysis import compare
+from orchestrator.analysis import compare, results
 from orchestrator.analysis.compare import Comparison
-from orchestrator.report import figures, sweep, tables
+from orchestrator.analysis.wording import duration
+from orchestrator.report import columns, figures, markdown, sweep, tables
 from orchestrator.store.records import ExperimentRecords
 from trainers.data.labelled import in_words
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from orchestrator.report.sweep import SweepPictures
@@ -76,7 +75,7 @@ def write(records: ExperimentRecords) -> Comparison:
     searched = sweep.draw(comparison.sweep) if comparison.sweep else None
     storage = records.storage.at("report")
     with plt.rc_context(figures.lettering("".join(names))):
-        pictures = _draw(comparison, records)
+        pictures = _draw(comparison)
         drawings = {
             name: figures.save(figure, "svg") for group in pictures.values() for name, figure in group.items()
         }
@@ -84,12 +83,16 @@ def write(records: ExperimentRecords) -> Comparison:
             for name, figure in group.items():
                 storage.write(f"figures/{name}.png", figures.save(figure, "png"))
                 storage.write(f"figures/{name}.svg", drawings[name])
-    storage.write_json("results.json", comparison.to_json())
-    storage.write("results.csv", _runs_csv(comparison).encode())
-    epochs = comparison.epochs_frame
-    storage.write("epochs.csv", _csv(epochs))
-    storage.write("epochs.parquet", epochs.to_parquet(index=False))
-    storage.write("report.md", _markdown(comparison, pictures).encode())
+    storage.write_json("results.json", results.document(comparison))
+    for name, table, rows in (
+        ("results", columns.RUNS, columns.run_rows(comparison)),
+        ("epochs", columns.EPOCHS, columns.epoch_rows(comparison)),
+    ):
+        text, binary = columns.files(table, rows)
+        storage.write(f"{name}.csv", text)
+        storage.write(f"{name}.parquet", binary)
+    titled = {section: (*_SECTIONS[section], list(group)) for section, group in pictures.items()}
+    storage.write("report.md", markdown.write(comparison, titled).encode())
     curves = {
         f"{measure} by epoch": figures.readings(pictures["learning"][f"{measure}-by-epoch"], measure)
         for measure in ("accuracy", "loss")
@@ -101,8 +104,8 @@ def write(records: ExperimentRecords) -> Comparison:
     return comparison
 
 
-def _draw(comparison: Comparison, records: ExperimentRecords) -> Pictures:
-    kept, predictions = records.disagreements(), comparison.predictions
+def _draw(comparison: Comparison) -> Pictures:
+    kept, predictions = comparison.disagreements, comparison.predictions
     answers = {arm: found.answers for arm, found in predictions.items()}
     searched = sweep.best_so_far(comparison.sweep) if comparison.sweep else None
     whole, comparison = comparison, _ends(comparison)
@@ -154,27 +157,6 @@ def _ends(comparison: Comparison) -> Comparison:
     return dataclasses.replace(comparison, arms=[arm for arm in comparison.arms if arm.name in names])
 
 
-def _csv(frame: pd.DataFrame) -> bytes:
-    """Comma-separated values; Arrow writes them in a tenth of pandas' time."""
-    import pyarrow as pa
-    from pyarrow import csv
-
-    buffer = io.BytesIO()
-    csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), buffer)
-    return buffer.getvalue()
-
-
-def _runs_csv(comparison: Comparison) -> str:
-    import pandas as pd
-
-    rows = [
-        {"arm": arm["name"], "framework": arm["framework"]} | run
-        for arm in comparison.to_json()["arms"]
-        for run in arm["runs"]
-    ]
-    return pd.DataFrame(rows).to_csv(index=False)
-
-
 def _context(comparison: Comparison) -> dict[str, Any]:
     data = comparison.document["data"]
     session = comparison.sessions[-1] if comparison.sessions else None
@@ -203,6 +185,10 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "searches": tables.searches(comparison),
         "descriptions": tables.descriptions(comparison),
         "evidences": tables.evidences(comparison),
+        "evidence_note": tables.evidence_note(comparison),
+        "groups": tables.groups(comparison),
+        "speeds": tables.speeds(comparison),
+        "interactions": tables.interactions(comparison),
         "took": tables.took(comparison),
         "took_note": tables.took_note(comparison),
         "damaged": tables.damaged(comparison),
@@ -213,7 +199,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "script": (Path(__file__).parent / "page.js").read_text(),
         "percent": tables.percent,
         "whole": tables.whole,
-        "duration": tables.duration,
+        "duration": duration,
     }
 
 
@@ -261,47 +247,3 @@ def _html(
     return environment.get_template("page.html").render(
         _context(comparison), sections=sections, searched=searched
     )
-
-
-def _markdown(comparison: Comparison, pictures: Pictures) -> str:
-    def row(cells: list[str]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
-
-    def table(rows: list[dict[str, str]]) -> list[str]:
-        head = [row(list(rows[0])), row(["---"] * len(rows[0]))]
-        return [*head, *(row(list(entry.values())) for entry in rows), ""]
-
-    lines = [f"# {comparison.name}", "", comparison.answer, ""]
-    lines += [f"- {note}" for note in comparison.notes] + [""]
-    if shares := tables.attributed(comparison):
-        lines += ["## Where the gap comes from", ""]
-        lines += [row(["factor", "points of accuracy", "times the speed"]), row(["---"] * 3)]
-        lines += [row([str(share["factor"]), str(share["points"]), str(share["speed"])]) for share in shares]
-        lines += ["", tables.attribution_note(comparison), "", "## Arms", ""]
-    lines += table(tables.arms(comparison))
-    lines += ["Means over seeds with 95 % intervals.", ""]
-    if proofs := tables.evidences(comparison):
-        lines += ["## Evidence", "", *table(proofs)]
-    lines += ["## What it took", "", *table(tables.took(comparison)), tables.took_note(comparison), ""]
-    if searches := tables.searches(comparison):
-        lines += ["## What the search spent", "", *table(searches)]
-    lines += ["## Configuration", ""]
-    lines += [row(["", *(arm.name for arm in comparison.arms)])]
-    lines += [row(["---"] * (1 + len(comparison.arms)))]
-    lines += [
-        row([f"**{field}**" if differs else field, *values])
-        for field, values, differs in tables.configuration(comparison)
-    ]
-    if settings := tables.settings(comparison):
-        lines += ["", "## Environment", "", *table(settings)]
-    if parities := tables.parities(comparison):
-        lines += ["", "## Parity", ""]
-        lines += [f"- {', '.join(arms)}: {sentence}." for sentence, arms in parities.items()]
-    if named := tables.named_differences(comparison):
-        lines += ["", *table(named)]
-    for section, group in pictures.items():
-        title, caption = _SECTIONS[section]
-        lines += ["", f"## {title}", ""]
-        lines += [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in group]
-        lines += ["", caption]
-    return "\n".join(lines) + "\n"

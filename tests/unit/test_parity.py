@@ -222,6 +222,7 @@ def test_sketches_keep_differences() -> None:
 def test_the_verdict_is_in_the_first_paragraph_and_in_the_report(tmp_path: Path, traces: Traces) -> None:
     from orchestrator import report
     from orchestrator.analysis import compare
+    from orchestrator.report.markdown import escape
 
     records = make_records(tmp_path / "x", {"keras": [0.9, 0.8], "torch": [0.9, 0.8]})
     experiment = compare.spec.from_json(records.document()["experiment"])
@@ -246,7 +247,7 @@ def test_the_verdict_is_in_the_first_paragraph_and_in_the_report(tmp_path: Path,
     assert "do the same work on these recipes up to named differences: Keras' Adam adds" in written.answer
     section = markdown.read_text().partition("## Parity")[2]
     assert "same work up to named differences" in section
-    assert "PyTorch with epsilon equals Keras with epsilon * sqrt(1 - beta_2^t)" in section
+    assert escape("PyTorch with epsilon equals Keras with epsilon * sqrt(1 - beta_2^t)") in section
     assert "PyTorch with epsilon equals Keras" in (tmp_path / "x" / "report" / "report.html").read_text()
 
     for framework in FRAMEWORKS:

@@ -67,3 +67,12 @@ def test_sessions_hold_every_run_once_and_one_framework_each() -> None:
         for session in shared_out:
             assert {run.framework for run in session.runs} == {session.framework}
     assert len(run_plan.queues(runs, groups=1)) == 2
+
+
+def test_runs_apart_have_a_queue_each_and_arms_take_turns() -> None:
+    runs = run_plan.expand(experiment(), "f")
+    apart = run_plan.queues(runs, groups=1, apart=True)
+    assert sorted(queue.runs[0].id for queue in apart) == sorted(run.id for run in runs)
+    assert all(len(queue.runs) == 1 for queue in apart)
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    assert [queue.runs[0].arm for queue in apart][: 2 * len(arms)] == arms + arms[::-1]

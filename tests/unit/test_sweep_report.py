@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from orchestrator import report
+from orchestrator.analysis import results
 from orchestrator.analysis.sweeps import ArmSearch, SweepSummary, pareto_front, summarise
 from orchestrator.experiment.sweep import Sweep
 from orchestrator.report.sweep import best_so_far
@@ -102,7 +103,7 @@ def test_the_report_shows_what_was_spent_and_found(tmp_path: Path) -> None:
         assert title in page
     assert EVIL not in page, "text from the file never becomes markup"
     assert 'src="http' not in page and "cdn.plot.ly" not in page.split("plotly.js v")[0]
-    (keras, torch) = comparison.to_json()["sweep"]
+    (keras, torch) = results.document(comparison)["sweep"]
     assert (keras["trials"], keras["states"]) == (8, {"done": 4, "failed": 1, "stopped": 3})
     assert keras["epochs"] == 4 * 3 + 3 * 1
     assert keras["busy_seconds"] == pytest.approx(keras["epochs"] * 2.0)
@@ -130,7 +131,7 @@ def test_a_search_of_a_newer_version_is_left_out_and_said_so(tmp_path: Path) -> 
     add_sweep(records, {"keras": 2}, warp=9)
     comparison = report.write(records)
     assert comparison.sweep is None and comparison.arms[0].accuracy is not None
-    assert "nothing is told of the search" in " ".join(comparison.notes)
+    assert "the report leaves out the search" in " ".join(comparison.notes)
 
 
 def test_an_unfinished_sweep_has_a_report_too(tmp_path: Path) -> None:

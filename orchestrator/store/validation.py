@@ -1,0 +1,392 @@
+"""Checks records before anything is concluded from them: what fails is left out, and named by file and reason.
+
+Records may be torn, edited, forged or written by another version. Only what the analysis uses is checked; fields that
+are not known here stay. Numbers that JSON does not have count as damage, but for losses, which diverge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from orchestrator.store import record_models
+from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Record
+from trainers.errors import InputError, one_line
+
+_SAME_ACCURACY = 1e-6
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """One run's answers int [n] and confidences float [n] on the test split."""
+
+    answers: np.ndarray
+    confidences: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckedRun:
+    """One run's records that hold up."""
+
+    entry: Record
+    """Of the experiment's document: id, arm, framework and seed."""
+    attempts: list[Record]
+    epochs: list[Record]
+    failures: list[Record]
+    result: Record | None
+    predictions: Predictions | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckedRecords:
+    """An experiment's records that hold up."""
+
+    document: Record
+    """With the arms and runs that hold up."""
+    sessions: list[Record]
+    runs: list[CheckedRun]
+    labels: np.ndarray | None
+    """Int [n], the test images' true classes."""
+    disagreements: dict[str, np.ndarray] | None
+    """Test images that arms answer differently: indices, labels and images."""
+    scales: Record | None
+    """What `tandem bench scaling` measured."""
+
+
+class Left:
+    """Collects what is left out."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def out(self, file: str, reason: str) -> None:
+        """Note that a record is not used."""
+        sentence = f"{file} is left out: {reason}."
+        if sentence not in self.sentences:
+            self.sentences.append(sentence)
+
+    def unless(self, file: str, read: Callable[[], _T]) -> _T | None:
+        """What a reader of records that are not checked here returns; None, and a note, where it fails.
+
+        Damage shows as errors of many kinds there, none of which may keep the rest of the report from its reader.
+        """
+        try:
+            return read()
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            self.out(file, f"it is damaged ({one_line(error)})")
+            return None
+
+
+def read(records: ExperimentRecords, left: Left) -> CheckedRecords:
+    """Read an experiment's records, and leave out what does not hold up.
+
+    Args:
+        records: the experiment's.
+        left: is told what is left out.
+
+    Raises:
+        InputError: there is no experiment, or what describes it is damaged, so that nothing can be reported.
+    """
+    document = read_document(records, left)
+    data = document["data"]
+    classes, images = len(data["class_names"]), data["test_images"]
+    arrays = _arrays(records, "disagreements.npz", left) or {}
+    labels = arrays.get("test_labels")
+    if labels is not None and not _are_whole(labels, (images,), classes):
+        left.out("disagreements.npz", f"test_labels are not a class for each of {images} images")
+        labels = None
+    return CheckedRecords(
+        document=document,
+        sessions=_lines(records, "sessions.jsonl", record_models.Session, left),
+        runs=[_run(records, entry, classes, images, labels, left) for entry in document["runs"]],
+        labels=labels,
+        disagreements=_disagreements(arrays, data, left),
+        scales=_scales(records, left),
+    )
+
+
+def clean(value: Any) -> Any:
+    """Text without control characters and halves of characters, which no report can hold, in all of a record."""
+    if isinstance(value, str):
+        whole = value.encode("utf-8", "replace").decode()
+        return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]", "\ufffd", whole)
+    if isinstance(value, dict):
+        return {clean(key): clean(below) for key, below in value.items()}
+    return [clean(below) for below in value] if isinstance(value, list) else value
+
+
+def _reason(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    field = ".".join(str(step) for step in problem["loc"])
+    given = one_line(ValueError(repr(problem.get("input"))))
+    return f"{field or 'it'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {given[:80]}"
+
+
+def _check(model: type[BaseModel], value: Any, name: str, left: Left) -> bool:
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        left.out(name, _reason(error))
+        return False
+    return True
+
+
+def _json(records: ExperimentRecords, name: str, left: Left) -> Record | None:
+    content = records.storage.read(name)
+    if content is None:
+        return None
+    try:
+        document = clean(json.loads(content))
+    except (ValueError, RecursionError) as error:
+        left.out(name, f"it is no JSON ({one_line(error)})")
+        return None
+    if not isinstance(document, dict):
+        left.out(name, "it is no JSON object")
+        return None
+    return dict(document)
+
+
+def read_document(records: ExperimentRecords, left: Left) -> Record:
+    """experiment.json with the arms and runs that hold up.
+
+    Raises:
+        InputError: it is not there, or damaged.
+    """
+    url = records.storage.url
+    document = _json(records, "experiment.json", left)
+    if document is None:
+        why = f": {left.sentences[0]}" if left.sentences else ""
+        raise InputError(
+            f"{url!r} holds no experiment{why}; give the directory that has experiment.json in it, such as "
+            "tandem-results/quickstart"
+        )
+    try:
+        record_models.Document.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"{url}/experiment.json is damaged: {_reason(error)}") from error
+    specification = document["experiment"]
+    arms = {
+        name: arm
+        for name, arm in specification["arms"].items()
+        if _is_name(name, left) and _check(record_models.Arm, arm, f"experiment.json, arm {name}", left)
+    }
+    if not arms:
+        raise InputError(f"{url}/experiment.json is damaged: {' '.join(left.sentences) or 'it has no arms'}")
+    if specification.get("baseline") not in (None, *arms):
+        left.out("experiment.json, baseline", f"there is no arm {specification['baseline']!r}")
+        specification["baseline"] = None
+    document["experiment"] = specification | {"arms": arms}
+    document["runs"] = _entries(document["runs"], arms, left)
+    if document.get("attribution") is not None and not _is_plan(document["attribution"], left):
+        document["attribution"] = None
+    return document
+
+
+def _is_name(name: str, left: Left) -> bool:
+    try:
+        TypeAdapter(record_models.Name).validate_python(name)
+    except ValidationError:
+        left.out(
+            f"experiment.json, arm {name!r}", "its name is not made of lower-case letters, digits and hyphens"
+        )
+        return False
+    return True
+
+
+def _entries(entries: list[Any], arms: Collection[str], left: Left) -> list[Record]:
+    kept: list[Record] = []
+    seen: set[object] = set()
+    for place, entry in enumerate(entries):
+        name = f"experiment.json, run {place + 1}"
+        if not _check(record_models.RunEntry, entry, name, left):
+            continue
+        if entry["arm"] not in arms:
+            left.out(name, f"there is no arm {entry['arm']!r}")
+        elif seen & {entry["id"], (entry["arm"], entry["seed"])}:
+            left.out(name, f"{entry['arm']} seed {entry['seed']} is there twice")
+        else:
+            kept.append(entry)
+            seen |= {entry["id"], (entry["arm"], entry["seed"])}
+    return kept
+
+
+def _is_plan(attribution: Any, left: Left) -> bool:
+    name = "experiment.json, attribution"
+    plan: Any = attribution.get("plan") if isinstance(attribution, dict) else None
+    if not _check(record_models.Plan, plan, name, left):
+        return False
+    factors = set(plan["factors"])
+    chosen = [frozenset(choice) for choice in plan["choices"].values()]
+    ends = {plan["first"]: frozenset(), plan["second"]: frozenset(factors)}
+    befores = {frozenset(order[:size]) for order in plan["orders"] for size in range(len(order) + 1)}
+    reason = None
+    if len(factors) < len(plan["factors"]) or len(set(chosen)) < len(chosen):
+        reason = "factors or recipes are there twice"
+    elif any(frozenset(plan["choices"].get(arm, ["?"])) != choice for arm, choice in ends.items()):
+        reason = "the two arms are not among its recipes"
+    elif any(set(order) != factors or len(order) != len(factors) for order in plan["orders"]):
+        reason = "an order does not have every factor once"
+    elif not befores <= set(chosen) or not all(choice <= factors for choice in chosen):
+        reason = "its recipes are not those of its orders"
+    if reason is not None:
+        left.out(name, reason)
+    return reason is None
+
+
+def _lines(records: ExperimentRecords, name: str, model: type[BaseModel], left: Left) -> list[Record]:
+    """The records of a .jsonl file that hold up."""
+    kept = []
+    for number, line in enumerate((records.storage.read(name) or b"").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = clean(json.loads(line))
+            model.model_validate(record)
+        except ValidationError as error:
+            left.out(f"{name}, line {number}", _reason(error))
+        except (ValueError, RecursionError) as error:
+            left.out(f"{name}, line {number}", f"it is no JSON ({one_line(error)})")
+        else:
+            kept.append(record)
+    return kept
+
+
+def _run(
+    records: ExperimentRecords,
+    entry: Record,
+    classes: int,
+    images: int,
+    labels: np.ndarray | None,
+    left: Left,
+) -> CheckedRun:
+    at = f"runs/{entry['id']}"
+    epochs = {
+        line["epoch"]: line for line in _lines(records, f"{at}/epochs.jsonl", record_models.Epoch, left)
+    }
+    result = _result(records, entry, classes, left)
+    return CheckedRun(
+        entry=entry,
+        attempts=_lines(records, f"{at}/attempts.jsonl", record_models.Attempt, left),
+        epochs=[epochs[epoch] for epoch in sorted(epochs)],
+        failures=_lines(records, f"{at}/failures.jsonl", record_models.Failure, left),
+        result=result,
+        predictions=None
+        if result is None
+        else _predictions(records, f"{at}/predictions.npz", result, classes, images, labels, left),
+    )
+
+
+def _result(records: ExperimentRecords, entry: Record, classes: int, left: Left) -> Record | None:
+    at = f"runs/{entry['id']}"
+    name = f"{at}/result.json"
+    result = _json(records, name, left)
+    if result is None or not _check(record_models.Result, result, name, left):
+        return None
+    described = _json(records, f"{at}/run.json", left) or {}
+    for field in ("framework", "seed"):
+        if described.get(field, entry[field]) != entry[field]:
+            left.out(
+                name,
+                f"run.json beside it says {field} {described[field]!r}, experiment.json {entry[field]!r}",
+            )
+            return None
+    confusion = result["confusion"]
+    if len(confusion) != classes or any(len(row) != classes for row in confusion):
+        left.out(name, f"confusion does not have {classes} rows and columns")
+        return None
+    counts = np.array(confusion, np.int64)
+    right, asked = int(np.trace(counts)), int(counts.sum())
+    if asked == 0 or abs(right / asked - result["test_accuracy"]) > _SAME_ACCURACY:
+        left.out(
+            name,
+            f"test_accuracy {result['test_accuracy']:g} is not that of confusion, {right} of {asked} right",
+        )
+        return None
+    return result
+
+
+def _predictions(
+    records: ExperimentRecords,
+    name: str,
+    result: Record,
+    classes: int,
+    images: int,
+    labels: np.ndarray | None,
+    left: Left,
+) -> Predictions | None:
+    arrays = _arrays(records, name, left)
+    if arrays is None:
+        return None
+    answers, confidences = arrays.get("answers"), arrays.get("confidences")
+    if answers is None or not _are_whole(answers, (images,), classes):
+        left.out(name, f"answers are not one of {classes} classes for each of {images} images")
+        return None
+    if confidences is None or confidences.shape != (images,) or not _are_shares(confidences):
+        left.out(name, f"confidences are not a share between 0 and 1 for each of {images} images")
+        return None
+    if labels is not None and images:
+        right = float(np.mean(answers == labels))
+        if abs(right - result["test_accuracy"]) > _SAME_ACCURACY:
+            told = result["test_accuracy"]
+            left.out(name, f"its answers have an accuracy of {right:.4f}, result.json says {told:.4f}")
+            return None
+    return Predictions(answers, confidences)
+
+
+def _arrays(records: ExperimentRecords, name: str, left: Left) -> dict[str, np.ndarray] | None:
+    arrays = records.storage.read_arrays(name)
+    if arrays is None and records.storage.read(name) is not None:
+        left.out(name, "it is no archive of arrays")
+    return arrays
+
+
+def _are_whole(array: np.ndarray, shape: tuple[int, ...], below: int) -> bool:
+    """Whether an array has such a shape and integers from 0 to a bound."""
+    if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
+        return False
+    return array.size == 0 or bool(array.min() >= 0 and array.max() < below)
+
+
+def _are_shares(array: np.ndarray) -> bool:
+    if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+        return False
+    return array.size == 0 or bool(array.min() >= 0 and array.max() <= 1 + _SAME_ACCURACY)
+
+
+def _disagreements(arrays: dict[str, np.ndarray], data: Record, left: Left) -> dict[str, np.ndarray] | None:
+    parts: tuple[str, ...] = ("indices", "labels", "images")
+    kept = {name: arrays[name] for name in parts if name in arrays}
+    if not kept:
+        return None
+    indices = kept.get("indices", np.empty(0))
+    count = indices.shape[:1]
+    holds = (
+        len(kept) == 3
+        and _are_whole(indices, (*count,), data["test_images"])
+        and _are_whole(kept["labels"], (*count,), len(data["class_names"]))
+        and kept["images"].shape == (*count, *data["image_shape"])
+        and kept["images"].dtype == np.uint8
+    )
+    if not holds:
+        left.out("disagreements.npz", "indices, labels and images do not fit together")
+        return None
+    return kept
+
+
+def _scales(records: ExperimentRecords, left: Left) -> Record | None:
+    name = "scaling/scaling.json"
+    scales = _json(records, name, left)
+    if scales is None:
+        return None
+    arms = {arm: scale for arm, scale in scales.items() if arm != "schema"}
+    if not arms or not all(_check(record_models.Scaling, scale, name, left) for scale in arms.values()):
+        return None
+    return scales
