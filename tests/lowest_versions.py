@@ -6,6 +6,7 @@ from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
-for requirement in [*project["dependencies"], *extras["keras"], *extras["torch"], *extras["onnx"]]:
+used = ("keras", "torch", "onnx", "heic", "dicom")
+for requirement in [*project["dependencies"], *(one for extra in used for one in extras[extra])]:
     if lowest := re.match(r"([\w-]+)(?:\[.*\])?>=([\w.]+)", requirement):
         print("{}=={}".format(*lowest.groups()))
