@@ -278,3 +278,15 @@ def test_an_own_model_without_a_twin_is_told() -> None:
     assert missing == [
         "arms.a: parity compares your own model with those of an arm of the other framework, and there is none"
     ]
+
+
+def test_what_pytorch_cannot_synchronize_is_not_traced() -> None:
+    arms = {
+        "keras": {"framework": "keras", "model": "speednet", "sync_batch_norm": True},
+        "torch": {"framework": "torch", "model": "speednet"},
+    }
+    for scale, traced in (({"workers": 2}, ("torch",)), ({"workers": 1}, ("keras", "torch"))):
+        experiment = Experiment.model_validate({"name": "x", "arms": arms, "scale": scale})
+        works, missing = parity_plan.works(experiment)
+        assert {arm for work in works for arm in work.arms} == {*traced}
+        assert bool(missing) == (scale["workers"] == 2)
