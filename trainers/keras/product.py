@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from trainers.inputs import InputTransform
+from trainers.recipes import BUILT_IN_MODELS
 from trainers.views import View
 
 FILE = "model.keras"
@@ -25,7 +26,8 @@ def product_of(
 
     The weights are copied, so that the product stays as it is when training goes on.
     """
-    copied = keras.models.clone_model(model)
+    is_built_in = model.name in BUILT_IN_MODELS
+    copied = keras.models.clone_model(model, clone_function=_portable if is_built_in else None)
     copied.set_weights(model.get_weights())
     images = keras.Input(image_shape, dtype="uint8", name="images")
     x = keras.layers.Rescaling(transform.scale.tolist(), transform.offset.tolist(), dtype="float32")(images)
@@ -44,6 +46,14 @@ def product_of(
 
     mean = sum(view.weight * logits(_shown(x, view)) for view in views)
     return keras.Model(images, keras.layers.Softmax(dtype="float32")(mean), name="product")
+
+
+def _portable(layer: keras.Layer) -> keras.Layer:
+    """A copy of a layer; batch normalization without synchronization, which other backends of Keras refuse."""
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.BatchNormalization):
+        config["synchronized"] = False
+    return type(layer).from_config(config)
 
 
 def _shown(x, view: View):
