@@ -197,10 +197,6 @@ class RunRecords:
             failure["given_up"] and failure["driver_session"] == driver_session for failure in self.failures()
         )
 
-    def was_finished(self) -> bool:
-        """Whether `finish` was called, even if what it wrote is damaged."""
-        return self._files.read("result.json") is not None
-
     def predictions(self) -> dict[str, np.ndarray] | None:
         """Answers int [n] and confidences float [n] on the test split."""
         return self._files.read_arrays("predictions.npz")

@@ -284,7 +284,11 @@ class KerasEngine:
         """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
         with self._averaged():
             return product_of(
-                self._model, self._task.inputs, views_of(self._task.recipe), self._task.image_shape
+                self._model,
+                self._task.inputs,
+                views_of(self._task.recipe),
+                self._task.image_shape,
+                is_built_in=":" not in self._task.recipe.model,
             )
 
     def _trained_weights(self) -> dict[str, keras.Variable]:

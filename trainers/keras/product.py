@@ -13,20 +13,24 @@ import keras
 import numpy as np
 
 from trainers.inputs import InputTransform
-from trainers.recipes import BUILT_IN_MODELS
 from trainers.views import View
 
 FILE = "model.keras"
 
 
 def product_of(
-    model: keras.Model, transform: InputTransform, views: list[View], image_shape: tuple[int, int, int]
+    model: keras.Model,
+    transform: InputTransform,
+    views: list[View],
+    image_shape: tuple[int, int, int],
+    *,
+    is_built_in: bool,
 ) -> keras.Model:
     """From uint8 pixels [n, height, width, channels] to probabilities, float32 [n, num_classes].
 
     The weights are copied, so that the product stays as it is when training goes on.
     """
-    is_built_in = model.name in BUILT_IN_MODELS
+    # Keras clones a subclassed model of the user's own without a function only.
     copied = keras.models.clone_model(model, clone_function=_portable if is_built_in else None)
     copied.set_weights(model.get_weights())
     images = keras.Input(image_shape, dtype="uint8", name="images")
