@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from trainers.errors import InputError
 
 SCHEMA_VERSION = 1
+_PROBE = "write-check"
 
 Record = dict[str, Any]
 
@@ -103,6 +104,22 @@ class Storage:
                 f"storage {self.url!r} cannot be written: {_reason(error)}; "
                 "mend that or choose another with --set storage=DIR"
             ) from error
+
+    def try_writing(self, size: int) -> None:
+        """Write a file of so many bytes and remove it again, with the directories that were made for it.
+
+        Raises:
+            StorageError: no permission, no space, no connection.
+        """
+        base = Path(self._base)
+        made = [path for path in (base, *base.parents) if not path.exists()] if self.is_local else []
+        try:
+            self.write(_PROBE, bytes(size))
+            self.delete(_PROBE)
+        finally:
+            for path in made:
+                with contextlib.suppress(OSError):  # it was not made after all, or has come into use
+                    path.rmdir()
 
     def names(self, directory: str = "") -> list[str]:
         """Names of the files and directories right below a directory, sorted; none where it is not there.

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from trainers.contract import logits_of
 from trainers.inputs import InputTransform
 from trainers.views import View
 
@@ -46,7 +47,8 @@ def product_of(
         whiten.trainable = False
 
     def logits(x):
-        return keras.ops.cast(copied(x if whiten is None else whiten(x), training=False), "float32")
+        outputs = copied(x if whiten is None else whiten(x), training=False)
+        return keras.ops.cast(logits_of(outputs), "float32")
 
     mean = sum(view.weight * logits(_shown(x, view)) for view in views)
     return keras.Model(images, keras.layers.Softmax(dtype="float32")(mean), name="product")
@@ -70,17 +72,20 @@ def _shown(x, view: View):
     return keras.ops.flip(x, axis=2) if view.mirrored else x
 
 
-def save(product: keras.Model, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:
+def save(
+    product: keras.Model, directory: Path, image_shape: tuple[int, int, int], *, as_onnx: bool = True
+) -> list[str]:
     """Write a model as Keras has it; returns the names of the files.
 
     Args:
         product: from an engine.
         directory: where to.
         image_shape: height, width, channels.
+        as_onnx: whether to write ONNX as well, where it can be.
     """
     product.save(directory / FILE)
     written = [FILE]
-    if find_spec("tf2onnx") is not None:
+    if as_onnx and find_spec("tf2onnx") is not None:
         product(np.zeros((1, *image_shape), np.uint8))  # the exporter takes no model that was never called
         product.export(directory / "model.onnx", format="onnx", verbose=False)
         written.append("model.onnx")

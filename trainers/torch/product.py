@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainers.contract import logits_of
 from trainers.views import View
 
 FILE = "model.pt2"
@@ -47,7 +48,7 @@ class Product(nn.Module):
     def _logits(self, x: Tensor) -> Tensor:
         if self.kernel is not None:
             x = F.relu(F.conv2d(x, self.kernel, stride=self.stride))
-        return self.module(x).float()
+        return logits_of(self.module(x)).float()
 
 
 def _shown(x: Tensor, view: View) -> Tensor:
@@ -59,20 +60,23 @@ def _shown(x: Tensor, view: View) -> Tensor:
     return x.flip(3) if view.mirrored else x
 
 
-def save(product: Product, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:
+def save(
+    product: Product, directory: Path, image_shape: tuple[int, int, int], *, as_onnx: bool = True
+) -> list[str]:
     """Write a model as `torch.export` has it; returns the names of the files.
 
     Args:
         product: from an engine.
         directory: where to.
         image_shape: height, width, channels.
+        as_onnx: whether to write ONNX as well, where it can be.
     """
     example = torch.zeros((2, *image_shape), dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     exported = torch.export.export(product, (example,), dynamic_shapes={"images": {0: batch}})
     torch.export.save(exported, directory / FILE)
     written = [FILE]
-    if find_spec("onnxscript") is not None:
+    if as_onnx and find_spec("onnxscript") is not None:
         torch.onnx.export(
             product, (example,), directory / "model.onnx", dynamic_shapes={"images": {0: batch}}, dynamo=True
         )
