@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+
+import itertools
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_each_run_has_processes_of_its_own_and_arms_take_turns(records: Experime
     assert [(arm, seed) for _, _, arm, seed in spans] == [
         ("small", 0), ("large", 0), ("large", 1), ("small", 1), ("small", 2), ("large", 2)
     ]  # fmt: skip
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 def test_the_report_judges_speed_over_the_groups_of_processes(records: ExperimentRecords) -> None:
