@@ -22,7 +22,7 @@ from trainers.data import Dataset, DataSpec, open_dataset
 from trainers.data.batches import Steps
 from trainers.errors import TandemError, one_line
 from trainers.memory import is_out_of_memory
-from trainers.parity import single_steps
+from trainers.parity_trace import single_steps
 from trainers.recipes import Recipe
 from trainers.tasks import make_task
 
@@ -86,9 +86,8 @@ def _tried(recipe: Recipe) -> Recipe:
             "epochs": 1,
             "early_stopping": None,
             "compile": False,
-            "weight_average": 0.0,
-            "flip_averaging": False,
-            "shift_averaging": 0,
+            "ema_decay": 0.0,
+            "test_time_augmentation": TestTimeAugmentation(),
         }
     )
 
@@ -96,7 +95,7 @@ def _tried(recipe: Recipe) -> Recipe:
 def _check_recipe(recipe: Recipe, dataset: Dataset, runtime: Any, request: Request) -> Found:
     fewest, most = request.workers
     share = -(-recipe.batch_size // fewest)
-    of_worker = recipe.settled(bfloat16=runtime.computes_bfloat16()).model_copy(
+    of_worker = recipe.resolved(bfloat16=runtime.computes_bfloat16()).model_copy(
         update={"batch_size": share, "sync_batch_norm": False}
     )
     task = make_task(dataset, of_worker, seed=0, rank=0, world_size=1)
@@ -173,7 +172,7 @@ def _saving(recipe: Recipe, engine: Any, task: Task, framework: str) -> list[str
     product: Any = importlib.import_module(f"trainers.{framework}.product")
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            product.save(engine.product(), Path(scratch), task.image_shape, as_onnx=False)
+            product.save(engine.exported_model(), Path(scratch), task.image_shape, as_onnx=False)
             product.load(Path(scratch))
         except Exception as error:  # of a framework, about a model that is not tandem's
             reason = one_line(error)

@@ -21,7 +21,7 @@ arms:
   small: {{}}
   large: {{batch_size: 100}}
 measure_speed: true
-robustness: false
+corruption_robustness: false
 storage: {root}
 """
 
@@ -57,4 +57,4 @@ def test_the_report_judges_speed_over_the_groups_of_processes(records: Experimen
     (pair,) = comparison.pairs
     assert pair.speed is not None and pair.speed.groups == (3, 3)
     assert pair.speed.end is not None and pair.speed.end.low is not None and pair.speed.end.high is not None
-    assert "to the end of the test" in comparison.answer
+    assert "to the end of the test" in comparison.conclusion

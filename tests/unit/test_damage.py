@@ -92,7 +92,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     document = records.document()
     run = records.run(document["runs"][0]["id"])
     run.add_failure(
-        {"driver_session": "s1", "failed_at": 0.0, "cause": "lost", "detail": "", "given_up": False}
+        {"driver_session": "s1", "failed_at": 0.0, "cause": "lost", "detail": "", "permanent": False}
     )
     for work in parity_plan.works(spec.from_json(document["experiment"]))[0]:
         for framework in FRAMEWORKS:
