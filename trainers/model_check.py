@@ -23,7 +23,7 @@ from trainers.data.batches import Steps
 from trainers.errors import TandemError, one_line
 from trainers.memory import is_out_of_memory
 from trainers.parity_trace import single_steps
-from trainers.recipes import Recipe
+from trainers.recipes import Recipe, TestTimeAugmentation
 from trainers.tasks import make_task
 
 _SUM_TOLERANCE = 1e-3
@@ -169,11 +169,11 @@ def _lone_images(recipe: Recipe, engine: Engine, examples: int, most_workers: in
 
 def _saving(recipe: Recipe, engine: Any, task: Task, framework: str) -> list[str]:
     """Whether `tandem model` could save the model and `tandem predict` load it."""
-    product: Any = importlib.import_module(f"trainers.{framework}.product")
+    exported: Any = importlib.import_module(f"trainers.{framework}.exported_model")
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            product.save(engine.exported_model(), Path(scratch), task.image_shape, as_onnx=False)
-            product.load(Path(scratch))
+            exported.save(engine.exported_model(), Path(scratch), task.image_shape, as_onnx=False)
+            exported.load(Path(scratch))
         except Exception as error:  # of a framework, about a model that is not tandem's
             reason = one_line(error)
             return [
