@@ -91,7 +91,7 @@ def local_capacity(scale: Scale) -> int:
     return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
 
 
-def check_here(experiment: Experiment, *, module_path: Path) -> Iterator[str]:
+def check_here(experiment: Experiment, module_path: Path) -> Iterator[str]:
     """As `check`, of what this machine has room for.
 
     Raises:
@@ -104,7 +104,7 @@ def check_here(experiment: Experiment, *, module_path: Path) -> Iterator[str]:
 
 
 def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
-    """What is known of an experiment before it is trained: its runs, data and own parts; its time from earlier runs.
+    """What is known of an experiment before it is trained: its runs, its data, and its time if earlier runs tell.
 
     Args:
         experiment: as it was read.
@@ -265,9 +265,11 @@ def train(
     crossed, origin = _crossed(experiment, searches=searches)
     with console.status("reading the data"):
         prepared = dataclasses.replace(driver.prepare(crossed, records), attribution=origin)
+    for warning in prepared.dataset.warnings:
+        console.print(f"note: {warning}", soft_wrap=True)
     with console.status("trying own models"):
         models = model_checks.check_once(prepared, module_path=module_path)
-    for note in (*prepared.dataset.warnings, *(() if models is None else (*models.notes, *models.left_out))):
+    for note in (*models.notes, *models.left_out):
         console.print(f"note: {note}", soft_wrap=True)
     with _lease(records, console):
         _train_prepared(prepared, module_path, console, searches=searches, command=command, connect=connect)

@@ -26,7 +26,7 @@ class Local(Cluster):
         """Check the data, the storage and this machine's CPUs and GPUs."""
         from orchestrator import workflows
 
-        yield from workflows.check_here(bundle.spec.experiment, module_path=bundle.module_path)
+        yield from workflows.check_here(bundle.spec.experiment, bundle.module_path)
 
     def check_results(self, bundle: JobBundle, *, probes: bool) -> Record:
         """What `check` describes, as plain JSON."""

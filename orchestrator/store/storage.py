@@ -184,9 +184,9 @@ class Storage:
         content = self.read(name)
         try:
             document = None if content is None else json.loads(content)
-        except ValueError:
+            return upgraded(document) if isinstance(document, dict) else None
+        except (ValueError, RecursionError):
             return None
-        return upgraded(document) if isinstance(document, dict) else None
 
     def write_json(self, name: str, document: Record) -> None:
         """Write a JSON document with the schema's version in it."""
@@ -197,9 +197,10 @@ class Storage:
         """The records of a .jsonl file; damaged lines are left out."""
         records = []
         for line in (self.read(name) or b"").splitlines():
-            with contextlib.suppress(ValueError):
-                records.append(from_json(line))
-        return [upgraded(record) for record in records if isinstance(record, dict)]
+            with contextlib.suppress(ValueError, RecursionError):
+                if isinstance(record := from_json(line), dict):
+                    records.append(upgraded(record))
+        return records
 
     def append_line(self, name: str, record: Record) -> None:
         """Add one record to a .jsonl file."""

@@ -20,7 +20,7 @@ import pytest
 from orchestrator import report
 from orchestrator.analysis import compare, experiment_diff, results
 from orchestrator.experiment import spec
-from orchestrator.planning import parity_plan
+from orchestrator.planning import estimate, parity_plan
 from orchestrator.report import columns, gate, markdown
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Storage
@@ -333,6 +333,19 @@ def test_damaged_records_are_compared_or_refused_in_one_sentence(whole: Path, tm
                 number,
                 lambda records: [str(found) for found in experiment_diff.between(records, other, notes=[])],  # type: ignore[arg-type,return-value]
             )
+
+
+def test_damaged_records_of_earlier_experiments_do_not_keep_an_estimate_from_its_reader(
+    whole: Path, tmp_path: Path
+) -> None:
+    experiment = spec.from_json(ExperimentRecords(Storage(str(whole / ROOT))).document()["experiment"])
+
+    def estimated(records: ExperimentRecords) -> None:
+        storage = Storage(str(Path(records.storage.url).parent))
+        estimate.from_records(experiment, storage, train_images=900, image_shape=(4, 4, 1), fit=2)
+
+    for number in range(3000, 3200):
+        assert check(whole, tmp_path, number, estimated) is None
 
 
 @pytest.mark.parametrize("name", FORGED)
