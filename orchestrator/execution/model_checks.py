@@ -57,51 +57,59 @@ def check(prepared: Prepared, *, module_path: Path) -> ModelChecks:
         InputError: something would make runs fail or their results wrong; all of it, one sentence a line.
     """
     experiment = prepared.experiment
-    own = {name: arm for name, arm in experiment.arms.items() if _has_own_parts(arm)}
+    own = _with_own_parts(experiment)
     left_out: list[str] = []
-    tried: dict[str, list[str]] = {}
+    possible: dict[str, list[str]] = {}
     for framework in sorted({arm.framework for arm in own.values()}):
         names = [name for name, arm in own.items() if arm.framework == framework]
         reason = _obstacle(experiment, framework)
         if reason is None:
-            tried[framework] = names
+            possible[framework] = names
         else:
-            left_out.append(
-                f"the training step and the prediction of {', '.join(f'arms.{name}' for name in names)} are left "
-                f"out: {reason}"
-            )
-    found = _try(experiment, tried, module_path)
-    left_out += [outcome for outcome in found if isinstance(outcome, str)]
-    results = [outcome for outcome in found if isinstance(outcome, Found)]
-    if problems := [problem for result in results for problem in result.problems]:
+            listed = ", ".join(f"arms.{name}" for name in names)
+            left_out.append(f"the training step and the prediction of {listed} are left out: {reason}")
+    tried: list[str] = []
+    problems: list[str] = []
+    notes: list[str] = []
+    for framework, found in _try(experiment, possible, module_path).items():
+        if isinstance(found, str):
+            left_out.append(found)
+        else:
+            tried += possible[framework]
+            problems += found.problems
+            notes += found.notes
+    if problems:
         raise InputError("\n".join(problems))
-    done = [outcome for outcome in zip(tried.values(), found, strict=True) if isinstance(outcome[1], Found)]
-    return ModelChecks(
-        arms=[name for names, _ in done for name in names],
-        notes=[note for result in results for note in result.notes],
-        left_out=left_out,
-    )
+    return ModelChecks(arms=tried, notes=notes, left_out=left_out)
 
 
-def check_once(prepared: Prepared, *, module_path: Path) -> ModelChecks | None:
-    """As `check`; None where the same content of file, data and modules passed before, as the records say.
+def check_once(prepared: Prepared, *, module_path: Path) -> ModelChecks:
+    """As `check`; nothing is tried if the records say that the same content of file, data and modules passed before.
 
     Raises:
         InputError: as `check`.
     """
-    if not any(map(_has_own_parts, prepared.experiment.arms.values())):
-        return None
+    nothing = ModelChecks(arms=[], notes=[], left_out=[])
+    if not _with_own_parts(prepared.experiment):
+        return nothing
     key, storage = _key(prepared, module_path), prepared.records.storage
     if (storage.read_json(_FILE) or {}).get("passed") == key:
-        return None
+        return nothing
     result = check(prepared, module_path=module_path)
     if not result.left_out:
         storage.write_json(_FILE, {"passed": key})
     return result
 
 
-def _has_own_parts(arm: Arm) -> bool:
-    return ":" in arm.model or isinstance(arm.optimizer, OwnOptimizer) or isinstance(arm.loss, OwnLoss)
+def _with_own_parts(experiment: Experiment) -> dict[str, Arm]:
+    """The arms that have a model, an optimizer or a loss of the user's own."""
+    return {name: arm for name, arm in experiment.arms.items() if _own_parts(arm)}
+
+
+def _own_parts(arm: Arm) -> list[str]:
+    """The `package.module:function` of each."""
+    own = [part.name for part in (arm.optimizer, arm.loss) if isinstance(part, OwnOptimizer | OwnLoss)]
+    return [*own, arm.model] if ":" in arm.model else own
 
 
 def _obstacle(experiment: Experiment, framework: str) -> str | None:
@@ -114,8 +122,8 @@ def _obstacle(experiment: Experiment, framework: str) -> str | None:
     return None
 
 
-def _try(experiment: Experiment, arms: dict[str, list[str]], module_path: Path) -> list[Found | str]:
-    """What the process of each framework found, or a sentence about why it ended early; all run side by side."""
+def _try(experiment: Experiment, arms: dict[str, list[str]], module_path: Path) -> dict[str, Found | str]:
+    """What the process of each framework found, or a sentence about why it ended early; they run side by side."""
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         started = []
@@ -124,7 +132,7 @@ def _try(experiment: Experiment, arms: dict[str, list[str]], module_path: Path) 
             wanted = make_request(experiment, framework, names, module_path)
             request.write_text(wanted.model_dump_json())
             started.append((framework, stack.enter_context(_process(request, found)), found))
-        return [_outcome(framework, process, found) for framework, process, found in started]
+        return {framework: _outcome(framework, process, found) for framework, process, found in started}
 
 
 def make_request(experiment: Experiment, framework: str, names: list[str], module_path: Path) -> Request:
@@ -183,15 +191,9 @@ def _outcome(framework: str, process: subprocess.Popen[str], found: Path) -> Fou
 def _key(prepared: Prepared, module_path: Path) -> str:
     """A hash of the experiment, the data, the modules beside the experiment file and the frameworks' versions."""
     experiment = prepared.experiment
-    names = {
-        part.name.partition(":")[0].partition(".")[0]
-        for arm in experiment.arms.values()
-        for part in (arm.optimizer, arm.loss)
-        if isinstance(part, OwnOptimizer | OwnLoss)
-    } | {
-        arm.model.partition(":")[0].partition(".")[0] for arm in experiment.arms.values() if ":" in arm.model
-    }
-    files = {*module_path.glob("*.py")}.union(*(module_path.glob(f"{name}/**/*.py") for name in names))
+    own = [part for arm in _with_own_parts(experiment).values() for part in _own_parts(arm)]
+    packages = {part.partition(":")[0].partition(".")[0] for part in own}
+    files = {*module_path.glob("*.py")}.union(*(module_path.glob(f"{name}/**/*.py") for name in packages))
     modules = {
         str(file.relative_to(module_path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
     }
