@@ -131,7 +131,8 @@ def _try(experiment: Experiment, arms: dict[str, list[str]], module_path: Path) 
             request, found = scratch / f"{framework}.json", scratch / f"{framework}-found.json"
             wanted = make_request(experiment, framework, names, module_path)
             request.write_text(wanted.model_dump_json())
-            started.append((framework, stack.enter_context(_process(request, found)), found))
+            process = stack.enter_context(_process(request, found, has_gpu=wanted.use_gpu))
+            started.append((framework, process, found))
         return {framework: _outcome(framework, process, found) for framework, process, found in started}
 
 
@@ -162,14 +163,15 @@ def make_request(experiment: Experiment, framework: str, names: list[str], modul
 
 
 @contextlib.contextmanager
-def _process(request: Path, found: Path) -> Iterator[subprocess.Popen[str]]:
+def _process(request: Path, found: Path, *, has_gpu: bool) -> Iterator[subprocess.Popen[str]]:
     """A process that checks; it ends with the block at the latest."""
+    hidden = {} if has_gpu else {"CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(
         [sys.executable, "-m", "trainers.model_check", str(request), str(found)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**preset.ENVIRONMENT, **os.environ},
+        env={**preset.ENVIRONMENT, **os.environ, **hidden},
     )
     try:
         yield process

@@ -43,6 +43,7 @@ DIVERGING = """\
     epochs: 8
     early_stopping: {patience: 2}
   dazzled: {model: 'sick_models:dazzled', inputs: unit}
+  dazzled-keras: {framework: keras, model: 'sick_keras:dazzled', inputs: unit}
 """
 MODELS = """
 import os, resource, time, pathlib
@@ -149,9 +150,21 @@ def hungry(image_shape, num_classes):
 """
 
 
+KERAS_MODELS = """
+import keras
+from keras import layers
+
+
+def dazzled(image_shape, num_classes):
+    dense = [layers.Dense(64, activation="relu"), layers.Dense(num_classes)]
+    return keras.Sequential([keras.Input(image_shape), layers.Rescaling(255.0), layers.Flatten(), *dense])
+"""
+
+
 def written(root: Path, arms: str, *, workers: int = 1, hang_seconds: float = 600) -> Path:
     """An experiment and the models it may name."""
     (root / "sick_models.py").write_text(MODELS)
+    (root / "sick_keras.py").write_text(KERAS_MODELS)
     file = root / "experiment.yaml"
     file.write_text(SICK.format(arms=arms, workers=workers, hang_seconds=hang_seconds, storage=root))
     return file
@@ -264,8 +277,9 @@ def test_a_run_that_gets_no_better_is_ended_and_its_best_epoch_tested(diverged: 
     assert f"{len(accuracies)}, tested after {result['tested_epoch']}" in page
 
 
-def test_a_model_whose_first_losses_are_high_is_trained(diverged: Finished) -> None:
-    run = run_of(diverged.root, "dazzled")
+@pytest.mark.parametrize("arm", ["dazzled", "dazzled-keras"])
+def test_a_model_whose_first_losses_are_high_is_trained(diverged: Finished, arm: str) -> None:
+    run = run_of(diverged.root, arm)
     assert run.result() is not None and not run.failures()
     first, *_, last = (epoch["train_loss"] for epoch in run.epochs())
     assert first > last
