@@ -107,7 +107,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records.storage.at("scaling").write_json("scaling.json", {"keras": scale, "torch": scale})
     for directory in (sandbox / ROOT).glob("runs/*/checkpoints"):
         shutil.rmtree(directory)
-    assert compare.analyse(records).notes == compare.analyse(records).notes
+    comparison = compare.analyse(records)
+    assert not [note for note in comparison.notes if "left out" in note]
+    assert comparison.sweep is not None and comparison.scales is not None
+    assert all(arm.parity is not None for arm in comparison.arms)
     return sandbox
 
 
