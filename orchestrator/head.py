@@ -51,7 +51,8 @@ def _failed(error: TandemError) -> int:
 
 def _run(spec: JobSpec, directory: Path) -> int:
     if spec.is_check:
-        print(*workflows.check(spec.experiment, fit=_runs_that_fit(spec.experiment)), sep="\n", flush=True)
+        lines = workflows.check(spec.experiment, fit=_runs_that_fit(spec.experiment), module_path=directory)
+        print(*lines, sep="\n", flush=True)
         return 0
     records = driver.open_records(spec.experiment)
     console = open_console(sys.stderr, width=200)

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from orchestrator.analysis import compare, results
-from orchestrator.execution import driver, environment, lease
+from orchestrator.execution import driver, environment, lease, model_checks
 from orchestrator.execution.driver import Prepared
 from orchestrator.execution.progress import Progress
 from orchestrator.execution.prometheus import Metrics
@@ -91,24 +91,25 @@ def local_capacity(scale: Scale) -> int:
     return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
 
 
-def check_here(experiment: Experiment) -> Iterator[str]:
+def check_here(experiment: Experiment, module_path: Path) -> Iterator[str]:
     """As `check`, of what this machine has room for.
 
     Raises:
         InputError: something that would make the runs fail on any machine, or this machine is too small.
     """
-    yield from check(experiment, fit=local_capacity(experiment.scale))
+    yield from check(experiment, fit=local_capacity(experiment.scale), module_path=module_path)
     if missing := environment.missing_frameworks(arm.framework for arm in experiment.arms.values()):
         names = " and ".join(environment.FRAMEWORK_NAMES[name] for name in missing)
         yield f"note: to train here, install {names}: {environment.install_command(missing)}"
 
 
-def summary(experiment: Experiment, *, fit: int) -> Record:
+def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
     """What is known of an experiment before it is trained: its runs, its data, and its time if earlier runs tell.
 
     Args:
         experiment: as it was read.
         fit: how many runs fit at once.
+        module_path: directory that users' own modules are imported from.
 
     Raises:
         InputError: something would make the runs fail.
@@ -129,6 +130,7 @@ def summary(experiment: Experiment, *, fit: int) -> Record:
         fit=fit,
     )
     sweep = experiment.sweep
+    models = model_checks.check(prepared, module_path=module_path)
     return {
         "runs": len(prepared.runs),
         "at_once": min(fit, len(prepared.runs)),
@@ -142,6 +144,7 @@ def summary(experiment: Experiment, *, fit: int) -> Record:
             "groups": data.groups,
             "notes": data.warnings,
         },
+        "own_parts": models.to_json(),
         "sweep": None
         if sweep is None
         else {
@@ -155,17 +158,18 @@ def summary(experiment: Experiment, *, fit: int) -> Record:
     }
 
 
-def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
+def check(experiment: Experiment, *, fit: int, module_path: Path) -> Iterator[str]:
     """The same line by line.
 
     Args:
         experiment: as it was read.
         fit: runs that there is room for at once.
+        module_path: directory that users' own modules are imported from.
 
     Raises:
         InputError: something that would make the runs fail.
     """
-    known = summary(experiment, fit=fit)
+    known = summary(experiment, fit=fit, module_path=module_path)
     data, expected = known["data"], known["time"]
     height, width, channels = data["image_shape"]
     images = data["images"]
@@ -180,6 +184,10 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
         limits = ", ".join(f"{value:g} {limit}" for limit, value in searched["budget"].items())
         yield f"sweep of {name}: {', '.join(searched['parameters'])}; {limits}"
     for note in data["notes"]:
+        yield f"note: {note}"
+    if tried := known["own_parts"]["arms"]:
+        yield f"own parts of {', '.join(tried)}: each took a training step and made a prediction"
+    for note in (*known["own_parts"]["notes"], *known["own_parts"]["left_out"]):
         yield f"note: {note}"
     if expected is None:
         yield (
@@ -259,6 +267,10 @@ def train(
         prepared = dataclasses.replace(driver.prepare(crossed, records), attribution=origin)
     for warning in prepared.dataset.warnings:
         console.print(f"note: {warning}", soft_wrap=True)
+    with console.status("trying own models"):
+        models = model_checks.check_once(prepared, module_path=module_path)
+    for note in (*models.notes, *models.left_out):
+        console.print(f"note: {note}", soft_wrap=True)
     with _lease(records, console):
         _train_prepared(prepared, module_path, console, searches=searches, command=command, connect=connect)
     from orchestrator import report  # loads the plotting libraries, which training does not need

@@ -237,6 +237,11 @@ class Recipe(Block):
         False,
         description="Batch normalization over the global batch instead of each worker's share; PyTorch needs GPUs.",
     )
+    find_unused_parameters: bool = Field(
+        False,
+        description="PyTorch on several workers: look in every step for weights that have no gradient, which "
+        "`DistributedDataParallel` refuses otherwise.",
+    )
     init: Literal["framework", "glorot_uniform", "he_normal", "fan_in_uniform"] = Field(
         "glorot_uniform",
         description="Initial weights: each framework's own, or the same numbers for both from one distribution.",

@@ -217,7 +217,8 @@ def summarise_run(run: CheckedRun) -> RunSummary:
         precision=attempts[-1].get("precision") if attempts else None,
         settings=(attempts[-1].get("environment") or {}).get("settings", {}) if attempts else {},
         startup_seconds=sum(attempts[0]["startup"].values()) if attempts else None,
-        is_cold=bool(attempts) and attempts[0]["startup"].get("workers_seconds", 0) > 0,
+        is_cold=bool(attempts)
+        and any(attempts[0]["startup"].get(part, 0) > 0 for part in ("workers_seconds", "import_seconds")),
         images_per_second=float(np.median([epoch["images_per_second"] for epoch in timed]))
         if timed
         else None,

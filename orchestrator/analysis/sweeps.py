@@ -7,10 +7,11 @@ import re
 from collections import Counter
 from functools import cached_property
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.experiment.spec import Scale
 from orchestrator.experiment.sweep import Params, Sweep
+from orchestrator.store.record_models import RunId
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
 from orchestrator.store.trial_records import SearchHistory, SearchRecords, TrialRecord, best_trial
@@ -86,6 +87,7 @@ def summarise(records: ExperimentRecords, document: Record) -> SweepSummary | No
         return None
     arms = []
     for arm, directory in provenance["searches"].items():
+        TypeAdapter(RunId).validate_python(directory)
         history = SearchRecords(records.storage.at("sweep", directory)).history()
         arms.append(
             ArmSearch(

@@ -55,7 +55,7 @@ def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
     Raises:
         InputError: something that would make the runs fail.
     """
-    _check_writable(records.storage)
+    records.storage.try_writing(_PROBE_BYTES)
     dataset = _open_dataset(experiment, records)
     height, width, _ = dataset.image_shape
     for name, arm in experiment.arms.items():
@@ -131,11 +131,6 @@ def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:
             f"arms.{name}.model {arm.model} needs at least {smallest}x{smallest} pixels but sees "
             f"{seen[1]}x{seen[0]}; set data.image_size, or a smaller arms.{name}.whitening.stride"
         )
-
-
-def _check_writable(storage: Storage) -> None:
-    storage.write("write-check", bytes(_PROBE_BYTES))
-    storage.delete("write-check")
 
 
 def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:

@@ -86,7 +86,7 @@ def _work(config: dict[str, Any]) -> None:
     if dataset.fingerprint != assignment.data_fingerprint:
         raise InputError("the data on this node differ from the driver's; copy the same files there")
     startup = {
-        "workers_seconds": entered - assignment.launched_at,
+        "workers_seconds": max(0.0, entered - assignment.launched_at),  # clocks of two nodes may differ
         "import_seconds": imported - entered,
         "data_seconds": time.time() - imported,
     }

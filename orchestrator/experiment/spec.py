@@ -59,6 +59,10 @@ class Arm(Recipe):
                 "compile: XLA has no deterministic kernel for some of Keras' layers, such as max pooling; set "
                 "deterministic: false"
             )
+        if self.framework == "keras" and self.find_unused_parameters:
+            raise ValueError(
+                "find_unused_parameters: is for PyTorch; Keras exchanges the gradients that there are, so leave it out"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} repeat; each seed is trained once")
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import statistics
@@ -13,6 +14,7 @@ from orchestrator.experiment.spec import Arm, Experiment
 from orchestrator.experiment.sweep import Sweep
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage
+from orchestrator.store.validation import Left
 from trainers.errors import InputError
 
 _LEAST_ERROR = 0.15
@@ -123,20 +125,27 @@ def _key(recipe: Record, framework: str, scale: Record, image_shape: tuple[int, 
 
 
 def _earlier_runs(storage: Storage) -> Iterator[tuple[tuple[Any, ...], _Seen]]:
+    """Of all experiments but those whose records are damaged."""
     for name in storage.names():
         records = ExperimentRecords(storage.at(name))
-        try:
-            document = records.document()
-        except InputError:
-            continue
-        scale = document["experiment"]["scale"]
-        shape, images = tuple(document["data"]["image_shape"]), document["data"]["train_images"]
-        for entry in document["runs"]:
-            run = records.run(entry["id"])
-            described = run.description()
-            measured = _measure(run, images)
-            if described is not None and measured is not None:
-                yield _key(described["recipe"], entry["framework"], scale, shape), measured
+        yield from Left().unless(name, functools.partial(_runs_of, records)) or []
+
+
+def _runs_of(records: ExperimentRecords) -> list[tuple[tuple[Any, ...], _Seen]]:
+    try:
+        document = records.document()
+    except InputError:
+        return []
+    scale = document["experiment"]["scale"]
+    shape, images = tuple(document["data"]["image_shape"]), document["data"]["train_images"]
+    found = []
+    for entry in document["runs"]:
+        run = records.run(entry["id"])
+        described = run.description()
+        measured = _measure(run, images)
+        if described is not None and measured is not None:
+            found.append((_key(described["recipe"], entry["framework"], scale, shape), measured))
+    return found
 
 
 def _measure(run: RunRecords, images: int) -> _Seen | None:

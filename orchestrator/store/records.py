@@ -5,6 +5,7 @@
         sessions.jsonl         every start of the driver: when, command, machine, versions
         disagreements.npz      test images that arms classify differently
         unreadable.txt         pictures that cannot be read, below each reason, if there are any
+        model-check.json       which content of file, data and modules passed the check of own models
         runs/<run id>/
             run.json           arm, framework, seed, recipe
             attempts.jsonl     every attempt: its resume point and start-up times

@@ -19,6 +19,7 @@ from orchestrator.store.old_records import upgraded
 from trainers.errors import InputError
 
 SCHEMA_VERSION = 2
+_PROBE = "write-check"
 
 Record = dict[str, Any]
 
@@ -105,6 +106,22 @@ class Storage:
                 "mend that or choose another with --set storage=DIR"
             ) from error
 
+    def try_writing(self, size: int) -> None:
+        """Write a file of so many bytes and remove it again, with the directories that were made for it.
+
+        Raises:
+            StorageError: no permission, no space, no connection.
+        """
+        base = Path(self._base)
+        made = [path for path in (base, *base.parents) if not path.exists()] if self.is_local else []
+        try:
+            self.write(_PROBE, bytes(size))
+            self.delete(_PROBE)
+        finally:
+            for path in made:
+                with contextlib.suppress(OSError):  # it was not made after all, or has come into use
+                    path.rmdir()
+
     def names(self, directory: str = "") -> list[str]:
         """Names of the files and directories right below a directory, sorted; none where it is not there.
 
@@ -167,9 +184,9 @@ class Storage:
         content = self.read(name)
         try:
             document = None if content is None else json.loads(content)
-        except ValueError:
+            return upgraded(document) if isinstance(document, dict) else None
+        except (ValueError, RecursionError):
             return None
-        return upgraded(document) if isinstance(document, dict) else None
 
     def write_json(self, name: str, document: Record) -> None:
         """Write a JSON document with the schema's version in it."""
@@ -180,9 +197,10 @@ class Storage:
         """The records of a .jsonl file; damaged lines are left out."""
         records = []
         for line in (self.read(name) or b"").splitlines():
-            with contextlib.suppress(ValueError):
-                records.append(from_json(line))
-        return [upgraded(record) for record in records if isinstance(record, dict)]
+            with contextlib.suppress(ValueError, RecursionError):
+                if isinstance(record := from_json(line), dict):
+                    records.append(upgraded(record))
+        return records
 
     def append_line(self, name: str, record: Record) -> None:
         """Add one record to a .jsonl file."""

@@ -17,13 +17,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.contract import State, Task, UnbiasedVariance
+from trainers.contract import AUXILIARY_WEIGHT, State, Task, UnbiasedVariance, logits_of, training_logits
 from trainers.data.batches import Steps
 from trainers.flops import forward_flops
 from trainers.initial import Weights, initial_weights
 from trainers.keras.exported_model import exported_model
 from trainers.keras.losses import build_loss
-from trainers.keras.models import build_model, get_weights, named_variables, path_in, set_weights
+from trainers.keras.models import (
+    build_model,
+    get_weights,
+    named_variables,
+    path_in,
+    set_weights,
+    single_value_norms,
+)
 from trainers.keras.optimizers import build_optimizer, coupled_decay, get_optimizer_state, set_optimizer_state
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
@@ -153,8 +160,12 @@ class KerasEngine:
 
     def _losses(self, images, labels):
         """Summed over the share: the data's loss; of the model's own losses: their sum; and the logits."""
-        logits = tf.cast(self._model(self._inputs(images), training=True), tf.float32)
+        outputs = self._model(self._inputs(images), training=True)
+        logits, auxiliary = training_logits(self._task.recipe.model, outputs, self._task.num_classes)
+        logits = tf.cast(logits, tf.float32)
         of_data = self._loss(logits, labels)
+        for other in auxiliary:
+            of_data += AUXILIARY_WEIGHT * self._loss(tf.cast(other, tf.float32), labels)
         of_model = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in self._model.losses]
         return of_data, tf.add_n(of_model) if of_model else tf.zeros(()), logits
 
@@ -197,7 +208,7 @@ class KerasEngine:
 
     def _distributed_forward(self, images):
         def forward(images):
-            return tf.cast(self._model(self._inputs(images), training=False), tf.float32)
+            return tf.cast(logits_of(self._model(self._inputs(images), training=False)), tf.float32)
 
         return self._strategy.run(forward, args=(images,))
 
@@ -256,6 +267,14 @@ class KerasEngine:
         finally:
             for variable, weight in zip(variables, kept, strict=True):
                 variable.assign(weight)
+
+    def unused_parameters(self) -> list[str]:
+        """None: several workers exchange the gradients that there are."""
+        return []
+
+    def single_value_norms(self) -> list[str]:
+        """Layers of batch normalization that get one value of each channel from an image."""
+        return single_value_norms(self._model)
 
     def share_statistics(self) -> None:
         """Give every worker the first one's moving statistics, which evaluation uses; called by all at once."""

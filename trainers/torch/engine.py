@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.contract import State, Task, UnbiasedVariance
+from trainers.contract import AUXILIARY_WEIGHT, State, Task, UnbiasedVariance, logits_of, training_logits
 from trainers.data.batches import Steps
 from trainers.errors import InputError
 from trainers.flops import forward_flops
@@ -105,7 +105,9 @@ class TorchEngine:
         )
         self._model: torch.nn.Module = self._module
         if task.world_size > 1:
-            self._model = DistributedDataParallel(self._module)
+            self._model = DistributedDataParallel(
+                self._module, find_unused_parameters=recipe.find_unused_parameters
+            )
         if recipe.compile:
             _check_compiler(self._device)
             self._model = torch.compile(self._model)
@@ -174,8 +176,13 @@ class TorchEngine:
     def _loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean loss of the share, and logits."""
         with self._precision:
-            logits = self._model(self._inputs(pixels)).float()
-        return self._loss_of(logits, labels), logits
+            outputs = self._model(self._inputs(pixels))
+        logits, auxiliary = training_logits(self._task.recipe.model, outputs, self._task.num_classes)
+        logits = logits.float()
+        loss = self._loss_of(logits, labels)
+        for other in auxiliary:
+            loss = loss + AUXILIARY_WEIGHT * self._loss_of(other.float(), labels)
+        return loss, logits
 
     def _backward(self, loss: torch.Tensor, share: int, loss_scale: float) -> None:
         """Gradients of the mean over the global batch, from that over a share of it."""
@@ -228,12 +235,28 @@ class TorchEngine:
         module.eval()
         pixels = self._on_device(images)
         with self._convolutions(), self._precision:
-            return module(self._inputs(pixels)).float().cpu().numpy()
+            return logits_of(module(self._inputs(pixels))).float().cpu().numpy()
 
     @property
     def _evaluated(self) -> torch.nn.Module:
         """The averaged weights with the moving statistics under training, or the weights themselves."""
         return self._module if self._average is None else self._average.module
+
+    def unused_parameters(self) -> list[str]:
+        """Trainable weights without a gradient in the last step, which `DistributedDataParallel` refuses."""
+        return [
+            name
+            for name, weight in self._module.named_parameters()
+            if weight.requires_grad and weight.grad is None
+        ]
+
+    def single_value_norms(self) -> list[str]:
+        """Layers of batch normalization that get one value of each channel from an image."""
+        return [
+            name.removesuffix(".variance")
+            for name, variance in self.unbiased_variances().items()
+            if variance.values == 1
+        ]
 
     @torch.no_grad()
     def share_statistics(self) -> None:
