@@ -123,14 +123,11 @@ def _out_of_memory(snapshot: Snapshot, pod: Manifest, container: str, *, certain
         remedy = (
             "raise kubernetes memory_gib of the group, or lower batch_size: half needs about half as much"
         )
-    why = (
-        f"for using more memory than {limit}"
-        if certain
-        else f"(exit code 137), most likely for memory; limit {limit}"
-    )
-    return Finding(
-        "out-of-memory", f"container {container} of {pod['metadata']['name']} was killed {why}", remedy
-    )
+    why = f"for using more memory than {limit}"
+    if not certain:
+        why = f"(exit code 137), most likely {why}"
+    name = pod["metadata"]["name"]
+    return Finding("out-of-memory", f"container {container} of {name} was killed {why}", remedy)
 
 
 def losses(snapshot: Snapshot) -> Iterator[Finding]:
