@@ -133,7 +133,8 @@ def driver_loss(snapshot: Snapshot) -> Iterator[Finding]:
     started_at = seconds_of((status_of(snapshot.job).get("rayJobInfo") or {}).get("startTime"))
     for pod in snapshot.pods_in_use():
         created_at = seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
-        if started_at is not None and started_at >= created_at:
+        resubmits = spec_of(snapshot.job).get("submissionMode") == "HTTPMode"
+        if resubmits and started_at is not None and started_at >= created_at:
             continue  # the driver has started on this head
         if (
             cluster_created_at
