@@ -21,7 +21,7 @@ from orchestrator.clusters.kuberay.capacity import shortfalls
 from orchestrator.clusters.kuberay.diagnosis import diagnose
 from orchestrator.clusters.kuberay.diagnosis.job import lost_driver
 from orchestrator.clusters.kuberay.logs import Log, open_log
-from orchestrator.clusters.kuberay.objects import Manifest, status_of
+from orchestrator.clusters.kuberay.objects import Manifest, group_of, ready_since, status_of
 from orchestrator.clusters.kuberay.snapshot import Snapshot
 from orchestrator.execution import lease
 from orchestrator.store.storage import Storage, StorageError
@@ -31,6 +31,7 @@ _MANAGED = "app.kubernetes.io/managed-by=tandem"
 _POLL_SECONDS = 1.0
 _EXPLAIN_SECONDS = 5.0
 _DELETION_SECONDS = 120.0
+_LAST_LINES = 3
 
 
 class KubeRay(JobCluster):
@@ -169,24 +170,27 @@ class KubeRay(JobCluster):
             if time.monotonic() - explained_at < _EXPLAIN_SECONDS:
                 continue
             explained_at = time.monotonic()
-            if state is JobState.RUNNING:
-                self._require_driver(latest)
-            else:
-                line = f"waiting: {self._reason(latest)}"
-                if line != explained:
-                    yield line
-                    explained = line
+            if state is JobState.RUNNING and self._has_head(latest):
+                continue
+            line = f"waiting: {self._reason(latest)}"
+            if line != explained:
+                yield line
+                explained = line
 
-    def _require_driver(self, ray_job: Manifest) -> None:
+    def _has_head(self, ray_job: Manifest) -> bool:
+        """Whether the head pod of a running job is ready, or cannot be looked at.
+
+        Raises:
+            DriverLostError: the job has no driver any more.
+        """
         cluster = status_of(ray_job).get("rayClusterName")
-        lost = lost_driver(
-            ray_job,
-            self._pods(cluster) if cluster else [],
-            silent_seconds=_silent_seconds(ray_job),
-            now=time.time(),
-        )
+        pods = self._pods(cluster) if cluster else []
+        renewed_at = _lease_renewed_at(ray_job)
+        lost = lost_driver(ray_job, pods, lease_renewed_at=renewed_at, now=time.time())
         if lost is not None:
             raise DriverLostError(lost)
+        heads = [pod for pod in pods if group_of(pod) == "headgroup"]
+        return not pods or any(ready_since(pod) is not None for pod in heads)
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job by deleting its RayJob, and wait until its pods are deleted; its records stay."""
@@ -241,9 +245,11 @@ class KubeRay(JobCluster):
         ray_job = self._ray_job(job_id)
         cluster = status_of(ray_job).get("rayClusterName")
         pods = self._pods(cluster) if cluster else []
-        names = {name for name in (job_id, cluster) if name} | {pod["metadata"]["name"] for pod in pods}
         events = [
-            event for event in self._readable(api.EVENT) if event["involvedObject"].get("name") in names
+            event
+            for event in self._readable(api.EVENT)
+            if (name := event["involvedObject"].get("name") or "") in (job_id, cluster)
+            or (cluster and name.startswith(f"{cluster}-"))  # also of pods that exist no longer
         ]
         workloads = [
             workload
@@ -258,9 +264,23 @@ class KubeRay(JobCluster):
             events=events,
             nodes=self._readable(api.NODE),
             workloads=workloads,
-            driver_silent_seconds=_silent_seconds(ray_job),
+            lease_renewed_at=_lease_renewed_at(ray_job),
+            last_lines=self._last_lines(pods),
             now=time.time(),
         )
+
+    def _last_lines(self, pods: list[Manifest]) -> dict[tuple[str, str], str]:
+        """The end of the log of each container that failed, where these credentials can read it."""
+        lines = {}
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            for container in status_of(pod).get("containerStatuses") or []:
+                ended = (container.get("state") or {}).get("terminated")
+                last = ended or (container.get("lastState") or {}).get("terminated") or {}
+                if last.get("exitCode") and not container.get("ready"):
+                    log = self._api.pod_log(name, container["name"], lines=_LAST_LINES, previous=not ended)
+                    lines[name, container["name"]] = log or ""
+        return lines
 
     def _readable(self, kind: api.Kind, *, labels: str = "") -> list[Manifest]:
         """Objects of a kind; none if the cluster has no such kind or these credentials cannot list it."""
@@ -337,11 +357,11 @@ def _require(findings: list[Finding]) -> None:
         raise ClusterError(str(findings[0]))
 
 
-def _silent_seconds(ray_job: Manifest) -> float | None:
+def _lease_renewed_at(ray_job: Manifest) -> float | None:
     results = status.results_of(ray_job)
     if "://" not in results:
         return None
     try:
-        return lease.silent_seconds(Storage(results))
+        return lease.renewed_at(Storage(results))
     except StorageError:
         return None

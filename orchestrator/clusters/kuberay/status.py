@@ -8,6 +8,7 @@ from orchestrator.clusters.kuberay.manifests import EXPERIMENT, JOB, RESULTS
 from orchestrator.clusters.kuberay.objects import (
     Manifest,
     annotations_of,
+    is_terminating,
     seconds_of,
     spec_of,
     state_of,
@@ -112,6 +113,6 @@ def _pod(pod: Manifest) -> StatusNode:
     return StatusNode(
         kind="Pod",
         name=pod["metadata"]["name"],
-        state=str(status_of(pod).get("phase", "Unknown")),
+        state="Terminating" if is_terminating(pod) else str(status_of(pod).get("phase", "Unknown")),
         detail=", ".join(details),
     )
