@@ -170,7 +170,7 @@ def _index(storage: Storage) -> bytes:
             {
                 "name": name,
                 "date": f"{date:%Y-%m-%d %H:%M} UTC" if started else "",
-                "verdict": str(results.get("answer", "")),
+                "verdict": str(results.get("conclusion", "")),
                 "started": started,
             }
         )
