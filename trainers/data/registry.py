@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import pkgutil
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,9 @@ def load(name: str) -> Any:
 def is_function(name: str) -> bool:
     """Whether `data.source` names a function of the user's own instead of a source."""
     return ":" in name
+
+
+def make_importable(source: str | None, directory: Path) -> None:
+    """Let this process import a function of the user's own from a directory, as workers do."""
+    if source is not None and is_function(source):
+        sys.path.insert(0, str(directory.resolve()))

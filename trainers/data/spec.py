@@ -138,10 +138,14 @@ class DataSpec(PictureSpec):
         description="Resize to this many pixels square, or to [height, width]; needed when sizes differ.",
     )
     image_column: str | None = Field(
-        None, description="Column of a table or of Parquet that holds the pictures or names their files."
+        None,
+        description="Column of a table, of Parquet or of batches that holds the pictures or names their files; "
+        "field of WebDataset's samples.",
     )
     label_column: str | None = Field(
-        None, description="Column of a table or of Parquet that holds the classes."
+        None,
+        description="Column of a table, of Parquet or of batches, or field of WebDataset's samples, that holds the "
+        "classes; fine_label or coarse_label of CIFAR-100.",
     )
     extension: str | None = Field(
         None, description="Appended to the names in a table that lack it, such as jpg."
