@@ -21,6 +21,7 @@ from orchestrator.execution.ray_runtime import joined_ray
 from orchestrator.experiment.spec import Experiment
 from orchestrator.planning import run_plan
 from orchestrator.planning.job import FILES_VARIABLE, JOB_FILE, JobSpec
+from trainers.data import registry
 from trainers.errors import TandemError
 
 _LAST_LINES_SECONDS = 3.0
@@ -31,6 +32,7 @@ def main(job_id: str, directory: Path) -> int:
     """Do what the job file in a directory specifies; returns the exit code."""
     try:
         spec = JobSpec.from_json(json.loads((directory / JOB_FILE).read_text())).on_its_day()
+        registry.make_importable(spec.experiment.data.source, directory)
         storage = driver.open_records(spec.experiment).storage
         with driver_log.kept(storage, job_id):
             try:

@@ -139,8 +139,10 @@ def parity(
         from orchestrator.experiment import reader
         from orchestrator.planning.parity_plan import works
         from trainers.contract import FRAMEWORKS
+        from trainers.data import registry
 
         experiment = reader.load(file, set_ or [])
+        registry.make_importable(experiment.data.source, file.parent)
         found, missing = works(experiment)
         if not found:
             raise InputError(f"{file}: {missing[0]}")

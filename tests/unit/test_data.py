@@ -386,7 +386,7 @@ def test_groups_that_cannot_be_told(tmp_path: Path, group_by: str, expected: str
 
 
 def test_groups_that_a_source_does_not_tell(tmp_path: Path) -> None:
-    assert "digits does not tell what its images belong to" in refused(group_by="p")
+    assert "source digits has no such thing" in refused(group_by="p")
     one = npz(tmp_path / "one.npz", images=IMAGES, labels=LABELS, who=np.array([b"p"] * 40))
     assert "all belong to 'p'" in refused(path=one, group_by="who")
     array = npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS, who=LABELS[:3])

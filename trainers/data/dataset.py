@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,7 +15,7 @@ import numpy as np
 
 from trainers.data import decoding, sources, validation
 from trainers.data.download import cache_directory, locked
-from trainers.data.labelled import IN_WORDS, Split, check_task
+from trainers.data.labelled import IN_WORDS, Labelled, Split, check_task
 from trainers.data.spec import DataSpec
 from trainers.data.splits import count_groups, hold_out
 from trainers.errors import InputError
@@ -75,6 +76,11 @@ def open_dataset(spec: DataSpec) -> Dataset:
 
 def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) -> None:
     labelled = sources.read(kind, path, spec)
+    with labelled.scratch or contextlib.nullcontext():
+        _decode_labelled(directory, spec, labelled, path)
+
+
+def _decode_labelled(directory: Path, spec: DataSpec, labelled: Labelled, path: Path | None) -> None:
     class_names = labelled.class_names
     if class_names is None:
         class_names = validation.classes_of_numbers(labelled.train.labels)

@@ -15,9 +15,6 @@ from filelock import FileLock
 
 from trainers.errors import InputError
 
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
-
 _CHUNK = 1 << 20
 
 

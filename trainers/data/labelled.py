@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import numpy as np
@@ -39,6 +41,17 @@ class Encoded:
         """A picture in a file of its own."""
         return cls(name, lambda: path.open("rb"))
 
+    @classmethod
+    def of_part(cls, path: Path, start: int, size: int, name: str) -> Encoded:
+        """A picture among others in a file, by its first byte and its size."""
+
+        def read() -> BinaryIO:
+            with path.open("rb") as file:
+                file.seek(start)
+                return io.BytesIO(file.read(size))
+
+        return cls(name, read)
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -67,6 +80,8 @@ class Labelled:
     test: Split | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
     """What a reader should know."""
+    scratch: TemporaryDirectory[str] | None = None
+    """Holds unpacked images until they are decoded."""
 
 
 _SPLIT_NAMES = {
@@ -199,6 +214,51 @@ def classes_of_names(splits: dict[str, Split], source: Path) -> tuple[list[str],
         )
         for kind, split in splits.items()
     }
+
+
+def labelled(splits: dict[str, Split], class_names: list[str] | None, source: Path) -> Labelled:
+    """Splits whose labels are numbers, or the names of classes.
+
+    Args:
+        splits: with a training split.
+        class_names: of labels that are numbers; None if they have no names.
+        source: to blame.
+
+    Raises:
+        InputError: the labels are no classes, or a class has no training image.
+    """
+    if all(_are_names(split.labels) for split in splits.values()):
+        check_task([label for split in splits.values() for label in split.labels.tolist()], source)
+        class_names, splits = classes_of_names(splits, source)
+    return Labelled(class_names=class_names, **splits)
+
+
+def _are_names(labels: np.ndarray) -> bool:
+    return labels.dtype.kind == "U" or (
+        labels.dtype == object and all(isinstance(label, str) for label in labels)
+    )
+
+
+def groups_in_names(names: Sequence[str], group_by: str) -> np.ndarray:
+    """What each image belongs to, str [n]: the parts of its name in parentheses of the expression, or all of the match.
+
+    Raises:
+        InputError: `group_by` is no regular expression, or matches nothing in a name.
+    """
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise InputError(f"data.group_by {group_by!r} is not a regular expression: {error}") from error
+    matches = {name: pattern.search(name) for name in names}
+    unmatched = [name for name, match in matches.items() if match is None]
+    if unmatched:
+        raise InputError(
+            f"data.group_by {group_by!r} matches nothing in the name of {len(unmatched)} of {len(names)} pictures, "
+            f"such as {unmatched[0]!r}"
+        )
+    return np.array(
+        ["/".join(filter(None, match.groups())) or match[0] for match in matches.values() if match]
+    )
 
 
 def column_of(file: Path, names: list[str], known: tuple[str, ...], what: str, *, field: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from trainers.data import registry
 from trainers.recipes import Block
-
-Source = Literal["digits", "cifar10", "cifar10_batches", "parquet", "folder", "table", "npz"]
 
 SMALLEST_SIDE = 4
 """Pixels that an image has at least on each side."""
@@ -49,6 +50,31 @@ _Side = Annotated[int, Field(ge=SMALLEST_SIDE)]
 _ImageSize = Annotated[
     int | tuple[int, int] | None,
     BeforeValidator(_image_size, json_schema_input_type=_Side | tuple[_Side, _Side] | None),
+]
+
+
+def _source_name(value: Any) -> Any:
+    if value is None or value in registry.names() or re.fullmatch(registry.FUNCTION, str(value)):
+        return value
+    near = difflib.get_close_matches(str(value), registry.names(), n=1)
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"source {value!r} is not one of {', '.join(registry.names())}, nor a package.module:function{hint}"
+    )
+
+
+_SourceName = Annotated[
+    str | None,
+    BeforeValidator(_source_name),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": registry.names()},
+                {"type": "string", "pattern": f"^{registry.FUNCTION}$"},
+                {"type": "null"},
+            ]
+        }
+    ),
 ]
 
 
@@ -101,8 +127,10 @@ class PictureSpec(Block):
 class DataSpec(PictureSpec):
     """Which images to train on, and how they are split."""
 
-    source: Source | None = Field(
-        None, description="Where the images come from; taken from the path's contents when left out."
+    source: _SourceName = Field(
+        None,
+        description="Where the images come from, or a package.module:function of your own; taken from the path's "
+        "contents when left out.",
     )
     path: Path | None = Field(None, description="File or directory, on every node that trains.")
     image_size: _ImageSize = Field(
@@ -110,10 +138,14 @@ class DataSpec(PictureSpec):
         description="Resize to this many pixels square, or to [height, width]; needed when sizes differ.",
     )
     image_column: str | None = Field(
-        None, description="Column of a table or of Parquet that holds the pictures or names their files."
+        None,
+        description="Column of a table, of Parquet or of batches that holds the pictures or names their files; "
+        "field of WebDataset's samples.",
     )
     label_column: str | None = Field(
-        None, description="Column of a table or of Parquet that holds the classes."
+        None,
+        description="Column of a table, of Parquet or of batches, or field of WebDataset's samples, that holds the "
+        "classes; fine_label or coarse_label of CIFAR-100.",
     )
     extension: str | None = Field(
         None, description="Appended to the names in a table that lack it, such as jpg."
@@ -147,10 +179,10 @@ class DataSpec(PictureSpec):
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> DataSpec:
-        if self.source in ("cifar10_batches", "parquet", "folder", "table", "npz") and self.path is None:
+        if self.source is None or registry.is_function(self.source) or self.path is not None:
+            return self
+        if registry.load(self.source).locate is None:
             raise ValueError(f"source {self.source} needs a path, such as path: data/{self.source}")
-        if self.source == "digits" and self.path is not None:
-            raise ValueError("source digits ships with scikit-learn and takes no path")
         return self
 
     @property

@@ -26,10 +26,11 @@ from trainers.data.labelled import (
     splits_named,
     told_groups,
 )
+from trainers.data.source import Source
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError, one_line
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
+_SUFFIXES = (".csv", ".tsv", ".jsonl")
 _METADATA = ("metadata.csv", "metadata.jsonl")
 """What Hugging Face's image folders call it, in the directory itself or in that of each split."""
 # fmt: off
@@ -159,7 +160,7 @@ class _Table:
         return ""
 
 
-def read_table(path: Path, spec: DataSpec) -> Labelled:
+def _read(path: Path | None, spec: DataSpec) -> Labelled:
     """Read the pictures that a table names, with their classes and maybe their splits.
 
     Args:
@@ -199,12 +200,14 @@ def read_table(path: Path, spec: DataSpec) -> Labelled:
     return Labelled(class_names=class_names, notes=notes, **splits)
 
 
-def has_table(directory: Path) -> bool:
-    """Whether a directory, or that of its training split, has a table that names its pictures."""
-    return any(split in (None, "train") for _, split in _metadata(directory))
+def _recognizes(path: Path) -> bool:
+    """Whether a path is a table, or a directory with one for its pictures or for those of its training split."""
+    if path.is_dir():
+        return any(split in (None, "train") for _, split in _metadata(path))
+    return path.suffix.lower() in _SUFFIXES
 
 
-def files_of_table(path: Path, spec: DataSpec) -> list[Path]:
+def _files(path: Path, spec: DataSpec) -> list[Path]:
     """A path's tables and the pictures that they name."""
     return [
         file
@@ -298,3 +301,12 @@ def _pictures_below(directory: Path) -> Iterator[Path]:
         for name in sorted(names):
             if not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield Path(parent, name)
+
+
+SOURCE = Source(
+    read=_read,
+    recognizes=_recognizes,
+    precedence=1,
+    fields=frozenset({"image_column", "label_column", "extension", "images", "group_by"}),
+    files=_files,
+)
