@@ -64,7 +64,7 @@ def final_failures(records: ExperimentRecords) -> list[str]:
     for run in runs:
         run_records = records.run(run["id"])
         failures = run_records.failures()
-        if run_records.result() is not None or not failures or not failures[-1]["given_up"]:
+        if run_records.result() is not None or not failures or not failures[-1]["permanent"]:
             continue
         cause = failures[-1]["cause"]
         if _LOST.search(cause):
