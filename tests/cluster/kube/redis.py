@@ -11,6 +11,11 @@ def keys(address: str, password: str | None) -> list[bytes]:
     return _asked(address, password, [["KEYS", "*"]])[0]
 
 
+def write(address: str, password: str | None, key: str) -> None:
+    """Create a key."""
+    _asked(address, password, [["SET", key, "x"]])
+
+
 def delete_keys(address: str, password: str | None, *, containing: str) -> None:
     """Delete the keys whose name has a text in it."""
     found = [key for key in keys(address, password) if containing.encode() in key]
