@@ -84,13 +84,16 @@ def resume(
     """Go on with an interrupted or failed experiment. Finished runs are kept."""
     with errors(debug):
         from orchestrator.experiment import spec
+        from orchestrator.store import modules
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
 
-        document = ExperimentRecords(Storage(directory)).document()
+        storage = Storage(directory)
+        document = ExperimentRecords(storage).document()
         sweep = document.get("sweep")
-        experiment = spec.from_json((sweep or document.get("attribution") or document)["experiment"])
-        module_path = Path(document["module_path"])
+        described = (sweep or document.get("attribution") or document)["experiment"]
+        experiment = spec.from_json(described)
+        module_path = modules.directory_for(storage, described, Path(document["module_path"]))
         bundle = bundle_of(experiment, module_path, searches=sweep is not None, resumes=directory)
         _run(bundle, on, namespace, as_json)
 

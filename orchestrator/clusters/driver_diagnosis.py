@@ -17,6 +17,12 @@ def diagnose_log(log: str) -> Finding | None:
             f"Ray sees no GPU there: {error}",
             "check that nvidia-smi works there; on Kubernetes set gpus of the group and install the GPU operator",
         )
+    if error.startswith("the deadline has passed"):
+        return Finding(
+            "deadline",
+            "the job reached its deadline",
+            "raise kubernetes.deadline_seconds and submit again: it resumes from its records",
+        )
     if error.startswith("storage ") or "AccessDenied" in log or "NoSuchBucket" in log:
         return Finding(
             "storage",
