@@ -20,6 +20,8 @@ from trainers.data.spec import DataSpec
 from trainers.data.splits import count_groups, hold_out
 from trainers.errors import InputError
 
+DECODED = "decoded"
+"""Directory of the cache that holds decoded data sets."""
 _CACHE_FORMAT = 3
 _HASHED_AT_ONCE = 4096
 """Images."""
@@ -67,7 +69,7 @@ def open_dataset(spec: DataSpec) -> Dataset:
     key = hashlib.sha256(
         json.dumps([_CACHE_FORMAT, kind, settings, sources.stamp(kind, path, spec)]).encode()
     ).hexdigest()[:20]
-    directory = cache_directory() / "decoded" / key
+    directory = cache_directory() / DECODED / key
     with locked(directory):
         if not directory.exists():
             _decode_into(directory, spec, kind, path)

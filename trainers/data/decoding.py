@@ -115,6 +115,11 @@ def shape_of(splits: Sequence[Split], spec: DataSpec) -> Shape:
     return *sizes[0], max(channels for _, _, channels in forms)
 
 
+def shapes(split: Split, spec: DataSpec) -> set[Shape]:
+    """Every height, width and number of channels of the images that can be read."""
+    return {form for form in _forms(split, spec) if not isinstance(form, Broken)}
+
+
 def decode(
     images: np.ndarray | Sequence[Encoded],
     shape: Shape,
