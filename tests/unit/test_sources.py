@@ -172,7 +172,7 @@ def test_webdataset_shards_may_be_packed_and_their_fields_named(tmp_path: Path) 
     grouped = opened(tmp_path / "shards", group_by=r"some/(\d)")
     assert grouped.groups is not None
     message = refused(tmp_path / "shards", label_column="species")
-    assert "the sample 'some/0000' has the fields png, cls, json; an image and species are needed" in message
+    assert "the sample 'some/2000' has the fields png, cls, json; an image and species are needed" in message
 
 
 OWN = """
