@@ -379,6 +379,8 @@ def _train(
 
 def _keep_disagreements(prepared: Prepared) -> None:
     """Put the test images that arms classify differently into the records, for the report."""
+    if prepared.dataset.test_names:
+        prepared.records.keep_test_names(prepared.dataset.test_names)
     predicted: dict[str, list[np.ndarray]] = {}
     for run in prepared.runs:
         predictions = prepared.records.run(run.id).predictions()

@@ -15,14 +15,14 @@ import numpy as np
 
 from trainers.data import decoding, sources, validation
 from trainers.data.download import cache_directory, locked
-from trainers.data.labelled import IN_WORDS, Labelled, Split, check_task
+from trainers.data.labelled import IN_WORDS, Encoded, Labelled, Split, check_task
 from trainers.data.spec import DataSpec
 from trainers.data.splits import count_groups, hold_out
 from trainers.errors import InputError
 
 DECODED = "decoded"
 """Directory of the cache that holds decoded data sets."""
-_CACHE_FORMAT = 3
+_CACHE_FORMAT = 4
 _HASHED_AT_ONCE = 4096
 """Images."""
 
@@ -48,6 +48,8 @@ class Dataset:
     """Float32 [channels]."""
     groups: dict[str, int] | None = None
     """Of how many groups each split holds images; None where each image stands alone."""
+    test_names: list[str] = dataclasses.field(default_factory=list)
+    """The file of each test image, relative to `data.path`; empty where images have no names."""
     unreadable: str = ""
     """The images that could not be read and were left out, one a line, below each reason."""
 
@@ -166,6 +168,7 @@ def _write(
         + validation.warnings(arrays, class_names)
         + validation.shared_groups({name: split.groups for name, split in kept.items()}),
         "groups": count_groups(kept),
+        "test_names": [image.name for image in kept["test"].images if isinstance(image, Encoded)],
         "unreadable": decoding.listing(left_out),
         "channel_mean": mean.tolist(),
         "channel_std": np.sqrt(np.maximum(shares @ values**2 - mean**2, 0)).tolist(),
@@ -229,5 +232,6 @@ def _open(directory: Path) -> Dataset:
         channel_mean=np.array(meta["channel_mean"], np.float32),
         channel_std=np.array(meta["channel_std"], np.float32),
         groups=meta["groups"],
+        test_names=meta["test_names"],
         unreadable=meta["unreadable"],
     )
