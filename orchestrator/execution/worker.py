@@ -259,6 +259,11 @@ class _Worker:
                     engine,
                     first_epoch=resume_point.epoch + 1,
                     first_step=resume_point.step,
+                    validation_losses=[
+                        epoch["validation_loss"]
+                        for epoch in resume_point.trained
+                        if epoch["validation_loss"] is not None
+                    ],
                     prefetch=scale.cpus_per_worker > 1 or scale.gpus_per_worker > 0,
                     hooks=recorder.hooks,
                 )
