@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.execution import environment
-from trainers.data.decoding import Broken, UnreadableError, decode
+from trainers.data.decoding import Broken, UnreadableError, write
 from trainers.data.labelled import Encoded, pictures_below
 from trainers.data.spec import PictureSpec
 from trainers.errors import InputError, TandemError, one_line
@@ -196,17 +196,11 @@ def predict(directory: Path, images: list[Path], *, top: int = 1) -> tuple[list[
     broken: list[Broken] = []
     spec = PictureSpec.model_validate(description.get("pictures", {}))
     with tempfile.TemporaryDirectory() as scratch:
-        shape = (len(files), height, width, channels)
-        pixels = np.lib.format.open_memmap(Path(scratch) / "images.npy", "w+", np.uint8, shape)
-        read = 0
-        for some in decode(encoded, (height, width, channels), spec, broken):
-            pixels[read : read + len(some)] = some
-            read += len(some)
+        write(Path(scratch) / "images.npy", encoded, (height, width, channels), spec, broken)
         named = {str(image) for image in images}
-        if any(picture.name in named for picture in broken) or not read:
+        if len(broken) == len(files) or any(picture.name in named for picture in broken):
             raise UnreadableError.of(broken, images=len(files), remedy="")
-        pixels.flush()
-        _in_process("predict", str(directory), scratch, str(read), module_path=str(directory))
+        _in_process("predict", str(directory), scratch, module_path=str(directory))
         probabilities = np.load(Path(scratch) / "probabilities.npy", allow_pickle=False)
     without = {picture.place for picture in broken}
     names = description["class_names"]
@@ -384,10 +378,10 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
     exported.save(engine.exported_model(), Path(directory), task.image_shape)
 
 
-def _predict_here(directory: str, scratch: str, count: str) -> None:
+def _predict_here(directory: str, scratch: str) -> None:
     description = json.loads((Path(directory) / DESCRIPTION).read_text())
     exported: Any = importlib.import_module(f"trainers.{description['framework']}.exported_model")
-    images = np.load(Path(scratch) / "images.npy", mmap_mode="r", allow_pickle=False)[: int(count)]
+    images = np.load(Path(scratch) / "images.npy", mmap_mode="r", allow_pickle=False)
     predicts, batch = exported.load(Path(directory)), evaluation_batch(images.shape[1:])
     parts = [predicts(np.array(images[start : start + batch])) for start in range(0, len(images), batch)]
     np.save(Path(scratch) / "probabilities.npy", np.concatenate(parts))

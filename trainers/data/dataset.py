@@ -138,7 +138,7 @@ def _write(
     kept: dict[str, Split] = {}
     for name, split in splits.items():
         broken: list[decoding.Broken] = []
-        _write_images(directory / f"{name}_images.npy", split, shape, spec, broken, account)
+        decoding.write(directory / f"{name}_images.npy", split.images, shape, spec, broken, account)
         whole = np.delete(np.arange(len(split.labels)), [image.place for image in broken])
         kept[name] = split.take(whole) if broken else split
         np.save(directory / f"{name}_labels.npy", np.ascontiguousarray(kept[name].labels, np.int64))
@@ -174,29 +174,6 @@ def _write(
         "channel_std": np.sqrt(np.maximum(shares @ values**2 - mean**2, 0)).tolist(),
     }
     (directory / "meta.json").write_text(json.dumps(meta))
-
-
-def _write_images(
-    path: Path,
-    split: Split,
-    shape: tuple[int, int, int],
-    spec: DataSpec,
-    broken: list[decoding.Broken],
-    account: decoding.Account,
-) -> None:
-    """Decode a split into an .npy file; the header has room for the number of images, known at the end."""
-
-    def write_header(images: int) -> None:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (images, *shape)}
-        )
-
-    with open(path, "wb") as file:
-        write_header(len(split.labels))
-        for pixels in decoding.decode(split.images, shape, spec, broken, account):
-            file.write(np.ascontiguousarray(pixels))
-        file.seek(0)
-        write_header(len(split.labels) - len(broken))
 
 
 def _measure(arrays: dict[str, np.ndarray]) -> tuple[str, np.ndarray]:
