@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -46,5 +48,7 @@ def options(
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. Warnings of libraries are shown with Python's option -W or $PYTHONWARNINGS only."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     app()

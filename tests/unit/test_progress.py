@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
+import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.execution.driver import Prepared
-from orchestrator.execution.progress import Progress, open_console
+from orchestrator.execution.progress import Progress, open_console, waiting
 from orchestrator.experiment.spec import from_json
 from orchestrator.planning import run_plan
 from tests.unit.synthetic import make_records
@@ -44,15 +46,41 @@ def test_a_terminal_shows_every_run_as_it_stands(prepared: Prepared) -> None:
     assert "waiting" in rows[3]
 
 
-def test_a_pipe_gets_each_epoch_once(prepared: Prepared) -> None:
+def test_a_pipe_gets_each_epoch_once_but_none_of_earlier_commands(prepared: Prepared, tmp_path: Path) -> None:
     output = io.StringIO()
+    epochs = tmp_path / "x" / "runs" / prepared.runs[0].id / "epochs.jsonl"
+    epochs.rename(tmp_path / "later")
     progress = Progress(prepared, open_console(output, width=100))
+    (tmp_path / "later").rename(epochs)
     with progress.shown():
         progress.refresh()
         progress.refresh()
     lines = output.getvalue().splitlines()
-    assert len(lines) == len(set(lines)) == 9
+    assert len(lines) == len(set(lines)) == 3
     assert lines[0] == "keras seed 0: epoch 1/3, validation accuracy 16.67%, 500 images/s"
+
+
+def test_a_silent_pipe_gets_the_state_of_the_runs_and_the_time_left(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.execution.progress._MOST_SILENT_SECONDS", -1.0)
+    output = io.StringIO()
+    progress = Progress(prepared, open_console(output, width=100))
+    with progress.shown():
+        progress.refresh()
+    (line,) = output.getvalue().splitlines()
+    assert re.fullmatch(r"runs: 1 train, 1 wait, 2 are done; about [\d:, a-z]+ left in total", line), line
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_what_is_waited_for_is_named(kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.execution.progress._MOST_SILENT_SECONDS", 0.02)
+    output = kind()
+    with waiting(open_console(output, width=100), "starting Ray"):
+        time.sleep(0.2)
+    assert "starting Ray" in output.getvalue()
+    if kind is io.StringIO:
+        assert re.fullmatch(r"(starting Ray: 0:00:00\n)+", output.getvalue())
 
 
 def test_names_that_look_like_markup_are_shown_as_they_are(prepared: Prepared) -> None:
