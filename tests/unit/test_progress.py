@@ -33,6 +33,15 @@ def prepared(tmp_path: Path) -> Prepared:
     return Prepared(experiment=experiment, dataset=dataset, runs=runs, records=records)
 
 
+def begun(prepared: Prepared, output: io.StringIO) -> Progress:
+    """Progress of a command that began before the first run had trained an epoch."""
+    epochs = Path(prepared.records.storage.url) / "runs" / prepared.runs[0].id / "epochs.jsonl"
+    epochs.rename(epochs.with_suffix(".later"))
+    progress = Progress(prepared, open_console(output, width=100))
+    epochs.with_suffix(".later").rename(epochs)
+    return progress
+
+
 def test_a_terminal_shows_every_run_as_it_stands(prepared: Prepared) -> None:
     screen = Terminal()
     progress = Progress(prepared, open_console(screen, width=100))
@@ -46,12 +55,9 @@ def test_a_terminal_shows_every_run_as_it_stands(prepared: Prepared) -> None:
     assert "waiting" in rows[3]
 
 
-def test_a_pipe_gets_each_epoch_once_but_none_of_earlier_commands(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_pipe_gets_each_epoch_once_but_none_of_earlier_commands(prepared: Prepared) -> None:
     output = io.StringIO()
-    epochs = tmp_path / "x" / "runs" / prepared.runs[0].id / "epochs.jsonl"
-    epochs.rename(tmp_path / "later")
-    progress = Progress(prepared, open_console(output, width=100))
-    (tmp_path / "later").rename(epochs)
+    progress = begun(prepared, output)
     with progress.shown():
         progress.refresh()
         progress.refresh()
@@ -88,7 +94,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(prepared: Prepared) -
     name = "[/cats] [red] :cat:"
     odd = dataclasses.replace(prepared, runs=[dataclasses.replace(run, arm=name)])
     for output in (io.StringIO(), Terminal()):
-        progress = Progress(odd, open_console(output, width=100))
+        progress = begun(odd, output)
         with progress.shown():
             progress.refresh()
         assert f"{name} seed 0" in output.getvalue()

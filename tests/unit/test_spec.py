@@ -278,7 +278,10 @@ def test_batch_that_does_not_divide_names_sizes_that_do(experiment_file: Write) 
             "name: x\nscale: {workers: 2}\narms: {a: {framework: keras, model: 'mine:build', sync_batch_norm: true}}",
             "a Keras model of your own says so itself, with BatchNormalization(synchronized=True)",
         ),
-        ("name: x\narms: {a: {framework: keras, optimizer: 5}}", "5 is not one of sgd, adam, adamw, package"),
+        (
+            "name: x\narms: {a: {framework: keras, optimizer: 5}}",
+            "5 is not one of sgd, adam, adamw, rmsprop, package",
+        ),
         ("name: x\narms: {a: {framework: keras, loss: mse}}", "'mse' is not one of cross_entropy, package"),
         ("name: x\ndata: {source: npz}\narms: {a: {framework: keras}}", "needs a path"),
         ("name: x\narms: {a: keras}", "must be a mapping"),
