@@ -389,6 +389,8 @@ def _train(
 
 def _keep_disagreements(prepared: Prepared) -> None:
     """Put the test images that arms classify differently into the records, for the report."""
+    if prepared.experiment.data.has_many_splits:
+        return
     if prepared.dataset.test_names:
         prepared.records.keep_test_names(prepared.dataset.test_names)
     predicted: dict[str, list[np.ndarray]] = {}

@@ -57,4 +57,5 @@ def _most_frequent(predicted: np.ndarray, classes: int) -> np.ndarray:
     counts = np.zeros((classes, predicted.shape[1]), np.int32)
     for of_seed in predicted:
         counts[of_seed, np.arange(len(of_seed))] += 1
-    return counts.argmax(axis=0)
+    usual: np.ndarray = counts.argmax(axis=0)
+    return usual

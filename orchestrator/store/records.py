@@ -184,8 +184,9 @@ class RunRecords:
         return record
 
     def finish(self, result: Record, predictions: dict[str, np.ndarray], inputs: InputTransform) -> None:
-        """Write the final test, and what a model needs of the data; the run is done."""
-        self._files.write_arrays("predictions.npz", predictions)
+        """Write the final test, any predictions, and what a model needs of the data; the run is done."""
+        if predictions:
+            self._files.write_arrays("predictions.npz", predictions)
         self._files.write_arrays("inputs.npz", inputs.arrays())
         self._files.write_json("result.json", result)
 

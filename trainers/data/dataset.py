@@ -23,6 +23,7 @@ from trainers.errors import InputError
 DECODED = "decoded"
 """Directory of the cache that holds decoded data sets."""
 _CACHE_FORMAT = 4
+_MANY_SPLITS = "each seed has test images of its own: intervals are over seeds, which share training images"
 _HASHED_AT_ONCE = 4096
 """Images."""
 
@@ -75,7 +76,7 @@ def open_dataset(spec: DataSpec) -> Dataset:
     with locked(directory):
         if not directory.exists():
             _decode_into(directory, spec, kind, path)
-    return _open(directory)
+    return _open(directory, spec)
 
 
 def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) -> None:
@@ -110,10 +111,11 @@ def _decode_labelled(directory: Path, spec: DataSpec, labelled: Labelled, path: 
         )
 
     splits = hold_out(labelled, spec)
+    notes = [*labelled.notes, *([_MANY_SPLITS] if spec.has_many_splits else [])]
     shape = decoding.shape_of([*splits.values()], spec)
     temporary = Path(tempfile.mkdtemp(dir=directory.parent))
     try:
-        _write(temporary, splits, shape, class_names, spec, labelled.notes)
+        _write(temporary, splits, shape, class_names, spec, notes)
         temporary.rename(directory)
     except OSError as error:
         raise InputError(
@@ -199,12 +201,12 @@ def _arrays(directory: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _open(directory: Path) -> Dataset:
+def _open(directory: Path, spec: DataSpec) -> Dataset:
     meta = json.loads((directory / "meta.json").read_text())
     return Dataset(
         **_arrays(directory),
         class_names=meta["class_names"],
-        fingerprint=meta["fingerprint"],
+        fingerprint=f"{meta['fingerprint']}{_way_to_split(spec)}",
         warnings=meta["warnings"],
         channel_mean=np.array(meta["channel_mean"], np.float32),
         channel_std=np.array(meta["channel_std"], np.float32),
@@ -212,3 +214,10 @@ def _open(directory: Path) -> Dataset:
         test_names=meta["test_names"],
         unreadable=meta["unreadable"],
     )
+
+
+def _way_to_split(spec: DataSpec) -> str:
+    """What makes runs with equal seeds different work, since further seeds have other images."""
+    if spec.folds is not None:
+        return f"-{spec.folds}-folds"
+    return "-resplit" if spec.resplit else ""
