@@ -127,6 +127,50 @@ def check(
 
 
 @app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Experiment file to write.")] = Path(
+        "experiment.yaml"
+    ),
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help="A folder or file of images, or the name of a data source."),
+    ] = None,
+    train_loop: Annotated[
+        str | None,
+        typer.Option(metavar="FUNCTION", help="A training function of your own, as package.module:function."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write an experiment file. For your images, or for a training function of your own."""
+    with errors(debug):
+        from orchestrator.execution import environment
+        from orchestrator.planning import template
+        from trainers.contract import FRAMEWORKS
+
+        if file.exists():
+            raise InputError(f"{file} exists; give another file, such as tandem init other.yaml")
+        if data is not None and train_loop is not None:
+            raise InputError("--data and --train-loop exclude each other; give one of the two")
+        missing = environment.missing_frameworks(FRAMEWORKS)
+        frameworks = [name for name in FRAMEWORKS if name not in missing] or [*FRAMEWORKS]
+        if data is None and train_loop is None and sys.stdin.isatty() and sys.stdout.isatty():
+            data = typer.prompt("Folder or file of images (empty: handwritten digits)", default="") or None
+            if len(frameworks) > 1:
+                both = " and ".join(frameworks)
+                chosen = typer.prompt(f"Compare {both}, or arms of one of them", default=both)
+                frameworks = [name for name in frameworks if name in chosen.split()] or frameworks
+        if train_loop is not None:
+            text = template.for_train_loop(train_loop, directory=file.parent)
+        else:
+            text = template.for_data(data, directory=file.parent, frameworks=frameworks)
+        try:
+            file.write_text(text)
+        except OSError as error:
+            raise InputError(f"{file}: cannot be written: {error.strerror}; give another file") from error
+        typer.echo(f"{file} is written; next: tandem check {file}")
+
+
+@app.command()
 def parity(
     file: ExperimentFile,
     steps: Annotated[int, typer.Option(min=1, help="Steps to train for.")] = 100,
