@@ -140,14 +140,14 @@ def parity(
         from orchestrator.planning.parity_plan import works
         from trainers.contract import FRAMEWORKS
 
-        experiment = reader.load(file, set_ or [])
+        experiment, module_path = reader.load(file, set_ or []), file.parent.resolve()
         found, missing = works(experiment)
         if not found:
             raise InputError(f"{file}: {missing[0]}")
         environment.require_frameworks(FRAMEWORKS)
-        prepared = driver.prepare(experiment, driver.open_records(experiment))
+        prepared = driver.prepare(experiment, driver.open_records(experiment), module_path=module_path)
         with local_ray():
-            traces = driver.trace_parity(prepared, found, module_path=file.parent.resolve(), steps=steps)
+            traces = driver.trace_parity(prepared, found, module_path=module_path, steps=steps)
         compared = [
             (work, compare(pair[0], pair[1], FRAMEWORKS)) for work, pair in zip(found, traces, strict=True)
         ]

@@ -14,9 +14,11 @@ from rich.live import Live
 from rich.table import Table
 
 from orchestrator.execution.driver import Prepared
-from orchestrator.planning.run_plan import Run
+from orchestrator.planning.run_plan import LoopRun, Run
 from orchestrator.store.records import RunRecords
 from orchestrator.store.storage import Record
+
+_SHOWN_METRICS = 3
 
 
 def open_console(file: TextIO, *, width: int | None = None) -> Console:
@@ -71,6 +73,7 @@ class Progress(LiveTable):
         self._announced: dict[str, int] = {}
         self._began_at = time.time()
         self._failures_reported: Counter[str] = Counter()
+        self._newest: dict[str, Record | None] = {}
 
     def refresh(self) -> None:
         """Read new records and show them."""
@@ -85,7 +88,26 @@ class Progress(LiveTable):
             if run.id not in self._done:
                 self._report_failures(run, records)
             table.add_row(*self._row(run, records, epochs))
+        for loop_run in self._prepared.loop_runs:
+            table.add_row(*self._loop_row(loop_run))
         self.redraw(table)
+
+    def _loop_row(self, run: LoopRun) -> list[str]:
+        """A run of a training function; without a terminal, its newest report is printed."""
+        records = self._prepared.records.run(run.id)
+        if run.id not in self._done:
+            self._newest[run.id] = (records.reports() or [None])[-1]
+            if result := records.result():
+                self._done[run.id] = result
+            self._report_failures(run, records)
+        newest, name = self._newest[run.id], f"{run.arm} seed {run.seed}"
+        if newest is None:
+            return [name, "", "", "", "", "starting" if records.attempts() else "waiting"]
+        count, values = newest["report"] + 1, _values(newest["metrics"])
+        if count > self._announced.get(run.id, 0):
+            self.say(f"{name}: report {count}, {values}")
+            self._announced[run.id] = count
+        return [name, f"report {count}", values, "", "", "done" if run.id in self._done else ""]
 
     def _report_epochs(self, run: Run, epochs: list[Record]) -> None:
         """Without a terminal, print each epoch once."""
@@ -96,7 +118,7 @@ class Progress(LiveTable):
             )
         self._announced[run.id] = max(self._announced.get(run.id, 0), len(epochs))
 
-    def _report_failures(self, run: Run, records: RunRecords) -> None:
+    def _report_failures(self, run: Run | LoopRun, records: RunRecords) -> None:
         """Print each failure since this command began once; on a terminal, above the table."""
         failures = [failure for failure in records.failures() if failure["failed_at"] > self._began_at]
         for failure in failures[self._failures_reported[run.id] :]:
@@ -127,6 +149,12 @@ class Progress(LiveTable):
             f"{last['images_per_second']:,.0f}",
             clock(left),
         ]
+
+
+def _values(metrics: Record) -> str:
+    """The first metrics of a report."""
+    shown = [f"{name} {value:.4g}" for name, value in metrics.items() if value is not None]
+    return ", ".join(shown[:_SHOWN_METRICS])
 
 
 def _accuracy(record: Record) -> str:

@@ -23,10 +23,13 @@ _RAY_SETTINGS = {
 
 
 @contextmanager
-def local_ray() -> Iterator[None]:
+def local_ray(*, prints: bool = False) -> Iterator[None]:
     """Start Ray on this machine's CPUs and GPUs; every process it started ends with the block.
 
     Ray prints its warnings on standard output, from a thread of this process: they go to standard error.
+
+    Args:
+        prints: whether what workers print is printed here, too.
 
     Raises:
         ClusterError: Ray did not start.
@@ -38,13 +41,13 @@ def local_ray() -> Iterator[None]:
 
     try:
         with redirect_stdout(sys.stderr):
-            _start()
+            _start(prints=prints)
             yield
     finally:
         ray.shutdown()
 
 
-def _start() -> None:
+def _start(*, prints: bool) -> None:
     import ray
 
     try:
@@ -53,7 +56,7 @@ def _start() -> None:
                 address="local",
                 num_cpus=environment.available_cpus(),
                 include_dashboard=False,
-                log_to_driver=False,
+                log_to_driver=prints,
                 logging_level=logging.ERROR,
             )
     except Exception as error:

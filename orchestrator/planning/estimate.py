@@ -65,7 +65,9 @@ def from_records(
     scale = experiment.scale.model_dump(mode="json")
     seconds, start_seconds, search_seconds, errors, counted = 0.0, 0.0, 0.0, [_LEAST_ERROR], 0
     slots, runs, price = max(fit, 1), 0, experiment.scale.price_per_hour
-    for name, arm in experiment.arms.items():
+    if experiment.train_loop_arms:
+        return None
+    for name, arm in experiment.recipe_arms.items():
         alike = seen.get(_key(arm.model_dump(mode="json"), arm.framework, scale, image_shape))
         if not alike:
             return None

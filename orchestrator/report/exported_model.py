@@ -238,7 +238,7 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
         raise InputError(
             f"{run_id} has no checkpoint here to take a model from; results are fetched with --checkpoints"
         )
-    recipe = experiment.arms[entry["arm"]].recipe()
+    recipe = experiment.recipe_arms[entry["arm"]].recipe()
     framework: Any = importlib.import_module(f"trainers.{entry['framework']}.engine")
     product: Any = importlib.import_module(f"trainers.{entry['framework']}.product")
     height, width, channels = document["data"]["image_shape"]
