@@ -51,7 +51,7 @@ def _failed(error: TandemError) -> int:
 
 def _run(spec: JobSpec, directory: Path) -> int:
     if spec.is_check:
-        lines = workflows.check(spec.experiment, directory, fit=_runs_that_fit(spec.experiment))
+        lines = workflows.check(spec.experiment, fit=_runs_that_fit(spec.experiment), module_path=directory)
         print(*lines, sep="\n", flush=True)
         return 0
     records = driver.open_records(spec.experiment)

@@ -98,19 +98,19 @@ def check_here(experiment: Experiment, module_path: Path) -> Iterator[str]:
     Raises:
         InputError: something that would make the runs fail on any machine, or this machine is too small.
     """
-    yield from check(experiment, module_path, fit=local_capacity(experiment.scale))
+    yield from check(experiment, fit=local_capacity(experiment.scale), module_path=module_path)
     if missing := environment.missing_frameworks(environment.frameworks_of(experiment)):
         names = " and ".join(environment.FRAMEWORK_NAMES[name] for name in missing)
         yield f"note: to train here, install {names}: {environment.install_command(missing)}"
 
 
-def facts(experiment: Experiment, module_path: Path, *, fit: int) -> Record:
+def facts(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
     """What is known of an experiment before it is trained: its runs, its data, and its time if earlier runs tell.
 
     Args:
         experiment: as it was read.
-        module_path: directory that users' own modules are imported from.
         fit: how many runs fit at once.
+        module_path: directory that users' own modules are imported from.
 
     Raises:
         InputError: something would make the runs fail.
@@ -167,18 +167,18 @@ def _data_facts(data: Dataset) -> Record:
     }
 
 
-def check(experiment: Experiment, module_path: Path, *, fit: int) -> Iterator[str]:
+def check(experiment: Experiment, *, fit: int, module_path: Path = driver.WORKING_DIRECTORY) -> Iterator[str]:
     """The same line by line.
 
     Args:
         experiment: as it was read.
-        module_path: directory that users' own modules are imported from.
         fit: runs that there is room for at once.
+        module_path: directory that users' own modules are imported from.
 
     Raises:
         InputError: something that would make the runs fail.
     """
-    known = facts(experiment, module_path, fit=fit)
+    known = facts(experiment, fit=fit, module_path=module_path)
     data, expected = known["data"], known["time"]
     runs = f"{known['runs']} runs, {known['at_once']} at a time"
     yield runs if data is None else f"{runs}; {_images(data)}"

@@ -30,6 +30,7 @@ _PROBE_BYTES = 1 << 20
 _WATCH_SECONDS = 0.5
 _CAPACITY_SECONDS = 2
 _UNREADABLE = "unreadable.txt"
+WORKING_DIRECTORY = Path()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,11 @@ class Prepared:
     """None where no arm is built in."""
     runs: list[Run]
     """Of built-in arms."""
-    loop_runs: list[LoopRun]
-    """Of arms with a training function of the user's own."""
-    notes: list[str]
-    """What was noticed in the users' training functions."""
     records: ExperimentRecords
+    loop_runs: list[LoopRun] = dataclasses.field(default_factory=list)
+    """Of arms with a training function of the user's own."""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """What was noticed in the users' training functions."""
     attribution: Record | None = None
     """The plan that the arms were made from, and the experiment that they were made of."""
 
@@ -60,7 +61,9 @@ def open_records(experiment: Experiment) -> ExperimentRecords:
     return ExperimentRecords(Storage(experiment.storage).at(experiment.name))
 
 
-def prepare(experiment: Experiment, records: ExperimentRecords, *, module_path: Path) -> Prepared:
+def prepare(
+    experiment: Experiment, records: ExperimentRecords, *, module_path: Path = WORKING_DIRECTORY
+) -> Prepared:
     """Check the storage, the data and the users' training functions before anything is spent, and expand the plan.
 
     Args:
