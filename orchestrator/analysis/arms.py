@@ -67,7 +67,7 @@ class RunSummary:
 
     @property
     def is_guessing(self) -> bool:
-        """Whether its answers are no better than one class for all images, or a class at random.
+        """Whether its predictions are no better than one class for all images, or a class at random.
 
         Neither its accuracy is above the commonest class's share, nor its balanced accuracy above that of a blind
         guess, by three standard errors.
@@ -95,11 +95,11 @@ class ArmSummary:
     name: str
     framework: str
     recipe: Record
-    """With `precision: auto` as its runs settled it."""
+    """With `precision: auto` as its runs resolved it."""
     seeds: list[int]
     runs: list[RunSummary]
     right: np.ndarray | None
-    """Bool [seeds, n], which test images each finished run answers right; None unless that is known for all."""
+    """Bool [seeds, n], which test images each finished run classifies correctly; None unless that is known for all."""
     parameters: int | None
     balanced_accuracy: Interval | None
     """With every class counted alike, however many test images it has."""
@@ -109,7 +109,7 @@ class ArmSummary:
     """Mean over the seeds that are done."""
     confusion: np.ndarray | None
     """Int64 [classes, classes], summed over seeds."""
-    robustness: dict[str, list[Interval]]
+    corruption_robustness: dict[str, list[Interval]]
     """By kind of damage, accuracy on undamaged test images and by growing severity; empty where it was not tested."""
 
     @property
@@ -155,7 +155,7 @@ class ArmSummary:
 
     @property
     def guessing(self) -> list[int]:
-        """Seeds whose answers are no better than a guess."""
+        """Seeds whose predictions are no better than a guess."""
         return [run.seed for run in self.done if run.is_guessing]
 
     @property
@@ -180,7 +180,7 @@ class ArmSummary:
 
     @property
     def class_accuracy(self) -> np.ndarray | None:
-        """Float64 [classes], the share of each class' test images answered right."""
+        """Float64 [classes], the share of each class' test images classified correctly."""
         return None if self.confusion is None else class_accuracy(self.confusion)
 
 
@@ -188,7 +188,7 @@ class ArmSummary:
 class Predictions:
     """An arm's predictions for the test split, each [seeds, n]; `right` is empty where the labels are unknown."""
 
-    answers: np.ndarray
+    predicted: np.ndarray
     confidences: np.ndarray
     right: np.ndarray
 
@@ -200,7 +200,7 @@ def summarise_run(run: CheckedRun) -> RunSummary:
     state, cause = "unfinished", None
     if run.result is not None:
         state = "done"
-    elif failures and failures[-1]["given_up"]:
+    elif failures and failures[-1]["permanent"]:
         state, cause = "failed", failures[-1]["cause"]
     timed = epochs[1:] or epochs
     return RunSummary(
@@ -245,15 +245,15 @@ def summarise_arm(
         name: the arm's.
         arm: as the experiment's document has it.
         runs: all of it.
-        right: bool [finished seeds, n], the test images that each finished run answers right, where all are known.
+        right: bool [finished seeds, n], the test images that each finished run classifies correctly, where all are known.
         labels: int [n], their classes; known wherever `right` is.
     """
     done = [run for run in runs if run.result is not None]
     confusions = [np.array(run.result["confusion"]) for run in done if run.result]
     recipe = {key: value for key, value in arm.items() if key not in ("framework", "seeds")}
-    settled = sorted({run.precision for run in runs if run.precision is not None})
-    if recipe.get("precision") == "auto" and settled:
-        recipe["precision"] = " and ".join(settled)
+    resolved = sorted({run.precision for run in runs if run.precision is not None})
+    if recipe.get("precision") == "auto" and resolved:
+        recipe["precision"] = " and ".join(resolved)
     return ArmSummary(
         name=name,
         framework=arm["framework"],
@@ -266,7 +266,9 @@ def summarise_arm(
         parity=None,
         train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
         confusion=np.sum(confusions, axis=0) if confusions else None,
-        robustness=_robustness([run.result.get("robustness") for run in done if run.result]),
+        corruption_robustness=_corruption_robustness(
+            [run.result.get("corruption_robustness") for run in done if run.result]
+        ),
     )
 
 
@@ -280,7 +282,7 @@ def balanced_scores(done: list[RunSummary], right: np.ndarray | None, labels: np
     return Scores(by_seed, right * weights)
 
 
-def _robustness(tested: list[dict[str, list[float]] | None]) -> dict[str, list[Interval]]:
+def _corruption_robustness(tested: list[dict[str, list[float]] | None]) -> dict[str, list[Interval]]:
     """Over seeds, where all of them were tested."""
     given = [entry for entry in tested if entry]
     if not given or len(given) < len(tested) or len({frozenset(entry) for entry in given}) > 1:
@@ -301,6 +303,6 @@ def gather_predictions(runs: list[CheckedRun], labels: np.ndarray | None) -> Pre
     given = [run.predictions for run in runs if run.predictions is not None]
     if not given:
         return None
-    answers = np.stack([prediction.answers for prediction in given])
+    predicted = np.stack([prediction.predicted for prediction in given])
     confidences = np.stack([prediction.confidences for prediction in given])
-    return Predictions(answers, confidences, np.empty(0, bool) if labels is None else answers == labels)
+    return Predictions(predicted, confidences, np.empty(0, bool) if labels is None else predicted == labels)

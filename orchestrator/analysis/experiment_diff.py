@@ -119,7 +119,7 @@ def between(
     compared = pairs.compare_pairs(
         [(_renamed(after.arms[name], _AFTER), _renamed(before.arms[name], _BEFORE)) for name in shared],
         margin=compare.margin_of(specification),
-        answers=_answers(after, _AFTER) | _answers(before, _BEFORE),
+        predicted=_predicted(after, _AFTER) | _predicted(before, _BEFORE),
         performance=_together(before, after),
     )
     return [
@@ -156,9 +156,9 @@ def _renamed(arm: ArmSummary, side: str) -> ArmSummary:
     return dataclasses.replace(arm, name=f"{arm.name} {side}")
 
 
-def _answers(side: _Side, name: str) -> dict[str, np.ndarray]:
-    whole = compare.whole_answers([*side.arms.values()], side.predictions)
-    return {f"{arm} {name}": answers for arm, answers in whole.items()}
+def _predicted(side: _Side, name: str) -> dict[str, np.ndarray]:
+    whole = compare.complete_predictions([*side.arms.values()], side.predictions)
+    return {f"{arm} {name}": predicted for arm, predicted in whole.items()}
 
 
 def _together(before: _Side, after: _Side) -> performance.Performance:
@@ -188,7 +188,7 @@ def _is_identical(before: _Side, after: _Side, name: str) -> bool:
         if (one.predictions is None) != (other.predictions is None):
             return False
         if one.predictions is not None and other.predictions is not None:
-            same = np.array_equal(one.predictions.answers, other.predictions.answers)
+            same = np.array_equal(one.predictions.predicted, other.predictions.predicted)
             if not same or not np.array_equal(one.predictions.confidences, other.predictions.confidences):
                 return False
     return True

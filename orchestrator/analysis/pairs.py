@@ -62,9 +62,9 @@ class PairComparison:
     images: int | None
     """Test images that the interval is over as well; None where it is over seeds alone."""
     discordant: tuple[float, float] | None
-    """Images that only the first and only the second arm answers right, mean over seeds."""
-    same_answers: bool
-    """Whether both gave the same answer to every test image with every seed."""
+    """Images that only the first and only the second arm classifies correctly, mean over seeds."""
+    same_predictions: bool
+    """Whether both gave the same prediction for every test image with every seed."""
     balanced_gap: float | None
     """The gap in balanced accuracy."""
     margin: float
@@ -97,7 +97,7 @@ def compare(
     arms: Sequence[ArmSummary],
     *,
     margin: float,
-    answers: dict[str, np.ndarray],
+    predicted: dict[str, np.ndarray],
     performance: Performance | None,
     baseline: str | None = None,
 ) -> list[PairComparison]:
@@ -106,7 +106,7 @@ def compare(
     Args:
         arms: in their order.
         margin: a smaller gap counts as none.
-        answers: of each arm with all of its predictions, int [finished seeds, n].
+        predicted: of each arm with all of its predictions, int [finished seeds, n].
         performance: what the arms took, if that is compared.
         baseline: the arm that the others are compared with, and not with each other.
     """
@@ -115,14 +115,14 @@ def compare(
     else:
         base = next(arm for arm in arms if arm.name == baseline)
         chosen = [(arm, base) for arm in arms if arm is not base]
-    return compare_pairs(chosen, margin=margin, answers=answers, performance=performance)
+    return compare_pairs(chosen, margin=margin, predicted=predicted, performance=performance)
 
 
 def compare_pairs(
     chosen: Sequence[tuple[ArmSummary, ArmSummary]],
     *,
     margin: float,
-    answers: dict[str, np.ndarray],
+    predicted: dict[str, np.ndarray],
     performance: Performance | None,
 ) -> list[PairComparison]:
     """Some pairs of arms; their verdicts hold together, those without enough seeds apart."""
@@ -132,7 +132,7 @@ def compare_pairs(
             first,
             second,
             margin=margin,
-            answers=answers,
+            predicted=predicted,
             performance=performance,
             comparisons=max(len(judged), 1),
         )
@@ -145,7 +145,7 @@ def _compare(
     second: ArmSummary,
     *,
     margin: float,
-    answers: dict[str, np.ndarray],
+    predicted: dict[str, np.ndarray],
     performance: Performance | None,
     comparisons: int,
 ) -> PairComparison:
@@ -169,7 +169,7 @@ def _compare(
         is_paired=is_paired,
         images=first.right.shape[1] if has_images and first.right is not None else None,
         discordant=_discordant(first, second),
-        same_answers=is_paired and _same_answers(first, second, answers),
+        same_predictions=is_paired and _same_predictions(first, second, predicted),
         balanced_gap=balanced[0].mean - balanced[1].mean if balanced[0] and balanced[1] else None,
         margin=margin,
         speed=None if performance is None else compare_speed(first, second, performance, comparisons),
@@ -188,7 +188,7 @@ def _compare(
 
 
 def _discordant(first: ArmSummary, second: ArmSummary) -> tuple[float, float] | None:
-    """Images that only one of two arms answers right, mean over seeds; their difference is the gap."""
+    """Images that only one of two arms classifies correctly, mean over seeds; their difference is the gap."""
     one, two = first.right, second.right
     if one is None or two is None or one.shape[1] != two.shape[1]:
         return None
@@ -200,8 +200,8 @@ def _discordant(first: ArmSummary, second: ArmSummary) -> tuple[float, float] | 
     return float((share * (1 - other)).sum()), float((other * (1 - share)).sum())
 
 
-def _same_answers(first: ArmSummary, second: ArmSummary, answers: dict[str, np.ndarray]) -> bool:
-    one, two = answers.get(first.name), answers.get(second.name)
+def _same_predictions(first: ArmSummary, second: ArmSummary, predicted: dict[str, np.ndarray]) -> bool:
+    one, two = predicted.get(first.name), predicted.get(second.name)
     if one is None or two is None:
         return False
     order = [list(second.accuracies).index(seed) for seed in first.accuracies]

@@ -83,7 +83,7 @@ def of_missing(checked: CheckedRecords, arms: list[ArmSummary], left_out: list[s
     """What the report lacks because records are missing or were left out."""
     notes = []
     if not checked.sessions:
-        notes.append("No session is recorded, so the environment and the command are not known.")
+        notes.append("No driver session is recorded, so the environment and the command are not known.")
     for arm in arms:
         for run in arm.runs:
             who = f"{run.arm} seed {run.seed}"
@@ -106,7 +106,7 @@ def of_missing(checked: CheckedRecords, arms: list[ArmSummary], left_out: list[s
             )
         if arm.done and arm.right is None:
             notes.append(
-                f"Which test images {arm.name} answers right is not known for every run. Its intervals are over seeds "
+                f"Which test images {arm.name} classifies correctly is not known for every run. Its intervals are over seeds "
                 "alone and leave out that other test images would give other accuracies."
             )
     return notes

@@ -15,7 +15,7 @@ _TELLING = 0.005
 _LISTED = 6
 
 
-def answer(
+def conclusion(
     arms: list[ArmSummary],
     pairs: list[PairComparison],
     found: Attribution | None,
@@ -114,8 +114,8 @@ def verdict(arms: list[ArmSummary], pair: PairComparison) -> str:
     by_name = {arm.name: arm for arm in arms}
     names = pair.names if judgement.gap.mean >= 0 else pair.names[::-1]
     ahead, behind = by_name[names[0]], by_name[names[1]]
-    if pair.same_answers:
-        return _same_answers(ahead, pair, judgement)
+    if pair.same_predictions:
+        return _same_predictions(ahead, pair, judgement)
     if judgement.obstacle is not None:
         return _no_verdict(ahead, behind, judgement.obstacle)
     best, other = _means(ahead, behind)
@@ -155,13 +155,13 @@ def _means(ahead: ArmSummary, behind: ArmSummary) -> list[str]:
     return percents([ahead.accuracy.mean, behind.accuracy.mean])
 
 
-def _same_answers(arm: ArmSummary, pair: PairComparison, judgement: Judgement) -> str:
+def _same_predictions(arm: ArmSummary, pair: PairComparison, judgement: Judgement) -> str:
     assert arm.accuracy is not None
     (score,) = percents([arm.accuracy.mean])
     seeds = f"each of {len(arm.done)} seeds" if len(arm.done) > 1 else "their seed"
     expected = ", as parity predicts" if pair.is_same_work else ""
     images = f"all {pair.images:,} test images" if pair.images else "every test image"
-    lead = f"{pair.first} and {pair.second} gave the same answer to {images} with {seeds}{expected}: {score} are right."
+    lead = f"{pair.first} and {pair.second} gave the same prediction for {images} with {seeds}{expected}: {score} are right."
     if judgement.verdict is not Verdict.EQUAL:
         return lead
     return (
@@ -176,7 +176,7 @@ def _no_verdict(ahead: ArmSummary, behind: ArmSummary, obstacle: Obstacle) -> st
     if obstacle is Obstacle.NO_SPREAD:
         return (
             f"No verdict on accuracy: the seeds of {ahead.name} and {behind.name} do not vary, which proves nothing, "
-            f"and the answers to single test images are not known. {scores}"
+            f"and the predictions for single test images are not known. {scores}"
         )
     seeds = (
         f"{ahead.name} has {counted(len(ahead.done), 'finished seed')} and {behind.name} {len(behind.done)}"
@@ -378,7 +378,7 @@ def _reversal(pair: PairComparison) -> str:
 def _taken_apart(
     arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution, performance: Performance
 ) -> str:
-    """The answer of an attribution: the gap between its two arms, and what it is made of."""
+    """The conclusion of an attribution: the gap between its two arms, and what it is made of."""
     by_name = {arm.name: arm for arm in arms}
     ends = first, second = [by_name[found.plan.first], by_name[found.plan.second]]
     split = attribution.sentence(found)

@@ -34,7 +34,7 @@ class Local(Cluster):
 
         experiment = bundle.spec.experiment
         fit = workflows.local_capacity(experiment.scale)
-        return workflows.facts(experiment, fit=fit, module_path=bundle.module_path)
+        return workflows.summary(experiment, fit=fit, module_path=bundle.module_path)
 
     def run(self, bundle: JobBundle, console: Console) -> Outcome:
         """Run a job. Ctrl-C and SIGTERM stop it, and what is recorded is kept."""

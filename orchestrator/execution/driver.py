@@ -149,9 +149,9 @@ def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:
             f"arms.{name}.whitening.patch {arm.whitening.patch} is larger than images of "
             f"{width}x{height} pixels; choose a smaller one"
         )
-    if arm.shift_averaging >= min(height, width):
+    if arm.test_time_augmentation.shift >= min(height, width):
         raise InputError(
-            f"arms.{name}.shift_averaging {arm.shift_averaging} shifts all of images of "
+            f"arms.{name}.test_time_augmentation.shift {arm.test_time_augmentation.shift} shifts all of images of "
             f"{width}x{height} pixels away; 1 or 2 is usual"
         )
     seen = arm.model_shape(dataset.image_shape)
@@ -395,7 +395,7 @@ def _assignment(
         driver_session=driver_session,
         launched_at=time.time(),
         module_path=str(module_path),
-        robustness=prepared.experiment.robustness,
+        corruption_robustness=prepared.experiment.corruption_robustness,
         parity_recipes=tuple(traced),
     )
 
@@ -479,6 +479,6 @@ def add_failure(experiment: Experiment, run: RunRecords, failure: Failure, drive
             "failed_at": time.time(),
             "cause": cause,
             "detail": detail,
-            "given_up": failure.kind != "lost" or out_of_retries,
+            "permanent": failure.kind != "lost" or out_of_retries,
         }
     )

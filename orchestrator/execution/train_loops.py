@@ -222,6 +222,6 @@ def _fail(records: RunRecords, cause: str, driver_session: str) -> None:
             "failed_at": time.time(),
             "cause": cause,
             "detail": "",
-            "given_up": True,
+            "permanent": True,
         }
     )

@@ -26,9 +26,9 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """One run's answers int [n] and confidences float [n] on the test split."""
+    """One run's predictions int [n] and confidences float [n] on the test split."""
 
-    answers: np.ndarray
+    predicted: np.ndarray
     confidences: np.ndarray
 
 
@@ -56,7 +56,7 @@ class CheckedRecords:
     labels: np.ndarray | None
     """Int [n], the test images' true classes."""
     disagreements: dict[str, np.ndarray] | None
-    """Test images that arms answer differently: indices, labels and images."""
+    """Test images that arms classify differently: indices, labels and images."""
     scales: Record | None
     """What `tandem bench scaling` measured."""
 
@@ -105,7 +105,7 @@ def read(records: ExperimentRecords, left: Left) -> CheckedRecords:
         labels = None
     return CheckedRecords(
         document=document,
-        sessions=_lines(records, "sessions.jsonl", record_models.Session, left),
+        sessions=_lines(records, "sessions.jsonl", record_models.DriverSession, left),
         runs=[_run(records, entry, classes, images, labels, left) for entry in document["runs"]],
         labels=labels,
         disagreements=_disagreements(arrays, data, left),
@@ -325,20 +325,20 @@ def _predictions(
     arrays = _arrays(records, name, left)
     if arrays is None:
         return None
-    answers, confidences = arrays.get("answers"), arrays.get("confidences")
-    if answers is None or not _are_whole(answers, (images,), classes):
-        left.out(name, f"answers are not one of {classes} classes for each of {images} images")
+    predicted, confidences = arrays.get("predicted"), arrays.get("confidences")
+    if predicted is None or not _are_whole(predicted, (images,), classes):
+        left.out(name, f"predicted is not one of {classes} classes for each of {images} images")
         return None
     if confidences is None or confidences.shape != (images,) or not _are_shares(confidences):
         left.out(name, f"confidences are not a share between 0 and 1 for each of {images} images")
         return None
     if labels is not None and images:
-        right = float(np.mean(answers == labels))
+        right = float(np.mean(predicted == labels))
         if abs(right - result["test_accuracy"]) > _SAME_ACCURACY:
             told = result["test_accuracy"]
-            left.out(name, f"its answers have an accuracy of {right:.4f}, result.json says {told:.4f}")
+            left.out(name, f"its predictions have an accuracy of {right:.4f}, result.json says {told:.4f}")
             return None
-    return Predictions(answers, confidences)
+    return Predictions(predicted, confidences)
 
 
 def _arrays(records: ExperimentRecords, name: str, left: Left) -> dict[str, np.ndarray] | None:
