@@ -245,7 +245,7 @@ def summarise_arm(
         name: the arm's.
         arm: as the experiment's document has it.
         runs: all of it.
-        right: bool [finished seeds, n], the test images that each finished run classifies correctly, where all are known.
+        right: bool [finished seeds, n], the test images that each finished run classifies correctly, if known for all.
         labels: int [n], their classes; known wherever `right` is.
     """
     done = [run for run in runs if run.result is not None]

@@ -106,8 +106,8 @@ def of_missing(checked: CheckedRecords, arms: list[ArmSummary], left_out: list[s
             )
         if arm.done and arm.right is None:
             notes.append(
-                f"Which test images {arm.name} classifies correctly is not known for every run. Its intervals are over seeds "
-                "alone and leave out that other test images would give other accuracies."
+                f"Which test images {arm.name} classifies correctly is not known for every run. Its intervals are over "
+                "seeds alone and leave out that other test images would give other accuracies."
             )
     return notes
 

@@ -161,7 +161,8 @@ def _same_predictions(arm: ArmSummary, pair: PairComparison, judgement: Judgemen
     seeds = f"each of {len(arm.done)} seeds" if len(arm.done) > 1 else "their seed"
     expected = ", as parity predicts" if pair.is_same_work else ""
     images = f"all {pair.images:,} test images" if pair.images else "every test image"
-    lead = f"{pair.first} and {pair.second} gave the same prediction for {images} with {seeds}{expected}: {score} are right."
+    same = f"{pair.first} and {pair.second} gave the same prediction for {images} with {seeds}"
+    lead = f"{same}{expected}: {score} are right."
     if judgement.verdict is not Verdict.EQUAL:
         return lead
     return (

@@ -64,7 +64,7 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
                 if records.is_open(driver_session):
                     waiting.insert(0, run)
                 continue
-            mistake = _settle(prepared.experiment, run, records)
+            mistake = _finish(prepared.experiment, run, records)
             if mistake is not None:
                 _fail(records, mistake, driver_session)
                 for other in [other for other in waiting if other.arm == run.arm]:
@@ -143,7 +143,7 @@ def _checkpoint_config(experiment: Experiment, run: LoopRun) -> dict[str, Any]:
     }
 
 
-def _settle(experiment: Experiment, run: LoopRun, records: RunRecords) -> str | None:
+def _finish(experiment: Experiment, run: LoopRun, records: RunRecords) -> str | None:
     """Write the result of a run whose function returned, or say what is wrong with its reports."""
     reports, attempts = records.reports(), records.attempts()
     compared = experiment.metric
