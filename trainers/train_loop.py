@@ -62,6 +62,8 @@ class TrainLoop:
     """A `ray.train.UserCallback`."""
     on_start: Callable[[Start], None]
     """Called by the first worker before the function."""
+    on_end: Callable[[], None]
+    """Called by the first worker when the function has returned."""
 
 
 def fit(loop: TrainLoop) -> Exception | None:
@@ -130,6 +132,8 @@ def _train(config: dict[str, Any]) -> None:
                 )
             )
         _called(function, loop.config)
+        if context.get_world_rank() == 0:
+            loop.on_end()
     except Exception as error:
         if type(error).__module__.startswith("ray."):
             raise

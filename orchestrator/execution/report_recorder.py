@@ -22,7 +22,7 @@ from trainers.train_loop import Start, path_below
 
 @dataclasses.dataclass(frozen=True)
 class AttemptRecorder:
-    """Notes that workers start, before they call the function."""
+    """Notes when the function is called and when it returns."""
 
     storage_url: str
     run_id: str
@@ -30,9 +30,12 @@ class AttemptRecorder:
     launched_at: float
     """When the driver asked for the workers, in seconds since the epoch."""
 
-    def __call__(self, start: Start) -> None:
-        """Called by the first worker."""
-        ExperimentRecords(Storage(self.storage_url)).run(self.run_id).add_attempt(
+    def _records(self) -> RunRecords:
+        return ExperimentRecords(Storage(self.storage_url)).run(self.run_id)
+
+    def start(self, start: Start) -> None:
+        """Called by the first worker before the function."""
+        self._records().add_attempt(
             {
                 "driver_session": self.driver_session,
                 "started_at": time.time(),
@@ -45,6 +48,10 @@ class AttemptRecorder:
                 },
             }
         )
+
+    def end(self) -> None:
+        """Called by the first worker when the function has returned."""
+        self._records().note_return(time.time())
 
 
 class ReportRecorder(UserCallback):  # type: ignore[misc]

@@ -23,6 +23,8 @@ _WATCH_SECONDS = 0.5
 _CPUS_OF_DATASETS = 1
 """What Ray Data needs beside the workers."""
 _SHOWN_METRICS = 12
+TRAINING_SECONDS = "training_seconds"
+"""A metric that every run of a training function has, whatever it reports."""
 
 
 def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch: Callable[[], None]) -> None:
@@ -95,7 +97,8 @@ def identical_seeds(prepared: Prepared) -> list[str]:
         compared = prepared.experiment.metric
         name = None if compared is None else compared.name
         values = [[metrics.get(name) for metrics in reports] for reports in seen]
-        if len(values) > 1 and all(other == values[0] for other in values):
+        are_known = any(value is not None for of_run in values for value in of_run)
+        if are_known and len(values) > 1 and all(other == values[0] for other in values):
             seeds = ", ".join(str(run.seed) for run in runs)
             sentences.append(
                 f"arms.{arm}: the seeds {seeds} reported identical values of {name}; the function ignores its seed, "
@@ -111,6 +114,7 @@ def _launch(
     from trainers import launch, train_loop
 
     scale, url, launched_at = prepared.experiment.scale, prepared.records.storage.url, time.time()
+    attempt = AttemptRecorder(url, run.id, driver_session, launched_at)
     loop = train_loop.TrainLoop(
         name=run.id,
         storage_url=Storage(url).at("runs").url,
@@ -125,7 +129,8 @@ def _launch(
         checkpoints=_checkpoint_config(prepared.experiment, run),
         hang_seconds=scale.hang_seconds,
         callback=ReportRecorder(url, run.id, launched_at=launched_at),
-        on_start=AttemptRecorder(url, run.id, driver_session, launched_at),
+        on_start=attempt.start,
+        on_end=attempt.end,
     )
     return launch.call_fit(partial(train_loop.fit, loop))
 
@@ -146,18 +151,22 @@ def _checkpoint_config(experiment: Experiment, run: LoopRun) -> dict[str, Any]:
 def _finish(experiment: Experiment, run: LoopRun, records: RunRecords) -> str | None:
     """Write the result of a run whose function returned, or say what is wrong with its reports."""
     reports, attempts = records.reports(), records.attempts()
+    predictions, note = _predictions(records, reports)
     compared = experiment.metric
-    if compared is not None and (mistake := find_mistake(run, reports, compared.name)):
-        return mistake
-    last: Record = {}
+    # A metric that is not reported may be computed from predictions.
+    if compared is not None and predictions is None:
+        mistake = find_mistake(run, reports, compared.name)
+        if mistake is not None:
+            return mistake if note is None else f"{mistake}; {note}"
+    training_seconds = _training_seconds(reports, attempts, records.returned_at())
+    last: Record = {TRAINING_SECONDS: training_seconds}
     for report in reports:
         last |= report["metrics"]
-    predictions, note = _predictions(records, reports)
     records.finish_loop(
         {
             "metrics": last,
             "reports": len(reports),
-            "training_seconds": _training_seconds(reports, attempts),
+            "training_seconds": training_seconds,
             "startup_seconds": sum(attempts[0]["startup"].values()),
             "workers": attempts[-1]["workers"],
             "trainer": run.loop.trainer,
@@ -172,8 +181,11 @@ def _finish(experiment: Experiment, run: LoopRun, records: RunRecords) -> str | 
 def find_mistake(run: LoopRun, reports: Sequence[Record], metric: str) -> str | None:
     """What is wrong with the reports of a function that returned; None where they hold the metric."""
     function = run.loop.train_loop
+    if metric == TRAINING_SECONDS:
+        return None
     if not reports:
-        return f"{function} returned without a call of ray.train.report, so there is no {metric} to compare"
+        return f"{function} returned without a call of ray.train.report, so there is no {metric} to compare; what "
+            f"reports nothing can be compared by {TRAINING_SECONDS} only"
     holding = [report for report in reports if metric in report["metrics"]]
     if not holding:
         others = {name for report in reports for name in report["other_ranks"]}
@@ -191,11 +203,15 @@ def find_mistake(run: LoopRun, reports: Sequence[Record], metric: str) -> str | 
     return None
 
 
-def _training_seconds(reports: Sequence[Record], attempts: Sequence[Record]) -> float:
-    """From the call of the function to its last report, over all attempts."""
+def _training_seconds(
+    reports: Sequence[Record], attempts: Sequence[Record], returned_at: float | None
+) -> float:
+    """From the call of the function to its return, or to the last report of an attempt that was lost, in all."""
     ends: dict[int, float] = {}
     for report in reports:
         ends[report["attempt"]] = max(report["reported_at"], ends.get(report["attempt"], 0.0))
+    if returned_at is not None:
+        ends[len(attempts)] = returned_at
     return sum(end - attempts[number - 1]["started_at"] for number, end in ends.items())
 
 

@@ -129,6 +129,13 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield from _statements(handler.body)
 
 
+def _simple_statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The same without definitions and without what holds other statements."""
+    for node in _statements(body):
+        if not isinstance(node, _Function | ast.ClassDef | ast.If | ast.Try | ast.With):
+            yield node
+
+
 def _is_script_guard(node: ast.stmt) -> bool:
     """`if __name__ == "__main__":`"""
     return isinstance(node, ast.If) and any(
@@ -158,6 +165,11 @@ def _look_at(name: str, arm: TrainLoopArm, module: _Module) -> list[str]:
             functions = [key for key, node in bound.items() if isinstance(node, _Function)]
             hint = nearest(function, functions) or (f"; it has {', '.join(functions)}" if functions else "")
             raise InputError(f"arms.{name}.{field}: {module.file.name} has no function {function!r}{hint}")
+    if line := _trains_on_import(module):
+        raise InputError(
+            f"arms.{name}: {module.file.name}, line {line}: the module starts Ray or trains when it is imported; put "
+            'that below if __name__ == "__main__":'
+        )
     if "train_loop" in wanted:
         _check_signature(name, arm, bound[wanted["train_loop"]], module.file.name)
     if "datasets" in wanted:
@@ -211,6 +223,25 @@ def _check_datasets(name: str, node: ast.stmt, file: str) -> None:
         )
 
 
+def _trains_on_import(module: _Module) -> int | None:
+    """The first line that would start Ray or a `fit()` in every process that imports the module."""
+    trainers = set()
+    for statement in _simple_statements(module.tree.body):
+        for node in ast.walk(statement):
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=function)):
+                    if ast.unparse(function).endswith(("Trainer", "Tuner")):
+                        trainers.add(name)
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="ray"), attr="init")):
+                    return node.lineno
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="fit")) if name in trainers:
+                    return node.lineno
+                case ast.Call(func=ast.Attribute(value=ast.Call(func=function), attr="fit")):
+                    if ast.unparse(function).endswith(("Trainer", "Tuner")):
+                        return node.lineno
+    return None
+
+
 def _own_body(function: _Function) -> Iterator[ast.AST]:
     """The nodes of a function, but not those of functions in it."""
     todo: list[ast.AST] = list(function.body)
@@ -227,12 +258,9 @@ def _reached(
     """All that runs when the module is imported, and all in the functions and classes that are used from there."""
     definitions = {name: node for name, node in bound.items() if isinstance(node, _Function | ast.ClassDef)}
     seen: set[str] = set()
-    todo: list[ast.AST] = [definitions[name] for name in functions if name in definitions]  # type: ignore[attr-defined]
+    todo: list[ast.AST] = [definitions[name] for name in functions if name in definitions]
     seen.update(getattr(node, "name", "") for node in todo)
-    for statement in _statements(module.tree.body):
-        if isinstance(statement, _Function | ast.ClassDef | ast.If | ast.Try | ast.With):
-            continue  # what is inside comes by itself, or when it is used
-        todo.append(statement)
+    todo += _simple_statements(module.tree.body)
     while todo:
         for node in ast.walk(todo.pop()):
             yield node

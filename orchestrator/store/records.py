@@ -18,6 +18,7 @@
             run.json           arm, seed, function, config
             attempts.jsonl     every time workers started, from which checkpoint, start-up times
             reports.jsonl      metrics of every report of rank 0
+            returned.json      when the function returned
             failures.jsonl     as above
             result.json        the last value of each metric
             predictions.npz    what the function predicted, if its last checkpoint has that file
@@ -189,6 +190,15 @@ class RunRecords:
         """What a training function reported, in order; of a report that came again after a resume, the later."""
         by_number = {record["report"]: record for record in self._files.read_lines("reports.jsonl")}
         return [by_number[number] for number in sorted(by_number)]
+
+    def note_return(self, at: float) -> None:
+        """Note when a training function returned, in seconds since the epoch."""
+        self._files.write_json("returned.json", {"at": at})
+
+    def returned_at(self) -> float | None:
+        """When a training function returned; None while it has not."""
+        returned = self._files.read_json("returned.json")
+        return None if returned is None else float(returned["at"])
 
     def handed_over(self, checkpoint: str) -> dict[str, np.ndarray] | None:
         """The predictions that a training function put into a checkpoint; None where there are none.
