@@ -153,8 +153,9 @@ def _finish(experiment: Experiment, run: LoopRun, records: RunRecords) -> str | 
     reports, attempts = records.reports(), records.attempts()
     predictions, note = _predictions(records, reports)
     compared = experiment.metric
+    is_reported = compared is not None and any(compared.name in report["metrics"] for report in reports)
     # A metric that is not reported may be computed from predictions.
-    if compared is not None and predictions is None:
+    if compared is not None and (is_reported or predictions is None):
         mistake = find_mistake(run, reports, compared.name)
         if mistake is not None:
             return mistake if note is None else f"{mistake}; {note}"
@@ -184,8 +185,10 @@ def find_mistake(run: LoopRun, reports: Sequence[Record], metric: str) -> str | 
     if metric == TRAINING_SECONDS:
         return None
     if not reports:
-        return f"{function} returned without a call of ray.train.report, so there is no {metric} to compare; what "
-            f"reports nothing can be compared by {TRAINING_SECONDS} only"
+        return (
+            f"{function} returned without a call of ray.train.report, so there is no {metric} to compare; without "
+            f"reports, {TRAINING_SECONDS} is the only metric"
+        )
     holding = [report for report in reports if metric in report["metrics"]]
     if not holding:
         others = {name for report in reports for name in report["other_ranks"]}
