@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from orchestrator.experiment.kubernetes import Kubernetes
+from orchestrator.experiment.metric import DEFAULT_MARGIN, CompareBy, ShownMetrics
 from orchestrator.experiment.sweep import Sweep
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
@@ -119,9 +120,6 @@ class Scale(Block):
         return None if price is None else price * self.max_workers
 
 
-DEFAULT_MARGIN = 0.01
-
-
 class Attribution(Block):
     """Take the gap between two arms apart by what they differ in."""
 
@@ -154,8 +152,16 @@ class Experiment(Block):
     scale: Scale = Scale()
     sweep: Sweep | None = Field(None, description="What `tandem sweep` searches.")
     attribution: Attribution | None = Field(None, description="Whether two arms' gap is taken apart.")
+    metric: CompareBy | None = Field(
+        None, description="What arms are compared by; test accuracy for built-in arms when left out."
+    )
+    metrics: ShownMetrics = Field([], description="Others to show.")
     margin: float = Field(
-        DEFAULT_MARGIN, gt=0, lt=1, description="Accuracies that differ by less count as the same."
+        DEFAULT_MARGIN,
+        gt=0,
+        lt=1,
+        description="Accuracies, or other shares, that differ by less count as the same; metric.margin is that of any "
+        "metric.",
     )
     baseline: str | None = Field(
         None, description="Compare every arm with this one only; when left out, all arms with each other."
@@ -202,6 +208,11 @@ class Experiment(Block):
             raise ValueError(
                 f"baseline: no arm is called {self.baseline!r}{nearest(self.baseline, self.arms)}; the arms are "
                 f"{', '.join(self.arms)}"
+            )
+        if self.metric is None and not all(isinstance(arm, Arm) for arm in self.arms.values()):
+            raise ValueError(
+                "metric: missing; name what the training functions report and its goal, such as "
+                "metric: {name: val_loss, goal: minimize}"
             )
         if self.sweep is not None:
             _check_sweep(self, self.sweep)
@@ -279,15 +290,17 @@ def describe_value(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
     name = value.get("name", "")
-    rate = f" {value['learning_rate']:g}" if "learning_rate" in value else ""
+    rate = f" {_short(value['learning_rate'])}" if "learning_rate" in value else ""
     rest = [
-        key
-        if entry is True
-        else f"{key.replace('_', ' ')} {entry if isinstance(entry, str) else f'{entry:g}'}"
+        key if entry is True else f"{key.replace('_', ' ')} {_short(entry)}"
         for key, entry in value.items()
         if key not in ("name", "learning_rate") and entry
     ]
     return f"{name}{rate}{', ' if rest and name else ''}{', '.join(rest)}" or "none"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def from_json(document: Mapping[str, Any]) -> Experiment:
