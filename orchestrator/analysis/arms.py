@@ -17,8 +17,8 @@ from orchestrator.analysis.inference import Interval, Measure, Scores, mean_inte
 from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.parity import Parity
 from orchestrator.experiment.metric import RECORDED
-from orchestrator.store.storage import Record
 from orchestrator.store import validation
+from orchestrator.store.storage import Record
 from orchestrator.store.validation import CheckedRun
 from trainers.accuracy import balanced_accuracy, class_accuracy
 
@@ -319,6 +319,8 @@ def recorded_confusion(run: CheckedRun, classes: int) -> np.ndarray | None:
         return np.array(run.result["confusion"])
     found = run.predictions
     if found is None or found.answers is None or found.labels is None or not 0 < classes <= _MOST_CLASSES:
+        return None
+    if max(found.answers.max(), found.labels.max()) >= classes:
         return None
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (found.labels, found.answers), 1)

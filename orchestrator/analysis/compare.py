@@ -106,7 +106,9 @@ class Comparison:
     def groups(self) -> list[list[str]]:
         """Arms of which no two are told apart, best first; an arm may be in several groups. Empty with a baseline."""
         compared = {name for pair in self.pairs for name in pair.names}
-        ranked = sentences.ranked([arm for arm in self.arms if arm.name in compared and arm.score is not None])
+        ranked = sentences.ranked(
+            [arm for arm in self.arms if arm.name in compared and arm.score is not None]
+        )
         if self.baseline is not None or len(ranked) < 3:
             return []
         return verdicts.groups(
@@ -143,6 +145,20 @@ class Comparison:
             for epoch in run.epochs
         ]
         return pd.DataFrame(rows)
+
+    @functools.cached_property
+    def reports_frame(self) -> pd.DataFrame:
+        """One row for each value of the metric that a training function reported: arm, run, report, seconds, value."""
+        import pandas as pd
+
+        rows = [
+            (run.arm, run.id, line["report"], line["seconds"], line["metrics"][self.metric.name])
+            for arm in self.arms
+            for run in arm.runs
+            for line in run.reports
+            if self.metric.name in line["metrics"]
+        ]
+        return pd.DataFrame(rows, columns=["arm", "run", "report", "seconds", "value"])
 
 
 def analyse(records: ExperimentRecords) -> Comparison:

@@ -8,9 +8,9 @@ import numpy as np
 
 from orchestrator.analysis import compare, metrics, pairs, performance
 from orchestrator.analysis.arms import ArmSummary, Predictions
+from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import PairComparison, differing_factors, times
 from orchestrator.analysis.results import pair_json
-from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.verdicts import Judgement, Verdict
 from orchestrator.analysis.wording import counted
 from orchestrator.store import validation
@@ -201,13 +201,20 @@ def _is_identical(before: _Side, after: _Side, name: str) -> bool:
     for seed, one in sides[0].items():
         other = sides[1][seed]
         assert one.result is not None and other.result is not None
-        if any(one.result.get(field) != other.result.get(field) for field in ("test_loss", "confusion", "metrics")):
+        if any(
+            one.result.get(field) != other.result.get(field)
+            for field in ("test_loss", "confusion", "metrics")
+        ):
             return False
         if (one.predictions is None) != (other.predictions is None):
             return False
         if one.predictions is not None and other.predictions is not None:
-            held, others = vars(one.predictions), vars(other.predictions)
-            if not all(_is_same(held[name], others[name]) for name in held):
+            arrays = (
+                (one.predictions.answers, other.predictions.answers),
+                (one.predictions.confidences, other.predictions.confidences),
+                (one.predictions.scores, other.predictions.scores),
+            )
+            if not all(_is_same(*both) for both in arrays):
                 return False
     return True
 

@@ -66,7 +66,7 @@ class Metric:
         """
         if self.adjective is not None:
             return f"{degree} {self.adjective}"
-        return f"{ {'more': 'better', 'less': 'worse', 'equally': 'equal'}[degree]} in {self.noun}"
+        return f"{ {'more': 'better', 'less': 'worse', 'equally': 'equal'}[degree] } in {self.noun}"
 
     def attained(self, value: float) -> str:
         """`60.00 % are right`, or `rmse 3.213 kg`."""
@@ -90,6 +90,11 @@ class Metric:
     def bare(self, value: float) -> str:
         """One value without its unit, which `heading` has."""
         return f"{value * 100:.2f}" if self.is_share else wording.numbers([value])[0]
+
+    @property
+    def label(self) -> str:
+        """`Test accuracy`, at the head of a column; a function's own name as it is."""
+        return self.title if self.title == self.name else self.title.capitalize()
 
     @property
     def heading(self) -> str:
@@ -128,6 +133,10 @@ class Metric:
     def gap_unit(self) -> str:
         """` points`, or the unit behind a space; empty for a plain number."""
         return " points" if self.is_share else self._suffix
+
+    def plotted(self, difference: float) -> float:
+        """A difference on an axis that is called `gap_heading`."""
+        return difference * 100 if self.is_share else difference
 
     @property
     def gap_heading(self) -> str:
@@ -178,7 +187,11 @@ def _of(name: str, *, unit: str | None = None, goal: Goal | None = None) -> Metr
     )
     if name == names.DEFAULT:
         return dataclasses.replace(
-            found, noun="accuracy", adjective="accurate", where=" on the test images", rival="balanced_accuracy"
+            found,
+            noun="accuracy",
+            adjective="accurate",
+            where=" on the test images",
+            rival="balanced_accuracy",
         )
     return found if found.goal == "maximize" else dataclasses.replace(found, where=", lower is better")
 

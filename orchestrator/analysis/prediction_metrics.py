@@ -146,7 +146,9 @@ def compute(name: str, predictions: Predictions) -> float | None:
     if scores is None:
         assert predictions.answers is not None
         if name in _RANKS:
-            raise ValueError("it needs the probabilities of all classes, and only the predicted classes are known")
+            raise ValueError(
+                "it needs the probabilities of all classes, and only the predicted classes are known"
+            )
         classes = 1 + int(max(labels.max(), predictions.answers.max()))
         scores = (predictions.answers[:, None] == np.arange(classes)).astype(float)
     try:
@@ -166,7 +168,9 @@ def _load(entry: EntryPoint) -> Function:
     try:
         function: Function = entry.load()
     except Exception as error:  # whatever another package raises when it is imported
-        raise InputError(f"metric {entry.name!r}: {entry.value} cannot be imported: {one_line(error)}") from error
+        raise InputError(
+            f"metric {entry.name!r}: {entry.value} cannot be imported: {one_line(error)}"
+        ) from error
     if not callable(function):
         raise InputError(f"metric {entry.name!r}: {entry.value} is no function of labels and scores")
     return function

@@ -6,10 +6,10 @@ from orchestrator.analysis import attribution
 from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.attribution import Attribution
 from orchestrator.analysis.inference import LEAST_SEEDS, Interval
+from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import LEAST_GROUPS, PairComparison, times
 from orchestrator.analysis.performance import Performance
 from orchestrator.analysis.verdicts import Judgement, Obstacle, Verdict
-from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.wording import counted, duration, listed, points
 
 _TELLING = 0.005
@@ -130,7 +130,7 @@ def verdict(arms: list[ArmSummary], pair: PairComparison) -> str:
     metric = pair.metric
     names = pair.names if pair.leader == pair.first else pair.names[::-1]
     ahead, behind = by_name[names[0]], by_name[names[1]]
-    if pair.same_answers:
+    if pair.same_answers and not judgement.gap.mean:
         return _same_answers(ahead, pair, judgement)
     if judgement.obstacle is not None:
         return _no_verdict(ahead, behind, judgement.obstacle)
@@ -257,7 +257,9 @@ def _several(arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
         order = ranked(arms)
         scores = metric.values([arm.score.mean for arm in order if arm.score])
         told = _shortened([f"{arm.name} {score}" for arm, score in zip(order, scores, strict=True)])
-        return [f"No verdict on {metric.noun}: {without} Of {len(arms)} arms, the means of {metric.title} are {told}."]
+        return [
+            f"No verdict on {metric.noun}: {without} Of {len(arms)} arms, the means of {metric.title} are {told}."
+        ]
     top, *others = judged
     by_name = {arm.name: arm for arm in arms}
     with_top = {other.name: _pair(pairs, top, other) for other in others}
@@ -451,7 +453,9 @@ def _credit(pair: PairComparison) -> str:
     factors = "; ".join(pair.differences)
     if not pair.same_code:
         known = f"What differs between the arms: {factors}; what" if factors else "What"
-        return f"{known} a training function does is not known to tandem, so nothing can be credited with a gap."
+        return (
+            f"{known} a training function does is not known to tandem, so nothing can be credited with a gap."
+        )
     if not pair.differences:
         if pair.same_framework:
             return "The arms differ in nothing."

@@ -49,7 +49,9 @@ RECORDED = (
 )
 """What built-in runs have: of the final test, and of the epoch that was tested."""
 
-_NAME = Field(min_length=1, max_length=100, description="As the training function reports it, or as tandem computes it.")
+_NAME = Field(
+    min_length=1, max_length=100, description="As the training function reports it, or as tandem computes it."
+)
 _UNIT = Field(
     None,
     min_length=1,
@@ -73,7 +75,10 @@ class ComparedMetric(Block):
         None, description=f"Which values are better; needed unless the name is one of {', '.join(KNOWN)}."
     )
     margin: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="A smaller difference counts as none; in the metric's unit."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="A smaller difference counts as none; in the metric's unit.",
     )
     unit: str | None = _UNIT
 

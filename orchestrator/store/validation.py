@@ -334,9 +334,7 @@ def _train_loop_run(records: ExperimentRecords, entry: Record, left: Left) -> Ch
         reports=[reports[number] for number in sorted(reports)],
         failures=_lines(records, f"{at}/failures.jsonl", record_models.Failure, left),
         result=result,
-        predictions=None
-        if result is None
-        else _handed_over(records, f"{at}/predictions.npz", left),
+        predictions=None if result is None else _handed_over(records, f"{at}/predictions.npz", left),
     )
 
 
