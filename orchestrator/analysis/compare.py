@@ -122,7 +122,7 @@ class Comparison:
 
     @property
     def settings(self) -> dict[str, dict[str, list[Any]]]:
-        """By name and framework, or training function, the values that the workers' environment had, in the order of the runs."""
+        """By name and framework, or training function, the values that workers had, in the order of the runs."""
         seen: dict[str, dict[str, list[Any]]] = {}
         for arm in self.arms:
             for run in arm.runs:

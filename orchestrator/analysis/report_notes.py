@@ -73,9 +73,9 @@ def of_training_functions(arms: list[ArmSummary], predictions: Mapping[str, Pred
     if not own:
         return []
     notes = [
-        f"{listed([arm.name for arm in own])} {_are(own, 'a training function', 'training functions')} of the user's own: "
-        "how recipes differ is not known beyond their config, parity cannot be checked, and robustness to corruption is "
-        "not tested."
+        f"{listed([arm.name for arm in own])} {_are(own, 'a training function', 'training functions')} of the user's "
+        "own: how recipes differ is not known beyond their config, parity cannot be checked, and corruption robustness "
+        "is not tested."
     ]
     without = [arm for arm in own if arm.done and arm.name not in predictions]
     if without:
@@ -85,8 +85,9 @@ def of_training_functions(arms: list[ArmSummary], predictions: Mapping[str, Pred
         )
     for arm in own:
         for seeds in arm.identical:
+            alike = ", ".join(map(str, seeds))
             notes.append(
-                f"Seeds {', '.join(map(str, seeds))} of {arm.name} gave identical results: the function ignores its seed."
+                f"Seeds {alike} of {arm.name} gave identical results: the function ignores its seed."
             )
     for arm in arms:
         lacking = [run for run in arm.done if arm.metric.name not in run.metrics]

@@ -155,8 +155,8 @@ def verdict(arms: list[ArmSummary], pair: PairComparison) -> str:
         expected = ", as parity predicts" if pair.is_same_work else ""
         return (
             f"{ahead.name} and {behind.name} are {metric.compared('equally')} within {metric.tolerance}{expected}: "
-            f"{best} and {other}{metric.where}. The gap of {gap}{favour} ({_basis(pair)}) has a {_equality(judgement, pair)}, inside "
-            f"the margin ({_interval(judgement, pair)})."
+            f"{best} and {other}{metric.where}. The gap of {gap}{favour} ({_basis(pair)}) has a "
+            f"{_equality(judgement, pair)}, inside the margin ({_interval(judgement, pair)})."
         )
     expected = (
         " Parity found the same work in both frameworks, so no gap is expected." if pair.is_same_work else ""
@@ -234,10 +234,8 @@ def _ends(interval: Interval, direction: float, metric: Metric) -> str:
 def _detectable(judgement: Judgement, pair: PairComparison) -> str:
     if judgement.detectable is None or judgement.detectable > pair.metric.span:
         return ""
-    return (
-        f" With these seeds{' and images' if pair.images else ''}, a true gap of {pair.metric.gap(judgement.detectable)} "
-        "would be found with a power of 80 %."
-    )
+    images, gap = " and images" if pair.images else "", pair.metric.gap(judgement.detectable)
+    return f" With these seeds{images}, a true gap of {gap} would be found with a power of 80 %."
 
 
 def _no_margin(metric: Metric) -> str:
