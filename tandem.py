@@ -3,7 +3,7 @@
 import tandem
 
 comparison = tandem.sweep("experiment.yaml", overrides=["sweep.budget.trials=8"])
-print(comparison.answer)
+print(comparison.conclusion)
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def experiment_on(
         },
         "arms": {name: {"framework": name} for name in FRAMEWORKS},
         "scale": {"workers": workers, "cpus_per_worker": threads, "concurrent_runs": 1},
-        "robustness": False,
+        "corruption_robustness": False,
     }
 
 

@@ -40,7 +40,7 @@ def _tandem(framework: str, threads: int) -> dict[str, Any]:
             "data": {"source": "digits"},
             "arms": {framework: {"framework": framework, "epochs": 1, "seeds": _RUNS}},
             "scale": {"cpus_per_worker": threads, "concurrent_runs": 1},
-            "robustness": False,
+            "corruption_robustness": False,
         },
     )
     first = done.runs[0]

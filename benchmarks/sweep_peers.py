@@ -66,7 +66,7 @@ def _experiment(path: Path, framework: str, settings: dict[str, Any]) -> dict[st
             "space": {"optimizer.learning_rate": {"loguniform": settings["rates"]}},
             "budget": {"trials": settings["trials"]},
         },
-        "robustness": False,
+        "corruption_robustness": False,
     }
 
 

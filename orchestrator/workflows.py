@@ -77,7 +77,7 @@ def run(
     )
     return Outcome(
         exit_code=1 if comparison.failed_runs else 0,
-        lines=(comparison.answer, f"report: {records.storage.url}/report/report.html"),
+        lines=(comparison.conclusion, f"report: {records.storage.url}/report/report.html"),
         results=json.dumps(results.document(comparison), indent=1),
     )
 
@@ -103,7 +103,7 @@ def check_here(experiment: Experiment) -> Iterator[str]:
         yield f"note: to train here, install {names}: {environment.install_command(missing)}"
 
 
-def facts(experiment: Experiment, *, fit: int) -> Record:
+def summary(experiment: Experiment, *, fit: int) -> Record:
     """What is known of an experiment before it is trained: its runs, its data, and its time if earlier runs tell.
 
     Args:
@@ -165,7 +165,7 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
     Raises:
         InputError: something that would make the runs fail.
     """
-    known = facts(experiment, fit=fit)
+    known = summary(experiment, fit=fit)
     data, expected = known["data"], known["time"]
     height, width, channels = data["image_shape"]
     images = data["images"]
@@ -378,15 +378,15 @@ def _train(
 
 
 def _keep_disagreements(prepared: Prepared) -> None:
-    """Put the test images that arms answer differently into the records, for the report."""
-    answers: dict[str, list[np.ndarray]] = {}
+    """Put the test images that arms classify differently into the records, for the report."""
+    predicted: dict[str, list[np.ndarray]] = {}
     for run in prepared.runs:
         predictions = prepared.records.run(run.id).predictions()
         if predictions is not None:
-            answers.setdefault(run.arm, []).append(predictions["answers"])
+            predicted.setdefault(run.arm, []).append(predictions["predicted"])
     dataset = prepared.dataset
     labels = np.asarray(dataset.test_labels)
-    indices = compare.disagreements(answers, labels, at_most=_DISAGREEMENTS_KEPT)
+    indices = compare.disagreements(predicted, labels, at_most=_DISAGREEMENTS_KEPT)
     prepared.records.keep_disagreements(
         {
             "indices": indices,

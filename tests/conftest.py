@@ -81,7 +81,7 @@ def tandem(
 def within(bound: float, seconds: Callable[[], float]) -> bool:
     """Whether work takes at most so many seconds of a core that nobody shares, at the second try at the latest.
 
-    Neighbours on a shared machine take up to half of a core, for seconds or for hours. The bound is longer by as
+    Other processes on a shared machine take up to half of a core, for seconds or for hours. The bound is longer by as
     much as a loop of Python takes longer before or after.
     """
     for _ in range(2):

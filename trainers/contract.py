@@ -110,7 +110,7 @@ class Engine(Protocol):
         """Bytes of the GPU's memory that this model's training used at most; 0 without a GPU."""
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
-        """Take the steps; returns each one's loss, summed over this worker's share, and right answers.
+        """Take the steps; returns each one's loss, summed over this worker's share, and correct predictions.
 
         The losses are [steps], those that the model adds of itself included.
         """
@@ -127,7 +127,7 @@ class Engine(Protocol):
         """Logits, float32 [n, num_classes], for uint8 [n, height, width, channels], of the weights under training."""
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """As `forward`, with `weight_average` of the averaged weights."""
+        """As `forward`, with `ema_decay` of the averaged weights."""
 
     def share_statistics(self) -> None:
         """Give every worker the first one's moving statistics, which evaluation uses; called by all at once."""
@@ -142,7 +142,7 @@ class Engine(Protocol):
         """By their neutral names, the moving variances that keep the unbiased variance of each batch."""
 
     def neutral_state(self) -> Weights:
-        """The model's weights and its optimizer's slots, which both frameworks can load."""
+        """The model's weights and its optimizer's state, which both frameworks can load."""
 
     def load_neutral_state(self, state: Weights) -> None:
         """Take over what either framework's `neutral_state` gave."""

@@ -45,18 +45,18 @@ class Correspondence:
     matches: tuple[_Match, ...]
 
     def to_keras(self, arrays: Weights) -> Weights:
-        """PyTorch's arrays under Keras' names; `<weight>#<slot>` likewise, and anything else as it is."""
+        """PyTorch's arrays under Keras' names; `<weight>#<name>` likewise, and anything else as it is."""
         by_torch = {match.torch: match for match in self.matches}
         converted = {}
         for name, value in arrays.items():
-            weight, hash_, slot = name.partition("#")
+            weight, hash_, kind = name.partition("#")
             if (match := by_torch.get(weight)) is None:
                 converted[name] = value
                 continue
             if match.flattened:
                 height, width, channels = match.flattened
                 value = value.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
-            converted[f"{match.keras}{hash_}{slot}"] = value.reshape(match.shape)
+            converted[f"{match.keras}{hash_}{kind}"] = value.reshape(match.shape)
         return converted
 
     def to_torch(self, arrays: Weights) -> Weights:
@@ -64,13 +64,13 @@ class Correspondence:
         by_keras = {match.keras: match for match in self.matches}
         converted = {}
         for name, value in arrays.items():
-            weight, hash_, slot = name.partition("#")
+            weight, hash_, kind = name.partition("#")
             if (match := by_keras.get(weight)) is None:
                 converted[name] = value
                 continue
             if match.flattened:
                 value = value.reshape(*match.flattened, -1).transpose(2, 0, 1, 3)
-            converted[f"{match.torch}{hash_}{slot}"] = value.reshape(match.torch_shape)
+            converted[f"{match.torch}{hash_}{kind}"] = value.reshape(match.torch_shape)
         return converted
 
     def renamed(self, values: Mapping[str, T]) -> dict[str, T]:

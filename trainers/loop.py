@@ -15,7 +15,7 @@ from trainers.data import Dataset
 from trainers.data.batches import GUESSED_STEP_SECONDS, Steps, epoch_steps, prefetched, steps_per_epoch
 from trainers.errors import TandemError
 from trainers.recipes import learning_rates
-from trainers.views import show, views_of
+from trainers.test_time_augmentation import augmented, augmented_copies
 
 _EVALUATION_BATCH = 512
 _EVALUATION_PIXELS = 512 * 32 * 32
@@ -25,16 +25,16 @@ _DIVERGED_AT = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A model's answers on one split, counted over all workers, each image once."""
+    """A model's predictions on one split, counted over all workers, each image once."""
 
     loss: float
     """Mean cross-entropy, without label smoothing."""
     confusion: np.ndarray
-    """Int64 [classes, classes]: true label by row, answer by column."""
+    """Int64 [classes, classes]: true label by row, predicted by column."""
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers."""
+        """Share of correct predictions."""
         return float(np.trace(self.confusion) / self.confusion.sum())
 
     @property
@@ -48,7 +48,7 @@ class FinalTest:
     """The trained model on the test split."""
 
     evaluation: Evaluation
-    answers: np.ndarray
+    predicted: np.ndarray
     """Int64 [n], the label given to each test image."""
     confidences: np.ndarray
     """Float64 [n], the probability given to that label."""
@@ -189,12 +189,12 @@ def train(
 def final_test(task: Task, dataset: Dataset, engine: Engine, heartbeat: Callable[[], None]) -> FinalTest:
     """The trained model on the test split, shared out over the workers."""
     start = time.perf_counter()
-    evaluation, answers, confidences = evaluate(
+    evaluation, predicted, confidences = evaluate(
         task, engine, dataset.test_images, dataset.test_labels, heartbeat
     )
     return FinalTest(
         evaluation=evaluation,
-        answers=answers,
+        predicted=predicted,
         confidences=confidences,
         seconds=time.perf_counter() - start,
     )
@@ -270,31 +270,31 @@ def evaluate(
 ) -> tuple[Evaluation, np.ndarray, np.ndarray]:
     """Split the images over the workers and count every one exactly once.
 
-    Returns the evaluation, the answers int64 [n] and their probabilities float64 [n].
+    Returns the evaluation, the predictions int64 [n] and their probabilities float64 [n].
     """
     engine.share_statistics()
     n, classes = len(labels), task.num_classes
     low, high = n * task.rank // task.world_size, n * (task.rank + 1) // task.world_size
     share = slice(low, high)
     logits = np.empty((high - low, classes))
-    views = views_of(task.recipe)
+    copies = augmented_copies(task.recipe)
     batch = evaluation_batch(task.image_shape, trained=task.recipe.batch_size // task.world_size)
     for start in range(low, high, batch):
         part = images[start : min(start + batch, high)]
         logits[start - low : start - low + len(part)] = sum(
-            view.weight * engine.predict(show(part, view)) for view in views
+            copy.weight * engine.predict(augmented(part, copy)) for copy in copies
         )
         heartbeat()
     logits -= logits.max(axis=1, keepdims=True)
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    answers = log_probabilities.argmax(axis=1)
-    rows = np.arange(len(answers))
+    predicted = log_probabilities.argmax(axis=1)
+    rows = np.arange(len(predicted))
 
     confusion = np.zeros((classes, classes))
-    np.add.at(confusion, (labels[share], answers), 1)
+    np.add.at(confusion, (labels[share], predicted), 1)
     per_image = np.zeros((2, n))
-    per_image[0, share] = answers
-    per_image[1, share] = np.exp(log_probabilities[rows, answers])
+    per_image[0, share] = predicted
+    per_image[1, share] = np.exp(log_probabilities[rows, predicted])
     loss_sum = -log_probabilities[rows, labels[share]].sum()
     total = engine.all_reduce(np.concatenate([[loss_sum], confusion.ravel(), per_image.ravel()]))
 
@@ -305,7 +305,7 @@ def evaluate(
 
 
 def evaluation_batch(image_shape: tuple[int, int, int], *, trained: int = 1) -> int:
-    """How many images to answer at a time, fewer of large ones.
+    """How many images to evaluate at a time, fewer of large ones.
 
     Args:
         image_shape: height, width, channels.

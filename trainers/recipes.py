@@ -248,7 +248,7 @@ class Recipe(Block):
         False,
         description="Compile the forward and backward pass: `torch.compile`, or `jit_compile` (XLA) for Keras.",
     )
-    weight_average: float = Field(
+    ema_decay: float = Field(
         0.0,
         ge=0,
         lt=1,
@@ -290,8 +290,8 @@ class Recipe(Block):
         height, width = ((side - patch) // stride + 1 for side in image_shape[:2])
         return height, width, 2 * patch**2 * image_shape[2]
 
-    def settled(self, *, bfloat16: bool) -> Recipe:
-        """The recipe with `precision: auto` settled, by whether the processors compute bfloat16 themselves."""
+    def resolved(self, *, bfloat16: bool) -> Recipe:
+        """The recipe with `precision: auto` resolved, by whether the processors compute bfloat16 themselves."""
         if self.precision != "auto":
             return self
         return self.model_copy(update={"precision": "bfloat16" if bfloat16 else "float32"})
@@ -333,7 +333,7 @@ _FAST: dict[str, Any] = {
     "batch_size": 128,
     "epochs": 4,
     "precision": "auto",
-    "flip_averaging": True,
+    "test_time_augmentation": {"flip": True},
 }
 NAMED_RECIPES["fast"] = {"keras": _FAST, "torch": _FAST}
 NAMED_RECIPES["defaults"] = {

@@ -58,7 +58,7 @@ KNOWN_DIFFERENCES = {
 """By name, in the order of reports."""
 
 
-def slots_of(optimizer: Optimizer) -> tuple[str, ...]:
+def state_names(optimizer: Optimizer) -> tuple[str, ...]:
     """What an optimizer keeps of each weight."""
     if isinstance(optimizer, Sgd):
         return ("velocity",) if optimizer.momentum else ()
@@ -72,8 +72,8 @@ class Moment:
     weight: np.ndarray
     gradient: np.ndarray
     """Of the loss, without weight decay."""
-    slots: dict[str, np.ndarray]
-    """Those of `slots_of`."""
+    optimizer_state: dict[str, np.ndarray]
+    """Those of `state_names`."""
     steps: int
     """Taken before."""
     rate: float
@@ -86,7 +86,7 @@ def step(framework: str, optimizer: Optimizer, moment: Moment) -> dict[str, np.n
     """What a step of the framework's optimizer comes to.
 
     Returns:
-        update: what it adds to the weight; and by the names of `slots_of` the slots after it.
+        update: what it adds to the weight; and by the names of `state_names` the optimizer state after it.
     """
     if isinstance(optimizer, Sgd):
         rate_of_velocity = moment.last_rate if framework == "keras" else moment.rate
@@ -120,7 +120,9 @@ def mistakes(framework: str, optimizer: Optimizer, moment: Moment) -> dict[str, 
     if isinstance(optimizer, Sgd) and optimizer.momentum:
         made["learning rate in the velocity"] = others
         scale = -moment.last_rate if framework == "torch" else -1 / moment.last_rate
-        unconverted = dataclasses.replace(moment, slots={"velocity": scale * moment.slots["velocity"]})
+        unconverted = dataclasses.replace(
+            moment, optimizer_state={"velocity": scale * moment.optimizer_state["velocity"]}
+        )
         made["velocity in the other framework's units"] = step(framework, optimizer, unconverted)
         nesterov = optimizer.model_copy(update={"nesterov": not optimizer.nesterov})
         made["Nesterov's momentum"] = step(framework, nesterov, moment)
@@ -134,7 +136,7 @@ def _sgd(optimizer: Sgd, moment: Moment, *, rate_of_velocity: float) -> dict[str
     rate, momentum = moment.rate, optimizer.momentum
     if not momentum:
         return {"update": decay - rate * gradient}
-    moved = momentum * rate_of_velocity * moment.slots["velocity"] + rate * gradient
+    moved = momentum * rate_of_velocity * moment.optimizer_state["velocity"] + rate * gradient
     ahead = momentum * moved + rate * gradient if optimizer.nesterov else moved
     return {"update": decay - ahead, "velocity": moved / rate}
 
@@ -147,7 +149,7 @@ def _adam(
         float(number(1) - number(beta) ** number(moment.steps + 1))
         for beta in (optimizer.beta_1, optimizer.beta_2)
     )
-    mean, square = moment.slots["mean"], moment.slots["square"]
+    mean, square = moment.optimizer_state["mean"], moment.optimizer_state["square"]
     mean = mean + (1 - optimizer.beta_1) * (gradient - mean)
     square = square + (1 - optimizer.beta_2) * (gradient**2 - square)
     epsilon = optimizer.epsilon * (of_square**0.5 if corrects_epsilon else 1.0)

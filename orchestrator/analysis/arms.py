@@ -84,7 +84,7 @@ class RunSummary:
 
     @property
     def is_guessing(self) -> bool:
-        """Whether its answers are no better than one class for all images, or a class at random.
+        """Whether its predictions are no better than one class for all images, or a class at random.
 
         Neither its accuracy is above the commonest class's share, nor its balanced accuracy above that of a blind
         guess, by three standard errors.
@@ -113,13 +113,13 @@ class ArmSummary:
     framework: str | None
     """None for a training function of the user's own."""
     recipe: Record
-    """With `precision: auto` as its runs settled it; of a training function, its fields of the experiment file."""
+    """With `precision: auto` as its runs resolved it; of a training function, its fields of the experiment file."""
     seeds: list[int]
     runs: list[RunSummary]
     metric: Metric
     """What the arms are compared by."""
     right: np.ndarray | None
-    """Bool [seeds, n], which test images each finished run answers right; None unless that is known for all."""
+    """Bool [seeds, n], which test images each finished run classifies correctly; None unless that is known for all."""
     examples: str
     """Names the test images; arms with the same name answered the same ones in the same order."""
     measures: dict[str, Measure]
@@ -133,7 +133,7 @@ class ArmSummary:
     """Mean over the seeds that are done."""
     confusion: np.ndarray | None
     """Int64 [classes, classes], summed over seeds."""
-    robustness: dict[str, list[Interval]]
+    corruption_robustness: dict[str, list[Interval]]
     """By kind of damage, accuracy on undamaged test images and by growing severity; empty where it was not tested."""
 
     @property
@@ -180,7 +180,7 @@ class ArmSummary:
 
     @property
     def guessing(self) -> list[int]:
-        """Seeds whose answers are no better than a guess."""
+        """Seeds whose predictions are no better than a guess."""
         return [run.seed for run in self.done if run.is_guessing]
 
     @property
@@ -214,7 +214,7 @@ class ArmSummary:
 
     @property
     def class_accuracy(self) -> np.ndarray | None:
-        """Float64 [classes], the share of each class' test images answered right."""
+        """Float64 [classes], the share of each class' test images classified correctly."""
         return None if self.confusion is None else class_accuracy(self.confusion)
 
 
@@ -222,7 +222,7 @@ class ArmSummary:
 class Predictions:
     """An arm's predictions of classes for the test split, each [seeds, n]."""
 
-    answers: np.ndarray
+    predicted: np.ndarray
     confidences: np.ndarray | None
     """None where they are not known."""
     right: np.ndarray
@@ -255,7 +255,7 @@ def summarise_run(
     state, cause = "unfinished", None
     if run.result is not None:
         state = "done"
-    elif failures and failures[-1]["given_up"]:
+    elif failures and failures[-1]["permanent"]:
         state, cause = "failed", failures[-1]["cause"]
     timed = epochs[1:] or epochs
     told = run.result or {}
@@ -318,12 +318,12 @@ def recorded_confusion(run: CheckedRun, classes: int) -> np.ndarray | None:
     if "confusion" in run.result:
         return np.array(run.result["confusion"])
     found = run.predictions
-    if found is None or found.answers is None or found.labels is None or not 0 < classes <= _MOST_CLASSES:
+    if found is None or found.predicted is None or found.labels is None or not 0 < classes <= _MOST_CLASSES:
         return None
-    if max(found.answers.max(), found.labels.max()) >= classes:
+    if max(found.predicted.max(), found.labels.max()) >= classes:
         return None
     counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (found.labels, found.answers), 1)
+    np.add.at(counts, (found.labels, found.predicted), 1)
     return counts
 
 
@@ -344,16 +344,16 @@ def summarise_arm(
         arm: as the experiment's document has it.
         runs: all of it.
         metric: what the arms are compared by.
-        right: bool [finished seeds, n], the test images that each finished run answers right, where all are known.
+        right: bool [finished seeds, n], the test images that each finished run classifies correctly, where all are known.
         labels: int [n], their classes; known wherever `right` is.
         examples: names the test images, so that arms are paired on them where the name is the same.
     """
     done = [run for run in runs if run.state == "done"]
     confusions = [run.confusion for run in done if run.confusion is not None]
     recipe = {key: value for key, value in arm.items() if key not in ("framework", "seeds")}
-    settled = sorted({run.precision for run in runs if run.precision is not None})
-    if recipe.get("precision") == "auto" and settled:
-        recipe["precision"] = " and ".join(settled)
+    resolved = sorted({run.precision for run in runs if run.precision is not None})
+    if recipe.get("precision") == "auto" and resolved:
+        recipe["precision"] = " and ".join(resolved)
     scores = {
         each: scores_of(each, done, right, labels, examples)
         for each in dict.fromkeys(each for run in done for each in run.metrics)
@@ -377,7 +377,9 @@ def summarise_arm(
         parity=None,
         train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
         confusion=np.sum(confusions, axis=0) if confusions and len(confusions) == len(done) else None,
-        robustness=_robustness([run.result.get("robustness") for run in done if run.result]),
+        corruption_robustness=_corruption_robustness(
+            [run.result.get("corruption_robustness") for run in done if run.result]
+        ),
     )
 
 
@@ -388,7 +390,7 @@ def scores_of(
     labels: np.ndarray | None,
     examples: str = "",
 ) -> Scores:
-    """A metric by seed, with what each test example adds to it where right answers make up its value."""
+    """A metric by seed, with what each test example adds to it where correct predictions make up its value."""
     by_seed = {run.seed: run.metrics[name] for run in done if name in run.metrics}
     if right is None or labels is None or len(right) != len(by_seed):
         return Scores(by_seed)
@@ -408,7 +410,7 @@ def _measure(scores: Scores, metric: Metric) -> Measure:
     return Measure(interval=interval, deviation=deviation)
 
 
-def _robustness(tested: list[dict[str, list[float]] | None]) -> dict[str, list[Interval]]:
+def _corruption_robustness(tested: list[dict[str, list[float]] | None]) -> dict[str, list[Interval]]:
     """Over seeds, where all of them were tested."""
     given = [entry for entry in tested if entry]
     if not given or len(given) < len(tested) or len({frozenset(entry) for entry in given}) > 1:
@@ -427,19 +429,19 @@ def _robustness(tested: list[dict[str, list[float]] | None]) -> dict[str, list[I
 def gather_predictions(runs: list[CheckedRun]) -> Predictions | None:
     """The classes that an arm's finished runs predicted; None where there are none, or not for the same examples."""
     found = [run.predictions for run in runs if run.predictions is not None]
-    given = [each for each in (_in_order(each) for each in found) if each.answers is not None]
+    given = [each for each in (_in_order(each) for each in found) if each.predicted is not None]
     if not given or len(given) < len(found):
         return None
     examples = {_examples(each) for each in given}
-    if len(examples) > 1 or len({len(each.answers) for each in given if each.answers is not None}) > 1:
+    if len(examples) > 1 or len({len(each.predicted) for each in given if each.predicted is not None}) > 1:
         return None
-    answers = np.stack([each.answers for each in given if each.answers is not None])
+    predicted = np.stack([each.predicted for each in given if each.predicted is not None])
     confidences = [each.confidences for each in given if each.confidences is not None]
     labels = given[0].labels
     return Predictions(
-        answers=answers,
+        predicted=predicted,
         confidences=np.stack(confidences) if len(confidences) == len(given) else None,
-        right=np.empty(0, bool) if labels is None else answers == labels,
+        right=np.empty(0, bool) if labels is None else predicted == labels,
         labels=labels,
         examples=examples.pop(),
     )
@@ -454,7 +456,7 @@ def _in_order(found: validation.Predictions) -> validation.Predictions:
         found,
         **{
             name: array[order]
-            for name in ("answers", "confidences", "scores", "labels", "ids")
+            for name in ("predicted", "confidences", "scores", "labels", "ids")
             if (array := getattr(found, name)) is not None
         },
     )

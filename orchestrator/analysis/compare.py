@@ -71,7 +71,7 @@ class Comparison:
     pairs: list[PairComparison]
     baseline: str | None
     """The arm that all others are compared with, where they are not compared with each other."""
-    answer: str
+    conclusion: str
     notes: list[str]
     sweep: SweepSummary | None
     """How the arms' recipes were found, where they were searched for."""
@@ -80,7 +80,7 @@ class Comparison:
     predictions: dict[str, Predictions]
     """Of each arm that has predicted classes."""
     disagreements: dict[str, np.ndarray] | None
-    """Test images that arms answer differently: indices, labels and images."""
+    """Test images that arms classify differently: indices, labels and images."""
     performance: Performance
     scales: Record | None
     """What `tandem bench scaling` measured of the same experiment."""
@@ -117,7 +117,7 @@ class Comparison:
 
     @property
     def failed_runs(self) -> list[RunSummary]:
-        """Runs that were given up."""
+        """Runs that failed permanently."""
         return [run for arm in self.arms for run in arm.runs if run.state == "failed"]
 
     @property
@@ -192,7 +192,7 @@ def analyse(records: ExperimentRecords) -> Comparison:
         arms=arms,
         pairs=pairs,
         baseline=specification.get("baseline"),
-        answer=sentences.answer(arms, pairs, found, measured, baseline=specification.get("baseline")),
+        conclusion=sentences.conclusion(arms, pairs, found, measured, baseline=specification.get("baseline")),
         notes=left.sentences
         + (sweep.notes if sweep else [])
         + report_notes.of_runs(document, arms, pairs)
@@ -256,9 +256,9 @@ def _classes(checked: CheckedRecords) -> int:
     if checked.document["data"] is not None:
         return len(checked.document["data"]["class_names"])
     found = [
-        1 + int(max(given.labels.max(), given.answers.max()))
+        1 + int(max(given.labels.max(), given.predicted.max()))
         for run in checked.runs
-        if (given := run.predictions) is not None and given.answers is not None and given.labels is not None
+        if (given := run.predictions) is not None and given.predicted is not None and given.labels is not None
     ]
     return max(found, default=0)
 
@@ -270,7 +270,7 @@ def _metrics(run: CheckedRun, arm: str, wanted: Iterable[str], left: Left) -> di
     if predictions is None:
         return found
     names = dict.fromkeys(wanted)
-    if predictions.answers is not None and predictions.labels is not None:
+    if predictions.predicted is not None and predictions.labels is not None:
         names |= dict.fromkeys(["test_accuracy", "balanced_accuracy"])
     for name in names:
         if name not in found:
@@ -302,12 +302,14 @@ def _attribution(document: Record, arms: list[ArmSummary], metric: Metric) -> At
     )
 
 
-def whole_answers(arms: list[ArmSummary], predictions: dict[str, Predictions]) -> dict[str, np.ndarray]:
-    """The answers of each arm that has them for all of its finished runs."""
+def complete_predictions(
+    arms: list[ArmSummary], predictions: dict[str, Predictions]
+) -> dict[str, np.ndarray]:
+    """The predictions of each arm that has them for all of its finished runs."""
     return {
-        arm.name: predictions[arm.name].answers
+        arm.name: predictions[arm.name].predicted
         for arm in arms
-        if arm.name in predictions and len(predictions[arm.name].answers) == len(arm.done)
+        if arm.name in predictions and len(predictions[arm.name].predicted) == len(arm.done)
     }
 
 
@@ -324,7 +326,7 @@ def _pairs(
         arms.sort(key=lambda arm: arm.name != found.plan.first)
     return pairs.compare(
         arms,
-        answers=whole_answers(arms, predictions),
+        predicted=complete_predictions(arms, predictions),
         performance=measured,
         baseline=None if found is not None else specification.get("baseline"),
     )
@@ -354,24 +356,24 @@ def _experiment(document: Record) -> Experiment | None:
         return None
 
 
-def disagreements(answers: dict[str, list[np.ndarray]], labels: np.ndarray, *, at_most: int) -> np.ndarray:
+def disagreements(predicted: dict[str, list[np.ndarray]], labels: np.ndarray, *, at_most: int) -> np.ndarray:
     """Test images on which arms differ, the most telling first.
 
     Args:
-        answers: for each arm, int [n] answers of each of its runs.
+        predicted: for each arm, int [n] predictions of each of its runs.
         labels: int [n] true labels.
         at_most: how many to return.
 
     Returns:
         Int64 indices of images whose share of right seeds differs between arms, or to which most
-        seeds of one arm give another answer; in order of the difference in that share.
+        seeds of one arm give another prediction; in order of the difference in that share.
     """
-    if len(answers) < 2:
+    if len(predicted) < 2:
         return np.array([], np.int64)
     from scipy import stats
 
-    right = np.stack([np.mean([a == labels for a in runs], axis=0) for runs in answers.values()])
-    majority = np.stack([stats.mode(np.stack(runs), axis=0).mode for runs in answers.values()])
+    right = np.stack([np.mean([a == labels for a in runs], axis=0) for runs in predicted.values()])
+    majority = np.stack([stats.mode(np.stack(runs), axis=0).mode for runs in predicted.values()])
     spread = np.ptp(right, axis=0)
     differ = np.flatnonzero((spread > 0) | (majority != majority[0]).any(axis=0))
     return differ[np.argsort(-spread[differ], kind="stable")][:at_most]

@@ -22,10 +22,10 @@ def clopper_pearson(count: float, number: float, alpha: float) -> tuple[float, f
 
 @dataclasses.dataclass(frozen=True)
 class Discordance:
-    """Test images that two arms answer differently; an image counts by the share of seeds that differ."""
+    """Test images that two arms classify differently; an image counts by the share of seeds that differ."""
 
     first: float
-    """Images that only the first arm answers right."""
+    """Images that only the first arm classifies correctly."""
     second: float
     images: int
     """Of the test split."""

@@ -134,7 +134,7 @@ def between(
         raise InputError(f"{both} share no arm: {', '.join(before.arms)} and {', '.join(after.arms)}")
     compared = pairs.compare_pairs(
         [(_renamed(after.arms[name], _AFTER), _renamed(before.arms[name], _BEFORE)) for name in shared],
-        answers=_answers(after, _AFTER) | _answers(before, _BEFORE),
+        predicted=_predicted(after, _AFTER) | _predicted(before, _BEFORE),
         performance=_together(before, after),
     )
     return [
@@ -174,9 +174,9 @@ def _renamed(arm: ArmSummary, side: str) -> ArmSummary:
     return dataclasses.replace(arm, name=f"{arm.name} {side}")
 
 
-def _answers(side: _Side, name: str) -> dict[str, np.ndarray]:
-    whole = compare.whole_answers([*side.arms.values()], side.predictions)
-    return {f"{arm} {name}": answers for arm, answers in whole.items()}
+def _predicted(side: _Side, name: str) -> dict[str, np.ndarray]:
+    whole = compare.complete_predictions([*side.arms.values()], side.predictions)
+    return {f"{arm} {name}": predicted for arm, predicted in whole.items()}
 
 
 def _together(before: _Side, after: _Side) -> performance.Performance:
@@ -210,7 +210,7 @@ def _is_identical(before: _Side, after: _Side, name: str) -> bool:
             return False
         if one.predictions is not None and other.predictions is not None:
             arrays = (
-                (one.predictions.answers, other.predictions.answers),
+                (one.predictions.predicted, other.predictions.predicted),
                 (one.predictions.confidences, other.predictions.confidences),
                 (one.predictions.scores, other.predictions.scores),
             )

@@ -1,7 +1,7 @@
 """How well two arms' results are known: one model of uncertainty, seeds by test images.
 
 Both the seeds and the test images are samples: another seed trains another model, and other images would have been
-other questions. Arms that answer the same images are a crossed two-way layout of correctness with both factors random
+other questions. Arms that classify the same images are a crossed two-way layout of correctness with both factors random
 (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4). Without values for each image only the seeds'
 part is known.
 
@@ -64,7 +64,7 @@ class Scores:
     by_seed: dict[int, float]
     items: np.ndarray | None = None
     """[seeds, images], rows in the order of `by_seed`: what each image adds to its seed's mean. Bool for right
-    answers. None where the values of single images are not known for every seed."""
+    predictions. None where the values of single images are not known for every seed."""
     examples: str = ""
     """Names the images; only arms with the same name have answered the same ones."""
 
@@ -234,7 +234,7 @@ def _paired_on_images(one: np.ndarray, two: np.ndarray) -> Estimate:
 
 
 def _unpaired_on_images(one: np.ndarray, two: np.ndarray) -> Estimate:
-    """Each arm's seeds by themselves, and the images that both answer."""
+    """Each arm's seeds by themselves, and the images that both classify."""
     images = one.shape[1]
     differences = one.mean(axis=0) - two.mean(axis=0)
     seeds, residual = [], 0.0
@@ -296,7 +296,7 @@ def score_interval(scores: Scores, *, bounds: tuple[float, float]) -> Interval |
     """An arm's mean with a 95 % interval between bounds, over seeds and images where both are known.
 
     A share has, with values of single images, the interval of Korn and Graubard (1998): that of Clopper and Pearson
-    (1934) for as many independent answers as would have the same variance, corrected for the variance's degrees of
+    (1934) for as many independent predictions as would have the same variance, corrected for the variance's degrees of
     freedom. Without values of single images it is Student's t over seeds.
     """
     if not scores.by_seed:
@@ -307,10 +307,10 @@ def score_interval(scores: Scores, *, bounds: tuple[float, float]) -> Interval |
     if scores.items is None or scores.items.shape[1] < 2:
         return mean_interval([*scores.by_seed.values()], bounds=bounds)
     interval = crossed(scores.items).interval(ALPHA)
-    answers = float(scores.items.shape[1])
+    count = float(scores.items.shape[1])
     if interval.high is not None:
-        answers = mean * (1 - mean) * (t_quantile(1 - ALPHA / 2, math.inf) / (interval.high - mean)) ** 2
-    low, high = clopper_pearson(mean * answers, answers, ALPHA)
+        count = mean * (1 - mean) * (t_quantile(1 - ALPHA / 2, math.inf) / (interval.high - mean)) ** 2
+    low, high = clopper_pearson(mean * count, count, ALPHA)
     return Interval(mean, min(low, mean), max(high, mean))
 
 
@@ -372,7 +372,7 @@ def calibration_error(confidences: np.ndarray, right: np.ndarray, *, bins: int =
     """Expected calibration error (Guo et al., 2017): confidence minus accuracy, over bins of confidence.
 
     Args:
-        confidences: float [n], of the answer that was given.
+        confidences: float [n], of the prediction.
         right: bool [n].
         bins: of equal width.
     """

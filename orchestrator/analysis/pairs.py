@@ -66,9 +66,9 @@ class PairComparison:
     images: int | None
     """Test images that the interval is over as well; None where it is over seeds alone."""
     discordant: tuple[float, float] | None
-    """Images that only the first and only the second arm answers right, mean over seeds."""
-    same_answers: bool
-    """Whether both gave the same answer to every test image with every seed."""
+    """Images that only the first and only the second arm classifies correctly, mean over seeds."""
+    same_predictions: bool
+    """Whether both gave the same prediction for every test image with every seed."""
     balanced_gap: float | None
     """The gap in balanced accuracy."""
     metric: Metric
@@ -106,7 +106,7 @@ def times(log_ratio: float) -> str:
 def compare(
     arms: Sequence[ArmSummary],
     *,
-    answers: dict[str, np.ndarray],
+    predicted: dict[str, np.ndarray],
     performance: Performance | None,
     baseline: str | None = None,
 ) -> list[PairComparison]:
@@ -114,7 +114,7 @@ def compare(
 
     Args:
         arms: in their order.
-        answers: of each arm with all of its predictions, int [finished seeds, n].
+        predicted: of each arm with all of its predictions, int [finished seeds, n].
         performance: what the arms took, if that is compared.
         baseline: the arm that the others are compared with, and not with each other.
     """
@@ -123,13 +123,13 @@ def compare(
     else:
         base = next(arm for arm in arms if arm.name == baseline)
         chosen = [(arm, base) for arm in arms if arm is not base]
-    return compare_pairs(chosen, answers=answers, performance=performance)
+    return compare_pairs(chosen, predicted=predicted, performance=performance)
 
 
 def compare_pairs(
     chosen: Sequence[tuple[ArmSummary, ArmSummary]],
     *,
-    answers: dict[str, np.ndarray],
+    predicted: dict[str, np.ndarray],
     performance: Performance | None,
 ) -> list[PairComparison]:
     """Some pairs of arms; their verdicts hold together, those without enough seeds apart."""
@@ -140,7 +140,7 @@ def compare_pairs(
         _compare(
             first,
             second,
-            answers=answers,
+            predicted=predicted,
             performance=performance,
             comparisons=max(len(judged), 1),
         )
@@ -152,7 +152,7 @@ def _compare(
     first: ArmSummary,
     second: ArmSummary,
     *,
-    answers: dict[str, np.ndarray],
+    predicted: dict[str, np.ndarray],
     performance: Performance | None,
     comparisons: int,
 ) -> PairComparison:
@@ -178,7 +178,7 @@ def _compare(
         is_paired=is_paired,
         images=first.right.shape[1] if has_images and first.right is not None else None,
         discordant=_discordant(first, second),
-        same_answers=is_paired and _same_answers(first, second, answers),
+        same_predictions=is_paired and _same_predictions(first, second, predicted),
         balanced_gap=None if balanced[0] is None or balanced[1] is None else balanced[0] - balanced[1],
         metric=first.metric,
         speed=None if performance is None else compare_speed(first, second, performance, comparisons),
@@ -198,7 +198,7 @@ def _compare(
 
 
 def _discordant(first: ArmSummary, second: ArmSummary) -> tuple[float, float] | None:
-    """Images that only one of two arms answers right, mean over seeds; their difference is the gap."""
+    """Images that only one of two arms classifies correctly, mean over seeds; their difference is the gap."""
     one, two = first.right, second.right
     if one is None or two is None or one.shape[1] != two.shape[1] or first.examples != second.examples:
         return None
@@ -210,8 +210,8 @@ def _discordant(first: ArmSummary, second: ArmSummary) -> tuple[float, float] | 
     return float((share * (1 - other)).sum()), float((other * (1 - share)).sum())
 
 
-def _same_answers(first: ArmSummary, second: ArmSummary, answers: dict[str, np.ndarray]) -> bool:
-    one, two = answers.get(first.name), answers.get(second.name)
+def _same_predictions(first: ArmSummary, second: ArmSummary, predicted: dict[str, np.ndarray]) -> bool:
+    one, two = predicted.get(first.name), predicted.get(second.name)
     order = _order(first, second)
     if one is None or two is None or order is None or first.examples != second.examples:
         return False

@@ -1,4 +1,4 @@
-"""Do two frameworks the same work? From the traces of `trainers.parity`. Pure.
+"""Do two frameworks the same work? From the traces of `trainers.parity_trace`. Pure.
 
 Every step of the traces starts from the same weights and optimizer state. Three things are compared:
 
@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainers.parity import TOLERANCE, beyond
+from trainers.parity_trace import TOLERANCE, beyond
 from trainers.update_rules import KNOWN_DIFFERENCES, VARIANCE
 
 _USUAL_TOLERANCE, _RARE_TOLERANCE = 1e-3, 1e-1
@@ -116,7 +116,7 @@ def compare(first: Trace, second: Trace, frameworks: tuple[str, str]) -> Parity:
     """Compare two traces of the same recipe, step by step and layer by layer.
 
     Args:
-        first: arrays of `trainers.parity.Tracer`.
+        first: arrays of `trainers.parity_trace.Tracer`.
         second: likewise, of the other framework.
         frameworks: their names.
     """
@@ -188,8 +188,8 @@ def _first_difference(
         for framework, side, ratios in zip(frameworks, (first, second), off, strict=True):
             if ratios[step].max(initial=0.0) > TOLERANCE:
                 worst = int(ratios[step].argmax())
-                weight, _, slot = update_names[worst].partition("#")
-                what = f"the {slot or 'update'} of {weight} in {framework}"
+                weight, _, kind = update_names[worst].partition("#")
+                what = f"the {kind or 'update'} of {weight} in {framework}"
                 return f"{what} is off its rule {at} {ratios[step, worst]:.1e}", _update_causes(step, side)
         if statistics[step].max(initial=0.0) > TOLERANCE:
             worst = int(statistics[step].argmax())
@@ -227,7 +227,7 @@ def _named(first: Trace, second: Trace) -> list[NamedDifference]:
 
 
 def _off(side: Trace) -> np.ndarray:
-    """How far each update and slot is from the framework's own rule, relative, [steps, updates]."""
+    """How far each update and each entry of the optimizer state is from the framework's own rule, relative, [steps, updates]."""
     return beyond(side["off"], side["moved"], side["held"])
 
 

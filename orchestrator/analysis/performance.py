@@ -1,7 +1,7 @@
 """What an arm's training gave and took: seconds, memory, arithmetic, energy and money. Pure.
 
 Floating-point operations are those of convolutions and matrix products, a multiply-add as two; a training step takes
-three times a forward pass (Kaplan et al., 2020, section 2.1). Utilisation is that over what a large matrix product
+three times a forward pass (Kaplan et al., 2020, section 2.1). Model FLOPs utilisation is that over what a large matrix product
 reaches on the same workers, in either framework.
 """
 
@@ -56,11 +56,11 @@ class ArmPerformance:
     training_flops: float | None
     """Of a whole run."""
     flops_per_second: float | None
-    utilisation: float | None
+    model_flops_utilisation: float | None
     """Share of what a matrix product reaches there."""
-    answer_seconds: float | None
-    """From one image to the trained model's answer."""
-    answers_per_second: float | None
+    latency_seconds: float | None
+    """From one image to the trained model's prediction."""
+    predictions_per_second: float | None
     """Of the trained model, in batches."""
 
 
@@ -150,9 +150,9 @@ def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int
             if per_image is None or train_images is None
             else float(per_image) * train_images * _epochs(arm),
             flops_per_second=rate,
-            utilisation=None if rate is None or most is None else rate / most,
-            answer_seconds=_median_of(arm, "answer_seconds"),
-            answers_per_second=_median_of(arm, "answers_per_second"),
+            model_flops_utilisation=None if rate is None or most is None else rate / most,
+            latency_seconds=_median_of(arm, "latency_seconds"),
+            predictions_per_second=_median_of(arm, "predictions_per_second"),
         )
     return Performance(target=target, split=split, is_apart=is_apart, arms=measured, times=times)
 

@@ -144,13 +144,13 @@ def compute(name: str, predictions: Predictions) -> float | None:
     if labels is None:
         raise ValueError("the labels of the test examples are not known")
     if scores is None:
-        assert predictions.answers is not None
+        assert predictions.predicted is not None
         if name in _RANKS:
             raise ValueError(
                 "it needs the probabilities of all classes, and only the predicted classes are known"
             )
-        classes = 1 + int(max(labels.max(), predictions.answers.max()))
-        scores = (predictions.answers[:, None] == np.arange(classes)).astype(float)
+        classes = 1 + int(max(labels.max(), predictions.predicted.max()))
+        scores = (predictions.predicted[:, None] == np.arange(classes)).astype(float)
     try:
         value = float(function(labels, scores))
     except Exception as error:  # whatever another package's function raises

@@ -126,7 +126,7 @@ def of_missing(checked: CheckedRecords, arms: list[ArmSummary], left_out: list[s
     """What the report lacks because records are missing or were left out."""
     notes = []
     if not checked.sessions:
-        notes.append("No session is recorded, so the environment and the command are not known.")
+        notes.append("No driver session is recorded, so the environment and the command are not known.")
     for arm in arms:
         for run in arm.runs:
             who = f"{run.arm} seed {run.seed}"
@@ -161,7 +161,7 @@ _OVER_SEEDS_ALONE = (
 def _why_alone(arm: ArmSummary) -> str:
     """Why the interval of an arm is not over its test examples."""
     if arm.right is None and not arm.is_own:
-        return f"Which test images {arm.name} answers right is not known for every run"
+        return f"Which test images {arm.name} classifies correctly is not known for every run"
     return f"What single test examples add to the {arm.metric.title} of {arm.name} is not known"
 
 

@@ -25,7 +25,7 @@ def document(comparison: Comparison) -> Record:
         {
             "schema": SCHEMA_VERSION,
             "name": comparison.name,
-            "answer": comparison.answer,
+            "conclusion": comparison.conclusion,
             "notes": comparison.notes,
             "metric": _metric(comparison.metric),
             "baseline": comparison.baseline,
@@ -81,9 +81,9 @@ def _arm(arm: ArmSummary) -> Record:
         "identical_seeds": arm.identical,
         "class_accuracy": None if arm.class_accuracy is None else arm.class_accuracy.tolist(),
         "confusion": None if arm.confusion is None else arm.confusion.tolist(),
-        "robustness": {
+        "corruption_robustness": {
             kind: [interval_json(interval) for interval in intervals]
-            for kind, intervals in arm.robustness.items()
+            for kind, intervals in arm.corruption_robustness.items()
         },
         "runs": [run_json(run, arm.metric) for run in arm.runs],
     }
@@ -135,7 +135,7 @@ def pair_json(pair: PairComparison) -> Record:
         "variance": None if budget is None else dataclasses.asdict(budget),
         "only_first_right": None if pair.discordant is None else pair.discordant[0],
         "only_second_right": None if pair.discordant is None else pair.discordant[1],
-        "same_answers": pair.same_answers,
+        "same_predictions": pair.same_predictions,
         "balanced_gap": pair.balanced_gap,
         "differences": pair.differences,
         "same_framework": pair.same_framework,

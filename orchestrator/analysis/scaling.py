@@ -151,7 +151,7 @@ def _at_scale(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) 
         "name": f"{mode}-{workers}",
         "arms": {name: arm.model_dump(mode="json") for name, arm in arms.items()},
         "storage": url_below(experiment.storage, experiment.name, "scaling"),
-        "robustness": False,
+        "corruption_robustness": False,
         "sweep": None,
         "attribution": None,
     }

@@ -16,7 +16,7 @@ _TELLING = 0.005
 _LISTED = 6
 
 
-def answer(
+def conclusion(
     arms: list[ArmSummary],
     pairs: list[PairComparison],
     found: Attribution | None,
@@ -130,8 +130,8 @@ def verdict(arms: list[ArmSummary], pair: PairComparison) -> str:
     metric = pair.metric
     names = pair.names if pair.leader == pair.first else pair.names[::-1]
     ahead, behind = by_name[names[0]], by_name[names[1]]
-    if pair.same_answers and not judgement.gap.mean:
-        return _same_answers(ahead, pair, judgement)
+    if pair.same_predictions and not judgement.gap.mean:
+        return _same_predictions(ahead, pair, judgement)
     if judgement.obstacle is not None:
         return _no_verdict(ahead, behind, judgement.obstacle)
     best, other = _means(ahead, behind)
@@ -173,14 +173,14 @@ def _means(ahead: ArmSummary, behind: ArmSummary) -> list[str]:
     return ahead.metric.values([ahead.score.mean, behind.score.mean])
 
 
-def _same_answers(arm: ArmSummary, pair: PairComparison, judgement: Judgement) -> str:
+def _same_predictions(arm: ArmSummary, pair: PairComparison, judgement: Judgement) -> str:
     assert arm.score is not None
     metric = pair.metric
     seeds = f"each of {len(arm.done)} seeds" if len(arm.done) > 1 else "their seed"
     expected = ", as parity predicts" if pair.is_same_work else ""
     images = f"all {pair.images:,} test images" if pair.images else "every test image"
     lead = (
-        f"{pair.first} and {pair.second} gave the same answer to {images} with {seeds}{expected}: "
+        f"{pair.first} and {pair.second} gave the same prediction for {images} with {seeds}{expected}: "
         f"{metric.attained(arm.score.mean)}."
     )
     if judgement.verdict is not Verdict.EQUAL:
@@ -414,7 +414,7 @@ def _reversal(pair: PairComparison) -> str:
 def _taken_apart(
     arms: list[ArmSummary], pairs: list[PairComparison], found: Attribution, performance: Performance
 ) -> str:
-    """The answer of an attribution: the gap between its two arms, and what it is made of."""
+    """The conclusion of an attribution: the gap between its two arms, and what it is made of."""
     by_name = {arm.name: arm for arm in arms}
     ends = first, second = [by_name[found.plan.first], by_name[found.plan.second]]
     split = attribution.sentence(found)

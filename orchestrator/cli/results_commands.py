@@ -47,7 +47,7 @@ def report(
         if as_json:
             typer.echo(json.dumps(results.document(comparison), indent=1))
         else:
-            typer.echo(comparison.answer)
+            typer.echo(comparison.conclusion)
             typer.echo(f"report: {records.storage.url}/report/report.html")
         outcomes = gate.judge(comparison, conditions)
         if junit is not None:

@@ -213,6 +213,6 @@ def _run(run: RunRecords) -> StatusNode:
     state, detail = f"{len(run.epochs())} epochs", ""
     if run.result() is not None:
         state = "done"
-    elif failures and failures[-1]["given_up"]:
+    elif failures and failures[-1]["permanent"]:
         state, detail = "failed", failures[-1]["cause"]
     return StatusNode(kind="run", name=run.id, state=state, detail=detail)

@@ -33,7 +33,7 @@ class Local(Cluster):
         from orchestrator import workflows
 
         experiment = bundle.spec.experiment
-        return workflows.facts(experiment, fit=workflows.local_capacity(experiment.scale))
+        return workflows.summary(experiment, fit=workflows.local_capacity(experiment.scale))
 
     def run(self, bundle: JobBundle, console: Console) -> Outcome:
         """Run a job. Ctrl-C and SIGTERM stop it, and what is recorded is kept."""

@@ -140,17 +140,17 @@ class RayJobs(JobCluster):
 
     def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
         """What the driver and its workers printed, each line once, also after the connection was lost."""
-        printed, answered_at = 0, time.monotonic()
+        printed, reached_at = 0, time.monotonic()
         while True:
             try:
                 ended = self.job(job_id).state.is_terminal
                 log = self._log(job_id)
             except ClusterError:
-                if not follow or time.monotonic() - answered_at > _UNREACHABLE_SECONDS:
+                if not follow or time.monotonic() - reached_at > _UNREACHABLE_SECONDS:
                     raise
                 time.sleep(_POLL_SECONDS)
                 continue
-            answered_at = time.monotonic()
+            reached_at = time.monotonic()
             whole = len(log) if ended else log.rfind("\n") + 1
             yield from log[printed:whole].splitlines()
             printed = max(printed, whole)

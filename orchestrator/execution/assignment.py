@@ -29,7 +29,7 @@ class Assignment:
     """When the driver asked for the workers, in seconds since the epoch."""
     module_path: str
     """Directory that users' own models are imported from."""
-    robustness: bool = False
+    corruption_robustness: bool = False
     """Whether trained models are also tested on corrupted images."""
     parity_recipes: tuple[Recipe, ...] = ()
     """What to trace before training, for the comparison with the other framework."""

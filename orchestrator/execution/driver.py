@@ -119,9 +119,9 @@ def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:
             f"arms.{name}.whitening.patch {arm.whitening.patch} is larger than images of "
             f"{width}x{height} pixels; choose a smaller one"
         )
-    if arm.shift_averaging >= min(height, width):
+    if arm.test_time_augmentation.shift >= min(height, width):
         raise InputError(
-            f"arms.{name}.shift_averaging {arm.shift_averaging} shifts all of images of "
+            f"arms.{name}.test_time_augmentation.shift {arm.test_time_augmentation.shift} shifts all of images of "
             f"{width}x{height} pixels away; 1 or 2 is usual"
         )
     seen = arm.model_shape(dataset.image_shape)
@@ -346,7 +346,7 @@ def _assignment(
         driver_session=driver_session,
         launched_at=time.time(),
         module_path=str(module_path),
-        robustness=prepared.experiment.robustness,
+        corruption_robustness=prepared.experiment.corruption_robustness,
         parity_recipes=tuple(traced),
     )
 
@@ -399,7 +399,7 @@ def _first_open(prepared: Prepared, queue: RunQueue, driver_session: str) -> Run
 
 
 def _note_failure(prepared: Prepared, queue: RunQueue, failure: Failure, driver_session: str) -> None:
-    """Record a failure of the run under way and decide whether it is given up.
+    """Record a failure of the run under way and decide whether it failed permanently.
 
     Raises:
         StorageError: it was the storage that failed, which no other try can mend.
@@ -422,6 +422,6 @@ def _note_failure(prepared: Prepared, queue: RunQueue, failure: Failure, driver_
             "failed_at": time.time(),
             "cause": cause,
             "detail": detail,
-            "given_up": failure.kind != "lost" or out_of_retries,
+            "permanent": failure.kind != "lost" or out_of_retries,
         }
     )

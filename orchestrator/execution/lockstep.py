@@ -21,7 +21,7 @@ from trainers.data import DataSpec, open_dataset
 from trainers.data.batches import Steps
 from trainers.errors import InputError
 from trainers.initial import Weights
-from trainers.parity import TOLERANCE, Tracer, rounded_otherwise, single_steps
+from trainers.parity_trace import TOLERANCE, Tracer, rounded_otherwise, single_steps
 from trainers.recipes import Recipe
 from trainers.tasks import make_task
 
@@ -51,7 +51,7 @@ def traces(
         steps: to train for.
 
     Returns:
-        The arrays of `trainers.parity.Tracer`, for Keras and for PyTorch.
+        The arrays of `trainers.parity_trace.Tracer`, for Keras and for PyTorch.
 
     Raises:
         InputError: the models' weights do not correspond, or a model draws random numbers.
@@ -182,5 +182,5 @@ class _Side:
         return True
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The steps taken, as `trainers.parity.Tracer.arrays`."""
+        """The steps taken, as `trainers.parity_trace.Tracer.arrays`."""
         return self._tracer.arrays()

@@ -100,7 +100,7 @@ class Progress(LiveTable):
         """Print each failure since this command began once; on a terminal, above the table."""
         failures = [failure for failure in records.failures() if failure["failed_at"] > self._began_at]
         for failure in failures[self._failures_reported[run.id] :]:
-            outcome = "failed permanently" if failure["given_up"] else "retried"
+            outcome = "failed permanently" if failure["permanent"] else "retried"
             line = f"{run.arm} seed {run.seed} failed: {failure['cause']}; {outcome}"
             self._console.print(line, soft_wrap=True)
         self._failures_reported[run.id] = len(failures)

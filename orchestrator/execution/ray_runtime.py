@@ -87,13 +87,13 @@ def joined_ray() -> Iterator[None]:
 @contextmanager
 def _own_termination() -> Iterator[None]:
     """Restore this process's handler of SIGTERM, which Ray replaces by one that aborts."""
-    answer = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     except SystemExit:  # from Ray's handler while it starts
-        if callable(answer):
-            answer(signal.SIGTERM, None)
+        if callable(handler):
+            handler(signal.SIGTERM, None)
         raise
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, answer)
+            signal.signal(signal.SIGTERM, handler)

@@ -72,7 +72,7 @@ class Recorder:
 
     def _keep_epoch(self, metrics: EpochMetrics, best: int, **used: float) -> None:
         start = time.perf_counter()
-        self.settle()
+        self.wait_for_writes()
         state = self._healthy_state(f"epoch {metrics.epoch}")
         extra: Record = {
             "seconds_since_start": time.time() - self._started,
@@ -86,12 +86,12 @@ class Recorder:
         if self._expects_preemption and self._is_preempted() and not self._saved_for_preemption:
             self._saved_for_preemption = due = True
         if due and self._writes:
-            self.settle()
+            self.wait_for_writes()
             state = self._healthy_state(f"step {step} of epoch {epoch}")
             self._writing = self._thread.submit(self._records.keep_partial, epoch, step, state)
             self._kept_at = time.monotonic()
             if self._saved_for_preemption:
-                self.settle()
+                self.wait_for_writes()
 
     def _is_preempted(self) -> bool:
         """Whether a worker's node is about to go. All workers ask at the same steps, as Ray needs."""
@@ -110,7 +110,7 @@ class Recorder:
                 raise DivergedError(f"weights became NaN by {when} ({name}); lower optimizer.learning_rate")
         return state
 
-    def settle(self) -> None:
+    def wait_for_writes(self) -> None:
         """Wait until what was to be written is.
 
         Raises:

@@ -33,7 +33,7 @@ class Meter:
         """Begin to measure.
 
         Args:
-            first_on_node: whether this worker answers for its node; the others on the node read 0 for it.
+            first_on_node: whether this worker measures for its node; the others on the node read 0 for it.
             powercap: where Linux keeps the processors' counters of energy (RAPL).
         """
         self._zones = sorted(powercap.glob("intel-rapl:?")) if first_on_node else []

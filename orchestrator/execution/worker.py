@@ -1,7 +1,7 @@
 """What each worker of a group does: set up once, trace parity, then train the runs of its source one by one.
 
 What is done, and from where to go on, is read from the records alone: a group that was lost and
-started again, or a driver that was, takes up the first run that is neither done nor given up.
+started again, or a driver that was, continues with the first run that is neither done nor failed permanently.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from orchestrator.execution.run_source import OpenRunSource
 from orchestrator.execution.watchdog import Watchdog
 from orchestrator.planning.parity_plan import recipe_key
 from orchestrator.planning.run_plan import Run
-from orchestrator.store.records import ExperimentRecords, Position
+from orchestrator.store.records import ExperimentRecords, ResumePoint
 from orchestrator.store.storage import Record, Storage
 from trainers import preset
-from trainers.answering import AnswerSpeed, answer_speed
 from trainers.contract import State, Task
+from trainers.corruption_robustness import corruption_robustness
 from trainers.data import Dataset, open_dataset
 from trainers.early_stopping import Patience
 from trainers.errors import ForeignError, InputError, TandemError, one_line
+from trainers.inference_speed import InferenceSpeed, inference_speed
 from trainers.loop import DivergedError, final_test, gather, train
 from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
-from trainers.parity import trace
+from trainers.parity_trace import trace
 from trainers.recipes import Recipe
-from trainers.robustness import robustness
 from trainers.tasks import make_task
 
 Measured = TypeVar("Measured")
@@ -51,8 +51,7 @@ _NOT_COMPILED = {
     "batch_size",
     "epochs",
     "early_stopping",
-    "flip_averaging",
-    "shift_averaging",
+    "test_time_augmentation",
     "stop_on_divergence",
 }
 
@@ -163,14 +162,14 @@ class _Worker:
         """Train a run from its resume point, for as long as its source wants."""
         records = self.records.run(run.id)
         with self.source.attempt(run, records):
-            position = records.position()
-            if self.source.is_wanted(run, records, done=position.epoch):
-                self.train(run, position, startup)
+            resume_point = records.resume_point()
+            if self.source.is_wanted(run, records, done=resume_point.epoch):
+                self.train(run, resume_point, startup)
 
     def task(self, recipe: Recipe, seed: int) -> Task:
         """This worker's part of a run."""
-        settled = recipe.settled(bfloat16=self.bfloat16)
-        return make_task(self.dataset, settled, seed=seed, rank=self.rank, world_size=self.world_size)
+        resolved = recipe.resolved(bfloat16=self.bfloat16)
+        return make_task(self.dataset, resolved, seed=seed, rank=self.rank, world_size=self.world_size)
 
     def trace_parity(self) -> None:
         """Trace a few steps of every recipe that was not traced in this framework before."""
@@ -189,11 +188,11 @@ class _Worker:
             if self.rank == 0:
                 self.records.keep_parity(key, framework, traced)
 
-    def patience(self, run: Run, position: Position) -> Patience:
+    def patience(self, run: Run, resume_point: ResumePoint) -> Patience:
         """What ends a run before its last epoch; a trial's scheduler alone ends a trial."""
         stopping = None if self.source.is_search else run.recipe.early_stopping
         patience = Patience(None if stopping is None else stopping.patience)
-        for epoch in position.trained:
+        for epoch in resume_point.trained:
             patience.see(epoch["epoch"], epoch["validation_accuracy"], epoch["validation_loss"])
         return patience
 
@@ -212,7 +211,7 @@ class _Worker:
         engine.load_state(initial)
         return engine
 
-    def train(self, run: Run, position: Position, startup: dict[str, float]) -> None:
+    def train(self, run: Run, resume_point: ResumePoint, startup: dict[str, float]) -> None:
         """Train a run from where it stands; outside a sweep, test it.
 
         Raises:
@@ -224,11 +223,11 @@ class _Worker:
         records = self.records.run(run.id)
         watchdog = Watchdog(scale.hang_seconds, rank=self.rank, last_words=records.add_hang)
         task = self.task(run.recipe, run.seed)
-        patience = self.patience(run, position)
+        patience = self.patience(run, resume_point)
         try:
             engine = self.engine(task)
-            if position.state is not None:
-                engine.load_state(position.state)
+            if resume_point.state is not None:
+                engine.load_state(resume_point.state)
             recorder = Recorder(
                 records,
                 engine,
@@ -245,8 +244,8 @@ class _Worker:
                     {
                         "driver_session": self.assignment.driver_session,
                         "started_at": started,
-                        "first_epoch": position.epoch + 1,
-                        "first_step": position.step,
+                        "first_epoch": resume_point.epoch + 1,
+                        "first_step": resume_point.step,
                         "workers": self.world_size,
                         "precision": task.recipe.precision,
                         "environment": self.environment | {"settings": self.settings()},
@@ -258,12 +257,12 @@ class _Worker:
                     task,
                     self.dataset,
                     engine,
-                    first_epoch=position.epoch + 1,
-                    first_step=position.step,
+                    first_epoch=resume_point.epoch + 1,
+                    first_step=resume_point.step,
                     prefetch=scale.cpus_per_worker > 1 or scale.gpus_per_worker > 0,
                     hooks=recorder.hooks,
                 )
-            recorder.settle()
+            recorder.wait_for_writes()
             if self.source.is_search:
                 return
             tested_epoch = patience.last
@@ -274,8 +273,8 @@ class _Worker:
                     tested_epoch = patience.best
             result, predictions = self.test(run, task, engine, watchdog.heartbeat)
         except DivergedError as error:
-            recorder.settle()
-            healthy = records.position().epoch
+            recorder.wait_for_writes()
+            healthy = records.resume_point().epoch
             kept = f"the last healthy checkpoint is that of epoch {healthy}" if healthy else "none was kept"
             raise DivergedError(f"{error}; {kept}") from error
         except Exception as error:
@@ -296,7 +295,7 @@ class _Worker:
         The model is evaluated in float32, as it is saved.
 
         Returns:
-            Of rank 0, the result as it is kept, and each test image's answer, int64 [n], with its confidence,
+            Of rank 0, the result as it is kept, and each test image's predicted class, int64 [n], with its confidence,
             float32 [n].
         """
         device_memory = engine.device_memory_peak()
@@ -307,15 +306,15 @@ class _Worker:
             engine.load_state(state)
         final = final_test(task, self.dataset, engine, heartbeat)
         held = (
-            robustness(task, self.dataset, engine, final.answers, heartbeat)
-            if self.assignment.robustness
+            corruption_robustness(task, self.dataset, engine, final.predicted, heartbeat)
+            if self.assignment.corruption_robustness
             else None
         )
-        answering: AnswerSpeed | None = None
+        speed: InferenceSpeed | None = None
         forward_flops: float | None = None
         if self.rank == 0:
-            answering = self.measured(
-                ("answers", run.arm), lambda: answer_speed(task, engine, self.dataset.test_images)
+            speed = self.measured(
+                ("inference speed", run.arm), lambda: inference_speed(task, engine, self.dataset.test_images)
             )
             forward_flops = self.measured(("forward pass", run.arm), engine.forward_flops)
         rates, peaks = gather(task, engine, [math.nan if reached is None else reached, device_memory]).T
@@ -325,14 +324,14 @@ class _Worker:
             "confusion": final.evaluation.confusion.tolist(),
             "test_images": len(self.dataset.test_labels),
             "test_seconds": final.seconds,
-            "robustness": held,
+            "corruption_robustness": held,
             "parameters": engine.parameter_count(),
             "forward_flops": forward_flops,
-            "answer_seconds": answering.seconds if answering else None,
-            "answers_per_second": answering.images_per_second if answering else None,
+            "latency_seconds": speed.seconds if speed else None,
+            "predictions_per_second": speed.images_per_second if speed else None,
             "matmul_flops": float(rates.sum()) if np.isfinite(rates).all() else None,
             "device_memory_peak_bytes": int(peaks.max()) or None,
-        }, {"answers": final.answers, "confidences": final.confidences.astype("float32")}
+        }, {"predicted": final.predicted, "confidences": final.confidences.astype("float32")}
 
     def measured(self, key: tuple[str, str], measure: Callable[[], Measured]) -> Measured | None:
         """What is the same for all runs with a key, measured once.

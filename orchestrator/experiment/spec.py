@@ -50,10 +50,10 @@ class Arm(Recipe):
                 f"model {self.model!r} is not known{hint}; choose from "
                 f"{', '.join(BUILT_IN_MODELS)} or give your own as package.module:function"
             )
-        if self.framework == "keras" and self.weight_average and isinstance(self.optimizer, OwnOptimizer):
+        if self.framework == "keras" and self.ema_decay and isinstance(self.optimizer, OwnOptimizer):
             raise ValueError(
-                f"weight_average is for built-in optimizers in Keras; give the one of {self.optimizer.name} "
-                "use_ema=True and ema_momentum, and leave weight_average out"
+                f"ema_decay is for built-in optimizers in Keras; give the one of {self.optimizer.name} "
+                "use_ema=True and ema_momentum, and leave ema_decay out"
             )
         if self.framework == "keras" and self.compile and self.deterministic:
             raise ValueError(
@@ -178,7 +178,7 @@ class Experiment(Block):
         description="What the time to an accuracy is told for; when left out, the most that every run reached.",
     )
     parity: Parity = Parity()
-    robustness: bool = Field(
+    corruption_robustness: bool = Field(
         True, description="Test trained models on noisy, blurred and JPEG-compressed images as well."
     )
     kubernetes: Kubernetes | None = Field(None, description="The cluster that KubeRay makes for it.")

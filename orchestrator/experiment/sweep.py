@@ -26,7 +26,7 @@ FIXED_IN_PBT = (
     "optimizer.name",
     "loss.name",
     "whitening",
-    "weight_average",
+    "ema_decay",
     "precision",
     "init",
     "epochs",

@@ -64,7 +64,7 @@ def from_records(
         seen.setdefault(key, []).append(run)
     scale = experiment.scale.model_dump(mode="json")
     seconds, start_seconds, search_seconds, errors, counted = 0.0, 0.0, 0.0, [_LEAST_ERROR], 0
-    slots, runs, price = max(fit, 1), 0, experiment.scale.price_per_hour
+    groups, runs, price = max(fit, 1), 0, experiment.scale.price_per_hour
     for name, arm in experiment.arms.items():
         alike = seen.get(_key(arm.model_dump(mode="json"), arm.framework, scale, image_shape))
         if not alike:
@@ -75,24 +75,24 @@ def from_records(
         seconds += len(arm.seeds) * arm.epochs * train_images * middle
         if experiment.sweep is not None:
             search_seconds += _search_seconds(
-                experiment.sweep, name, arm, train_images * middle, slots, price
+                experiment.sweep, name, arm, train_images * middle, groups, price
             )
         start_seconds += statistics.median(run.start_seconds for run in alike)
         errors.append((max(rates) - min(rates)) / 2 / middle)
         counted += len(alike)
     is_searched = experiment.sweep is not None
     return Estimate(
-        seconds=seconds / min(slots, runs) + start_seconds,
+        seconds=seconds / min(groups, runs) + start_seconds,
         search_seconds=search_seconds if is_searched else None,
         relative_error=max(errors),
         cost=None if price is None else (seconds + start_seconds) / 3600 * price,
-        search_cost=None if price is None or not is_searched else search_seconds * slots / 3600 * price,
+        search_cost=None if price is None or not is_searched else search_seconds * groups / 3600 * price,
         runs_seen=counted,
     )
 
 
 def _search_seconds(
-    sweep: Sweep, name: str, arm: Arm, epoch_seconds: float, slots: int, price: float | None
+    sweep: Sweep, name: str, arm: Arm, epoch_seconds: float, groups: int, price: float | None
 ) -> float:
     """The longest that an arm's search may take, by its budget."""
     budget, trained = sweep.budget_of(name), sweep.space_of(name).get("epochs")
@@ -103,7 +103,7 @@ def _search_seconds(
     )
     affordable = budget.cost / price * 3600 if budget.cost is not None and price else math.inf
     wall = math.inf if budget.minutes is None else budget.minutes * 60
-    return min(epochs * epoch_seconds / slots, affordable / slots, wall)
+    return min(epochs * epoch_seconds / groups, affordable / groups, wall)
 
 
 def _key(recipe: Record, framework: str, scale: Record, image_shape: tuple[int, ...]) -> tuple[Any, ...]:

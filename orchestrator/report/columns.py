@@ -44,7 +44,7 @@ RUNS = (
     Column("reports", "int64", "Reports of a training function."),
     Column("metric", "string", "The metric that arms are compared by."),
     Column("score", "double", "Its value."),
-    Column("test_accuracy", "double", "Share of the test images that were answered right."),
+    Column("test_accuracy", "double", "Share of the test images that were classified correctly."),
     Column("test_loss", "double", "Mean loss on the test images; empty if it is no number."),
     Column("balanced_accuracy", "double", "Mean of the classes' own accuracies."),
 )
@@ -60,10 +60,10 @@ EPOCHS = (
     Column(
         "train_accuracy",
         "double",
-        "Share of them that were answered right, as the model was when it saw each.",
+        "Share of them that were classified correctly, as the model was when it saw each.",
     ),
     Column("validation_loss", "double", "Mean over the validation images."),
-    Column("validation_accuracy", "double", "Share of the validation images that were answered right."),
+    Column("validation_accuracy", "double", "Share of the validation images that were classified correctly."),
     Column("validation_balanced_accuracy", "double", "Mean of the classes' own accuracies there."),
     Column("learning_rate", "double", "At the end of the epoch; empty for an optimizer of your own."),
     Column("images_per_second", "double", "Training images over data and step time, of all workers."),

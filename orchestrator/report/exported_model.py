@@ -47,7 +47,7 @@ _CARD = """# {experiment}: {arm}
 | recipe | {recipe} |
 | run | `{run}`, seed {seed} |
 
-{answer}
+{conclusion}
 
 The run was chosen among the arm's seeds by its validation accuracy, never by the test images. What the data lacks, the
 model has not learned: it gives one of the classes above to any picture.
@@ -57,7 +57,7 @@ Try it: `tandem predict DIRECTORY picture.jpg`
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What a model says of one picture."""
 
     image: str
@@ -111,7 +111,7 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
     return [*files, DESCRIPTION, "README.md"]
 
 
-def predict(directory: Path, images: list[Path]) -> list[Answer]:
+def predict(directory: Path, images: list[Path]) -> list[Prediction]:
     """What a saved model says of picture files, resized to what it was trained on.
 
     Raises:
@@ -140,7 +140,7 @@ def predict(directory: Path, images: list[Path]) -> list[Answer]:
         probabilities = np.load(Path(scratch) / "probabilities.npy", allow_pickle=False)
     names = description["class_names"]
     return [
-        Answer(str(image), names[int(row.argmax())], float(row.max()))
+        Prediction(str(image), names[int(row.argmax())], float(row.max()))
         for image, row in zip(images, probabilities, strict=True)
     ]
 
@@ -207,7 +207,7 @@ def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
         recipe=recipe,
         run=run.id,
         seed=run.seed,
-        answer=comparison.answer,
+        conclusion=comparison.conclusion,
     )
 
 
@@ -227,7 +227,7 @@ def _in_process(action: str, *arguments: str, module_path: str) -> None:
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        failed = {"save": "the model cannot be saved", "predict": "the model cannot answer"}[action]
+        failed = {"save": "the model cannot be saved", "predict": "the prediction failed"}[action]
         raise TandemError(f"{failed}: {lines[-1] if lines else 'no word'}")
 
 
@@ -244,14 +244,14 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
     experiment = spec.from_json(document["experiment"])
     entry = next(entry for entry in document["runs"] if entry["id"] == run_id)
     tested = (run.result() or {}).get("tested_epoch")
-    state = run.position().state if tested is None else run.state(tested)
+    state = run.resume_point().state if tested is None else run.state(tested)
     if state is None:
         raise InputError(
             f"{run_id} has no checkpoint here to take a model from; results are fetched with --checkpoints"
         )
     recipe = experiment.arms[entry["arm"]].recipe()
     framework: Any = importlib.import_module(f"trainers.{entry['framework']}.engine")
-    product: Any = importlib.import_module(f"trainers.{entry['framework']}.product")
+    exported: Any = importlib.import_module(f"trainers.{entry['framework']}.exported_model")
     height, width, channels = document["data"]["image_shape"]
     task = Task(
         recipe=recipe,
@@ -265,15 +265,15 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
     )
     engine = framework.Runtime(threads=1, use_gpu=False).engine(task.in_float32())
     engine.load_state(state)
-    product.save(engine.product(), Path(directory), task.image_shape)
+    exported.save(engine.exported_model(), Path(directory), task.image_shape)
 
 
 def _predict_here(directory: str, scratch: str) -> None:
     description = json.loads((Path(directory) / DESCRIPTION).read_text())
-    product: Any = importlib.import_module(f"trainers.{description['framework']}.product")
+    exported: Any = importlib.import_module(f"trainers.{description['framework']}.exported_model")
     images = np.load(Path(scratch) / "images.npy", mmap_mode="r", allow_pickle=False)
-    answer, batch = product.load(Path(directory)), evaluation_batch(images.shape[1:])
-    parts = [answer(np.array(images[start : start + batch])) for start in range(0, len(images), batch)]
+    predicts, batch = exported.load(Path(directory)), evaluation_batch(images.shape[1:])
+    parts = [predicts(np.array(images[start : start + batch])) for start in range(0, len(images), batch)]
     np.save(Path(scratch) / "probabilities.npy", np.concatenate(parts))
 
 

@@ -227,7 +227,7 @@ def attribution(comparison: Comparison) -> Figure | None:
 def reliability(
     comparison: Comparison, confidences: dict[str, np.ndarray], right: dict[str, np.ndarray]
 ) -> Figure | None:
-    """How often answers of each confidence are right, over all seeds of an arm."""
+    """How often predictions of each confidence are correct, over all seeds of an arm."""
     if not confidences:
         return None
     edges = np.linspace(0, 1, 11)
@@ -245,7 +245,7 @@ def reliability(
                 label=arm,
             )
         axis.set_xlabel("mean confidence")
-        axis.set_ylabel("share of right answers")
+        axis.set_ylabel("share of correct predictions")
         axis.xaxis.set_major_formatter("{x:.0%}")
         axis.yaxis.set_major_formatter("{x:.0%}")
         axis.legend(frameon=False)
@@ -326,17 +326,17 @@ def seconds(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def robustness(comparison: Comparison) -> Figure | None:
+def corruption_robustness(comparison: Comparison) -> Figure | None:
     """Accuracy on damaged images by severity, a panel for each kind of damage."""
-    arms = [arm for arm in comparison.arms if arm.robustness]
+    arms = [arm for arm in comparison.arms if arm.corruption_robustness]
     if not arms:
         return None
-    kinds = list(arms[0].robustness)
+    kinds = list(arms[0].corruption_robustness)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(kinds), figsize=(9, 3.2), sharey=True)
         for axis, kind in zip(axes, kinds, strict=True):
             for arm in arms:
-                means = [interval.mean for interval in arm.robustness[kind]]
+                means = [interval.mean for interval in arm.corruption_robustness[kind]]
                 axis.plot(means, "o-", color=_colour(comparison, arm.name), label=arm.name)
             axis.set_title(kind)
             axis.set_xticks(range(4), ["none", *map(str, SEVERITIES)])
@@ -382,7 +382,7 @@ def _plain(text: str) -> str:
 
 
 def confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figure | None:
-    """The share of each class' test images that got each answer from one arm."""
+    """The share of each class' test images by the class that one arm predicted."""
     if arm.confusion is None:
         return None
     names = _class_names(comparison)
@@ -391,7 +391,7 @@ def confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figure | None:
         figure, axis = plt.subplots(figsize=(4.6, 4.4))
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axis.set_title(arm.name)
-        axis.set_xlabel("answer")
+        axis.set_xlabel("predicted class")
         axis.set_ylabel("true class")
         if len(names) <= 25:
             axis.set_xticks(range(len(names)), names, rotation=90)
@@ -431,21 +431,25 @@ def class_accuracy(comparison: Comparison) -> Figure | None:
 
 
 def disagreements(
-    comparison: Comparison, kept: dict[str, np.ndarray] | None, answers: dict[str, np.ndarray]
+    comparison: Comparison, kept: dict[str, np.ndarray] | None, predicted: dict[str, np.ndarray]
 ) -> Figure | None:
-    """Test images on which the arms differ, with what each arm's seeds answered.
+    """Test images on which the arms differ, with what each arm's seeds predicted.
 
     Args:
         comparison: the arms.
         kept: indices, labels and images from the records.
-        answers: for each arm, its seeds' answers int [seeds, n] over the whole test split.
+        predicted: for each arm, its seeds' predictions int [seeds, n] over the whole test split.
     """
-    if kept is None or not len(kept["indices"]) or len(answers) < 2:
+    if kept is None or not len(kept["indices"]) or len(predicted) < 2:
         return None
     names = _class_names(comparison)
     columns = 6
     rows = -(-len(kept["indices"]) // columns)
-    width, height, side = 1.55, 1.7 + 0.14 * len(answers), 1.45  # inches, which the axis counts in, downwards
+    width, height, side = (
+        1.55,
+        1.7 + 0.14 * len(predicted),
+        1.45,
+    )  # inches, which the axis counts in, downwards
     size = columns * width, rows * height
     with plt.rc_context(STYLE | {"axes.grid": False, "figure.constrained_layout.use": False}):
         figure = plt.figure(figsize=size)
@@ -464,7 +468,7 @@ def disagreements(
                 vmax=255,
                 extent=(middle - across / 2, middle + across / 2, bottom, bottom - down),
             )
-            lines = [f"{arm}: {_votes(given[:, index], names)}" for arm, given in answers.items()]
+            lines = [f"{arm}: {_votes(given[:, index], names)}" for arm, given in predicted.items()]
             title = "\n".join([f"is {names[label]}", *lines])
             axis.text(middle, bottom - down - 0.03, title, ha="center", va="bottom", fontsize=7.5)
         axis.set(xlim=(0, size[0]), ylim=(size[1], 0), aspect="auto")
@@ -472,9 +476,9 @@ def disagreements(
     return figure
 
 
-def _votes(answers: np.ndarray, names: list[str]) -> str:
-    """The seeds' answers, the most given first: `cat` or `cat ×2, dog ×1`."""
-    labels, counts = np.unique(answers, return_counts=True)
+def _votes(predicted: np.ndarray, names: list[str]) -> str:
+    """The seeds' predictions, the most frequent first: `cat` or `cat ×2, dog ×1`."""
+    labels, counts = np.unique(predicted, return_counts=True)
     if len(labels) == 1:
         return str(names[labels[0]])
     order = np.argsort(-counts, kind="stable")[:2]

@@ -29,7 +29,7 @@ def write(comparison: Comparison, pictures: Mapping[str, tuple[str, str, list[st
         comparison: what it is about.
         pictures: for each section its title, its caption and its figures' file names.
     """
-    lines = [f"# {escape(comparison.name)}", "", escape(comparison.answer), ""]
+    lines = [f"# {escape(comparison.name)}", "", escape(comparison.conclusion), ""]
     lines += [f"- {escape(note)}" for note in comparison.notes] + [""]
     if shares := tables.attributed(comparison):
         lines += ["## Where the gap comes from", ""]
@@ -46,7 +46,7 @@ def write(comparison: Comparison, pictures: Mapping[str, tuple[str, str, list[st
     if groups := tables.groups(comparison):
         lines += [escape(groups), ""]
     lines += [
-        "## What it took",
+        "## Time, memory and cost",
         "",
         *_table(tables.took(comparison)),
         escape(tables.took_note(comparison)),

@@ -17,7 +17,7 @@ _PAGE = """<!doctype html>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
 li {{ margin: 0 0 1rem; }} p {{ margin: 0; }}
 </style></head><body><main><h1>Experiments</h1><ul>{items}</ul></main></body></html>"""
-_ITEM = '<li><a href="{link}">{name}</a><p>{answer}</p></li>'
+_ITEM = '<li><a href="{link}">{name}</a><p>{conclusion}</p></li>'
 
 
 def listen(storage: Storage, host: str, port: int) -> ThreadingHTTPServer:
@@ -52,26 +52,26 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._serve()
         except StorageError as error:
-            self._answer(503, "text/plain; charset=utf-8", f"{error}\n".encode())
+            self._respond(503, "text/plain; charset=utf-8", f"{error}\n".encode())
 
     def _serve(self) -> None:
         path = [unquote(part) for part in urlsplit(self.path).path.split("/") if part]
         if not path:
-            self._answer(200, "text/html; charset=utf-8", _listing(self.experiments).encode())
+            self._respond(200, "text/html; charset=utf-8", _listing(self.experiments).encode())
         elif len(path) < 3 or path[1] != "report" or any(part in ("..", ".") or "/" in part for part in path):
-            self._answer(404, "text/plain; charset=utf-8", b"there is no such page\n")
+            self._respond(404, "text/plain; charset=utf-8", b"there is no such page\n")
         else:
             content = self.experiments.read("/".join(path))
             kind = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
             if content is None:
-                self._answer(404, "text/plain; charset=utf-8", b"there is no such page\n")
+                self._respond(404, "text/plain; charset=utf-8", b"there is no such page\n")
             else:
-                self._answer(200, kind, content)
+                self._respond(200, kind, content)
 
     def log_message(self, *_: object) -> None:
         """Say nothing of each request."""
 
-    def _answer(self, status: int, kind: str, content: bytes) -> None:
+    def _respond(self, status: int, kind: str, content: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
@@ -86,6 +86,6 @@ def _listing(storage: Storage) -> str:
         results = storage.read_json(f"{name}/report/results.json")
         if results is not None:
             link = f"/{quote(name)}/report/report.html"
-            answer = html.escape(str(results.get("answer", "")))
-            items.append(_ITEM.format(link=link, name=html.escape(name), answer=answer))
+            conclusion = html.escape(str(results.get("conclusion", "")))
+            items.append(_ITEM.format(link=link, name=html.escape(name), conclusion=conclusion))
     return _PAGE.format(items="".join(items) or "<li>There are none here yet.</li>")

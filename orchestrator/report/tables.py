@@ -151,7 +151,7 @@ def evidence_note(comparison: Comparison) -> str:
     )
     is_known = any(pair.discordant is not None for pair in comparison.pairs)
     right = (
-        " Only one is right: test images that only the first, and only the second arm answers right, mean over seeds."
+        " Only one is right: test images that only the first, and only the second arm classifies correctly, mean over seeds."
         if is_known
         else ""
     )
@@ -282,9 +282,11 @@ def took(comparison: Comparison) -> list[dict[str, str]]:
                 "GPU memory": _bytes(used.device_memory_peak_bytes),
                 "training": "–" if used.training_flops is None else f"{_scaled(used.training_flops)}FLOP",
                 "speed": "–" if used.flops_per_second is None else f"{_scaled(used.flops_per_second)}FLOP/s",
-                "utilisation": "–" if used.utilisation is None else f"{used.utilisation:.0%}",
-                "one answer": "–" if used.answer_seconds is None else f"{used.answer_seconds * 1000:.3g} ms",
-                "answers/s": "–" if used.answers_per_second is None else f"{used.answers_per_second:,.0f}",
+                "MFU": "–" if used.model_flops_utilisation is None else f"{used.model_flops_utilisation:.0%}",
+                "latency": "–" if used.latency_seconds is None else f"{used.latency_seconds * 1000:.3g} ms",
+                "predictions/s": "–"
+                if used.predictions_per_second is None
+                else f"{used.predictions_per_second:,.0f}",
                 "energy": "–"
                 if used.energy_joules is None
                 else _with_bounds(
@@ -354,14 +356,14 @@ def _scaled(value: float) -> str:
 def damaged(comparison: Comparison) -> list[dict[str, str]]:
     """How each arm holds on damaged images, a table's row each."""
     return [
-        {"arm": arm.name, "undamaged": percent(next(iter(arm.robustness.values()))[0])}
+        {"arm": arm.name, "undamaged": percent(next(iter(arm.corruption_robustness.values()))[0])}
         | {
             f"{kind} {severity}": percent(intervals[place + 1])
-            for kind, intervals in arm.robustness.items()
+            for kind, intervals in arm.corruption_robustness.items()
             for place, severity in enumerate(SEVERITIES)
         }
         for arm in comparison.arms
-        if arm.robustness
+        if arm.corruption_robustness
     ]
 
 
@@ -422,8 +424,8 @@ def took_note(comparison: Comparison) -> str:
         f"is from a cold start to the end of the first epoch with that {comparison.performance.split} accuracy. Cost "
         "includes start-up. "
         "Peak memory is the largest worker's. FLOP count "
-        "convolutions and matrix products, a training step as three forward passes; utilisation is their rate over "
-        "what a large matrix product reaches on the same workers. Answers are the trained model's, to one image alone "
+        "convolutions and matrix products, a training step as three forward passes; model FLOPs utilisation (MFU) is their rate over "
+        "what a large matrix product reaches on the same workers. Latency is the trained model's, for one image alone "
         "and in batches of 64, on one worker. Energy is that of the nodes' processors and GPUs, whatever ran on them. "
         "What the machine does not report is left out."
     )

@@ -51,18 +51,18 @@ _SECTIONS = {
         "Images per second on n workers over n times those on the fewest; dashed: what the fitted model predicts.",
     ),
     "class-accuracy": ("Accuracy by class", "On the test images, over all seeds."),
-    "robustness": (
-        "Robustness",
+    "corruption-robustness": (
+        "Corruption robustness",
         "Accuracy on at most 1,000 test images with noise, blur or JPEG compression; means of the seeds.",
     ),
     "reliability": (
         "Calibration",
-        "How often answers of each confidence are right; on the dashed line, confidence means what it says.",
+        "How often predictions of each confidence are correct; on the dashed line, confidence equals accuracy.",
     ),
-    "confusion": ("Confusion matrices", "Percent of each true class (row) that got each answer."),
+    "confusion": ("Confusion matrices", "Percent of each true class (row) by predicted class."),
     "disagreements": (
         "Where the arms disagree",
-        "Test images on which the arms differ most; ×2 after an answer: two seeds gave it.",
+        "Test images on which the arms differ most; ×2 after a class: two seeds predicted it.",
     ),
 }
 
@@ -122,7 +122,7 @@ def write(records: ExperimentRecords) -> Comparison:
 
 def _draw(comparison: Comparison) -> Pictures:
     kept, predictions = comparison.disagreements, comparison.predictions
-    answers = {arm: found.answers for arm, found in predictions.items()}
+    predicted = {arm: found.predicted for arm, found in predictions.items()}
     searched = sweep.best_so_far(comparison.sweep) if comparison.sweep else None
     whole, comparison = comparison, _ends(comparison)
     scored = {
@@ -149,7 +149,7 @@ def _draw(comparison: Comparison) -> Pictures:
         },
         "scaling": {"scaling": figures.scaling(comparison.scales) if comparison.scales else None},
         "class-accuracy": {"class-accuracy": figures.class_accuracy(comparison)},
-        "robustness": {"robustness": figures.robustness(comparison)},
+        "corruption-robustness": {"corruption-robustness": figures.corruption_robustness(comparison)},
         "reliability": {
             "reliability": figures.reliability(
                 comparison,
@@ -160,7 +160,7 @@ def _draw(comparison: Comparison) -> Pictures:
         "confusion": {
             f"confusion-{arm.name}": figures.confusion_matrix(comparison, arm) for arm in comparison.arms
         },
-        "disagreements": {"disagreements": figures.disagreements(comparison, kept, answers)},
+        "disagreements": {"disagreements": figures.disagreements(comparison, kept, predicted)},
     }
     present = {
         section: {name: figure for name, figure in group.items() if figure is not None}

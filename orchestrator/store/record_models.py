@@ -147,7 +147,7 @@ class Environment(Checked):
     commit: str | None = None
 
 
-class Session(Checked):
+class DriverSession(Checked):
     """A line of sessions.jsonl."""
 
     driver_session: str
@@ -175,7 +175,7 @@ class Failure(Checked):
     """A line of failures.jsonl."""
 
     cause: str
-    given_up: bool
+    permanent: bool
 
 
 class Epoch(Checked):
@@ -210,11 +210,11 @@ class Result(Checked):
     test_seconds: Amount
     parameters: Count | None = None
     tested_epoch: Count | None = None
-    robustness: dict[str, Annotated[list[Share], Field(min_length=4, max_length=4)]] | None = None
+    corruption_robustness: dict[str, Annotated[list[Share], Field(min_length=4, max_length=4)]] | None = None
     forward_flops: Amount | None = None
     matmul_flops: Amount | None = None
-    answer_seconds: Amount | None = None
-    answers_per_second: Amount | None = None
+    latency_seconds: Amount | None = None
+    predictions_per_second: Amount | None = None
     device_memory_peak_bytes: Amount | None = None
 
 

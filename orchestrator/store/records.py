@@ -3,15 +3,15 @@
     <storage>/<name>/
         experiment.json        the experiment as it was understood, its runs, its data
         sessions.jsonl         every start of the driver: when, command, machine, versions
-        disagreements.npz      test images that arms answer differently
+        disagreements.npz      test images that arms classify differently
         unreadable.txt         pictures that cannot be read, below each reason, if there are any
         runs/<run id>/
             run.json           arm, framework, seed, recipe
-            attempts.jsonl     every time workers took the run up, from which epoch, start-up times
+            attempts.jsonl     every attempt: its resume point and start-up times
             epochs.jsonl       metrics of every finished epoch
             failures.jsonl     what went wrong, and whether it was tried again
             result.json        the final test; its presence means that the run is done
-            predictions.npz    answer and confidence for each test image
+            predictions.npz    predicted class and confidence of each test image
             inputs.npz         how pixels were scaled and whitened
             checkpoints/       the last two epochs' state, the best's and one within an epoch, with checksums
         parity/                a trace of a few steps of each recipe in each framework
@@ -37,7 +37,7 @@ _CHECKPOINTS_KEPT = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Position:
+class ResumePoint:
     """How far a run has come, and the state to go on from."""
 
     trained: list[Record]
@@ -79,11 +79,11 @@ class RunRecords:
         return self._files.read_json("run.json")
 
     def add_attempt(self, record: Record) -> None:
-        """Note that workers took the run up."""
+        """Note an attempt."""
         self._files.append_line("attempts.jsonl", record)
 
     def attempts(self) -> list[Record]:
-        """Every take-up, oldest first."""
+        """Every attempt, oldest first."""
         return self._files.read_lines("attempts.jsonl")
 
     def add_failure(self, record: Record) -> None:
@@ -152,19 +152,19 @@ class RunRecords:
         by_epoch = {record["epoch"]: record for record in records if "epoch" in record}
         return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
-    def position(self) -> Position:
+    def resume_point(self) -> ResumePoint:
         """The newest healthy checkpoint: of a finished epoch, or of a part of the one after it."""
         epochs = self.epochs()
         finished = [record["epoch"] for record in epochs]
-        whole = Position([], 0, None)
+        whole = ResumePoint([], 0, None)
         for epoch in reversed(self._checkpoint_epochs()):
             state = self.state(epoch) if epoch in finished else None
             if state is not None:
-                whole = Position(epochs[: finished.index(epoch) + 1], 0, state)
+                whole = ResumePoint(epochs[: finished.index(epoch) + 1], 0, state)
                 break
         partial = self._state("partial")
         if partial is not None and partial[0]["epoch"] == whole.epoch + 1:
-            return Position(whole.trained, partial[0]["step"], partial[1])
+            return ResumePoint(whole.trained, partial[0]["step"], partial[1])
         return whole
 
     def _checkpoint_epochs(self) -> list[int]:
@@ -194,11 +194,12 @@ class RunRecords:
     def is_open(self, driver_session: str) -> bool:
         """Whether there is something to train: the run is not done and did not fail permanently in this session."""
         return self.result() is None and not any(
-            failure["given_up"] and failure["driver_session"] == driver_session for failure in self.failures()
+            failure["permanent"] and failure["driver_session"] == driver_session
+            for failure in self.failures()
         )
 
     def predictions(self) -> dict[str, np.ndarray] | None:
-        """Answers int [n] and confidences float [n] on the test split."""
+        """Predictions int [n] and confidences float [n] on the test split."""
         return self._files.read_arrays("predictions.npz")
 
     def inputs(self) -> InputTransform | None:

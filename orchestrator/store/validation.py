@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 class Predictions:
     """What one run predicted for each test example."""
 
-    answers: np.ndarray | None
+    predicted: np.ndarray | None
     """Int [n] classes; None for a regression and for several labels."""
     confidences: np.ndarray | None
     """Float [n], the probabilities of these classes, where they are known."""
@@ -68,7 +68,7 @@ class CheckedRecords:
     labels: np.ndarray | None
     """Int [n], the test images' true classes."""
     disagreements: dict[str, np.ndarray] | None
-    """Test images that arms answer differently: indices, labels and images."""
+    """Test images that arms classify differently: indices, labels and images."""
     scales: Record | None
     """What `tandem bench scaling` measured."""
 
@@ -120,7 +120,7 @@ def read(records: ExperimentRecords, left: Left) -> CheckedRecords:
         disagreements = _disagreements(arrays, data, left)
     return CheckedRecords(
         document=document,
-        sessions=_lines(records, "sessions.jsonl", record_models.Session, left),
+        sessions=_lines(records, "sessions.jsonl", record_models.DriverSession, left),
         runs=[
             _train_loop_run(records, entry, left)
             if is_train_loop(arms[entry["arm"]])
@@ -380,26 +380,26 @@ def _understood(given: np.ndarray, labels: np.ndarray, ids: np.ndarray | None) -
         if given.shape != labels.shape or not np.isin(labels, (0, 1)).all():
             return None
         return Predictions(
-            answers=None, confidences=None, scores=given.astype(float), labels=labels.astype(int), ids=ids
+            predicted=None, confidences=None, scores=given.astype(float), labels=labels.astype(int), ids=ids
         )
     if labels.ndim != 1:
         return None
     is_class = labels.dtype.kind in "biu" and labels.min() >= 0
     if given.ndim == 1 and is_class and given.dtype.kind in "biu" and given.min() >= 0:
         return Predictions(
-            answers=given.astype(int), confidences=None, scores=None, labels=labels.astype(int), ids=ids
+            predicted=given.astype(int), confidences=None, scores=None, labels=labels.astype(int), ids=ids
         )
     if given.ndim == 1 and is_class and labels.max() <= 1 and _are_shares(given):
         given = np.stack([1 - given, given], axis=1)
     if given.ndim == 1:
         return Predictions(
-            answers=None, confidences=None, scores=given.astype(float), labels=labels.astype(float), ids=ids
+            predicted=None, confidences=None, scores=given.astype(float), labels=labels.astype(float), ids=ids
         )
     if not is_class or labels.max() >= given.shape[1]:
         return None
     are_probabilities = _are_shares(given) and np.allclose(given.sum(axis=1), 1, atol=1e-3)
     return Predictions(
-        answers=given.argmax(axis=1),
+        predicted=given.argmax(axis=1),
         confidences=given.max(axis=1).astype(float) if are_probabilities else None,
         scores=given.astype(float),
         labels=labels.astype(int),
@@ -448,20 +448,20 @@ def _predictions(
     arrays = _arrays(records, name, left)
     if arrays is None:
         return None
-    answers, confidences = arrays.get("answers"), arrays.get("confidences")
-    if answers is None or not _are_whole(answers, (images,), classes):
-        left.out(name, f"answers are not one of {classes} classes for each of {images} images")
+    predicted, confidences = arrays.get("predicted"), arrays.get("confidences")
+    if predicted is None or not _are_whole(predicted, (images,), classes):
+        left.out(name, f"predicted is not one of {classes} classes for each of {images} images")
         return None
     if confidences is None or confidences.shape != (images,) or not _are_shares(confidences):
         left.out(name, f"confidences are not a share between 0 and 1 for each of {images} images")
         return None
     if labels is not None and images:
-        right = float(np.mean(answers == labels))
+        right = float(np.mean(predicted == labels))
         if abs(right - result["test_accuracy"]) > _SAME_ACCURACY:
             told = result["test_accuracy"]
-            left.out(name, f"its answers have an accuracy of {right:.4f}, result.json says {told:.4f}")
+            left.out(name, f"its predictions have an accuracy of {right:.4f}, result.json says {told:.4f}")
             return None
-    return Predictions(answers=answers, confidences=confidences, scores=None, labels=labels)
+    return Predictions(predicted=predicted, confidences=confidences, scores=None, labels=labels)
 
 
 def _arrays(records: ExperimentRecords, name: str, left: Left) -> dict[str, np.ndarray] | None:

@@ -31,7 +31,7 @@ _SAME_FAILURES = 3
 _KEEP_STATES_SECONDS = 5
 
 FINISHED: Literal["FINISHED"] = "FINISHED"
-"""What Ray Tune's searchers answer when there are no more trials."""
+"""What Ray Tune's searchers return when there are no more trials."""
 
 
 class Spending:
@@ -142,7 +142,7 @@ class ArmSearcher:
         self._untold: list[TrialRecord] = []
         self._first_failures: list[str] | None = []
         self.same_failure: str | None = None
-        """Why the sweep was given up: its first trials all failed in this way."""
+        """Why the sweep was stopped: its first trials all failed in this way."""
 
     def _add_known(self, trial: TrialRecord) -> None:
         params = {name: value for name, value in trial.params.items() if name in self._space}

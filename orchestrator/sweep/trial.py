@@ -59,7 +59,7 @@ class Trial(tune.Trainable):
     def setup(  # type: ignore[override]
         self, config: Record, *, search: Search, broker: Any, recorded: dict[int, TrialRecord]
     ) -> None:
-        """Take up a trial.
+        """Begin a trial.
 
         Args:
             config: `number` and `params`, below `trial`.
@@ -70,9 +70,9 @@ class Trial(tune.Trainable):
         self._search = search
         self._broker = broker
         self._recorded = recorded
-        self.take_up(config)
+        self.begin_trial(config)
 
-    def take_up(self, config: Record) -> None:
+    def begin_trial(self, config: Record) -> None:
         """Become the trial of a config."""
         trial = config["trial"]
         self._number: int = ray.get(self._broker.number.remote(self.trial_id, trial["number"]))
@@ -84,7 +84,7 @@ class Trial(tune.Trainable):
     def reset_config(self, new_config: Record) -> bool:
         """Become another trial, or the same one with other parameters."""
         self.cleanup()
-        self.take_up(new_config)
+        self.begin_trial(new_config)
         return True
 
     def step(self) -> Record:

@@ -65,7 +65,7 @@ class Toy(JobCluster):
         yield f"{job_id} trains"
         state = JobState.FAILED if job.experiment == "broken" else JobState.SUCCEEDED
         if state is JobState.SUCCEEDED:
-            Storage(job.results).write_json("report/results.json", {"answer": "equal"})
+            Storage(job.results).write_json("report/results.json", {"conclusion": "equal"})
         self._keep(dataclasses.replace(job, state=state, ended_at=2.0))
 
     def cancel(self, job_id: str) -> Job:
@@ -136,7 +136,7 @@ def test_every_command_reaches_it(tmp_path: Path, address: str) -> None:
 def test_a_job_is_followed_to_its_end(tmp_path: Path, address: str) -> None:
     done = tandem("run", written(tmp_path, "digits"), "--on", address, "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["answer"] == "equal"
+    assert json.loads(done.stdout)["conclusion"] == "equal"
     assert f"--on {address}" in done.stderr.splitlines()[0] and "trains" in done.stderr.splitlines()[1]
 
 

@@ -41,9 +41,8 @@ arms:
     optimizer: {{name: adamw, learning_rate: 0.01}}
     batch_size: 30
     epochs: 3
-    weight_average: 0.9
-    flip_averaging: true
-    shift_averaging: 1
+    ema_decay: 0.9
+    test_time_augmentation: {{flip: true, shift: 1}}
     whitening: {{patch: 2}}
   torch-averaged: {{extends: keras-averaged, framework: torch}}
 scale: {{workers: {workers}}}

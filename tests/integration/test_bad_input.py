@@ -147,8 +147,8 @@ def test_an_image_too_small_for_the_network(tmp_path: Path, experiment_file: Wri
     assert "arms.keras.model lenet5 needs at least 4x4 pixels but sees 3x3" in message
     message = refusal(file, "--set", "keras.whitening.patch=9")
     assert "arms.keras.whitening.patch 9 is larger than images of 8x8 pixels" in message
-    message = refusal(file, "--set", "keras.shift_averaging=8")
-    assert "arms.keras.shift_averaging 8 shifts all of images of 8x8 pixels away" in message
+    message = refusal(file, "--set", "keras.test_time_augmentation.shift=8")
+    assert "arms.keras.test_time_augmentation.shift 8 shifts all of images of 8x8 pixels away" in message
 
 
 @pytest.mark.parametrize("workers", ["2", "1,two"])

@@ -82,7 +82,7 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on(
     assert first["first_epoch"] == 1
     assert second["first_epoch"] >= 3, "it goes on from its last checkpoint"
     (failure,) = run.failures()
-    assert not failure["given_up"]
+    assert not failure["permanent"]
     assert "died" in failure["cause"]
     report = (tmp_path / "long" / "report" / "report.html").read_text()
     assert "Workers were lost and started again once" in report

@@ -1,4 +1,4 @@
-"""How fast the command answers."""
+"""How fast the command starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from tests.conftest import tandem, within
 
 
-def test_help_answers_at_once() -> None:
+def test_help_is_printed_at_once() -> None:
     def processor_seconds() -> float:
         before = os.times()
         told = tandem("--help")

@@ -218,7 +218,7 @@ def test_a_failing_arm_is_recorded_and_the_others_go_on(failed: Finished) -> Non
 
 def test_a_loss_that_is_no_number_names_step_rate_and_last_checkpoint(failed: Finished) -> None:
     failure = failed.failure("nan")
-    assert failure["given_up"], "the same would happen again"
+    assert failure["permanent"], "the same would happen again"
     for part in (
         "NaN at step 25 ",
         "(epoch 2)",
@@ -226,7 +226,7 @@ def test_a_loss_that_is_no_number_names_step_rate_and_last_checkpoint(failed: Fi
         "healthy checkpoint is that of epoch 1",
     ):
         assert part in failure["cause"]
-    assert run_of(failed.root, "nan").position().epoch == 1
+    assert run_of(failed.root, "nan").resume_point().epoch == 1
 
 
 def test_out_of_memory_names_a_batch_size_that_fits(failed: Finished) -> None:
@@ -235,7 +235,7 @@ def test_out_of_memory_names_a_batch_size_that_fits(failed: Finished) -> None:
     assert "out of memory with batch_size 1024; batch_size " in cause
     fits = int(cause.split("batch_size ")[2].split()[0])
     assert fits in (16, 32, 64, 128, 256)
-    assert failure["given_up"]
+    assert failure["permanent"]
 
 
 @pytest.mark.parametrize("framework", ["keras", "torch"])
@@ -303,17 +303,17 @@ def test_a_run_resumed_from_the_checkpoint_before_a_torn_one_ends_in_the_same_we
 ) -> None:
     arm = "  only: {model: tutorial_cnn, augmentation: {flip: true, crop: 2}, optimizer: adamw}"
     assert tandem("run", written(tmp_path, arm, workers=2)).returncode == 0
-    expected = run_of(tmp_path, "only").position().state
+    expected = run_of(tmp_path, "only").resume_point().state
     assert expected is not None
 
     directory = tmp_path / "sick" / "runs" / run_of(tmp_path, "only").id
     (directory / "result.json").unlink()
     torn = directory / "checkpoints" / "00003.npz"
     torn.write_bytes(torn.read_bytes()[:-100])
-    assert run_of(tmp_path, "only").position().epoch == 2
+    assert run_of(tmp_path, "only").resume_point().epoch == 2
     assert tandem("resume", tmp_path / "sick").returncode == 0
     assert [attempt["first_epoch"] for attempt in run_of(tmp_path, "only").attempts()] == [1, 3]
-    resumed = run_of(tmp_path, "only").position().state
+    resumed = run_of(tmp_path, "only").resume_point().state
     assert resumed is not None
     assert resumed.keys() == expected.keys()
     assert all(np.array_equal(resumed[name], expected[name]) for name in expected)

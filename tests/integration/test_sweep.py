@@ -190,7 +190,7 @@ def test_trials_that_diverge_count_as_bad_and_the_sweep_goes_on(
         "  budget: {trials: 3}\n  search: random"
     )
     text = SWEEP.format(arms=TORCH, epochs=2, at_once=1, sweep=sweep, storage=tmp_path)
-    script = "import sys, tandem, yaml; print(tandem.sweep(yaml.safe_load(open(sys.argv[1]))).answer)"
+    script = "import sys, tandem, yaml; print(tandem.sweep(yaml.safe_load(open(sys.argv[1]))).conclusion)"
     file = experiment_file(text.replace("3.0e-1", "1.0e+7"))
     done = subprocess.run(
         [sys.executable, "-c", script, str(file)], capture_output=True, text=True, timeout=540

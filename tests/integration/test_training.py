@@ -49,9 +49,9 @@ def test_every_test_image_is_counted_once(trained: dict[int, ExperimentRecords],
         assert result is not None
         assert predictions is not None
         confusion = np.array(result["confusion"])
-        assert confusion.sum() == images == len(predictions["answers"])
+        assert confusion.sum() == images == len(predictions["predicted"])
         assert result["test_accuracy"] == pytest.approx(np.trace(confusion) / images)
-        assert np.bincount(predictions["answers"], minlength=10).tolist() == confusion.sum(axis=0).tolist()
+        assert np.bincount(predictions["predicted"], minlength=10).tolist() == confusion.sum(axis=0).tolist()
         assert predictions["confidences"].min() > 0.09
 
 
@@ -71,7 +71,7 @@ def test_times_and_environment_are_recorded(trained: dict[int, ExperimentRecords
             assert epoch["evaluation_seconds"] > 0
         result = run.result()
         assert result is not None
-        assert result["answers_per_second"] * result["answer_seconds"] > 1, (
+        assert result["predictions_per_second"] * result["latency_seconds"] > 1, (
             "a batch costs less than its images alone"
         )
         (attempt,) = run.attempts()

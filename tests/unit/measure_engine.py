@@ -159,7 +159,7 @@ class Side:
         self.measured["norm/logits"] = engine.predict(IMAGES[:32])
 
     def failing_evaluation(self) -> None:
-        engine = self.engine(optimizer="sgd", weight_average=0.5)
+        engine = self.engine(optimizer="sgd", ema_decay=0.5)
         engine.train_steps(steps(0.1, last=3))
         before, averaged = engine.forward(IMAGES[:4]), engine.predict(IMAGES[:4])
         with contextlib.suppress(Exception):
@@ -176,7 +176,7 @@ class Side:
                 self.measured[f"wrong/{place}"] = np.array(str(error))
 
     def resumption(self) -> None:
-        adamw = {"optimizer": "adamw", "weight_average": 0.9}
+        adamw = {"optimizer": "adamw", "ema_decay": 0.9}
         for model, fields in {
             "tutorial_cnn": adamw,
             "speednet": adamw,
@@ -228,7 +228,7 @@ class Side:
 
     def fast_recipe(self) -> None:
         recipe = NAMED_RECIPES["fast"][self.framework]
-        engine = self.engine(**recipe | {"precision": "float32", "weight_average": 0.9})
+        engine = self.engine(**recipe | {"precision": "float32", "ema_decay": 0.9})
         self.measured["fast/losses"], correct = engine.train_steps(steps(0.01))
         self.measured["fast/correct"] = np.array(correct)
         self.measured["fast/averaged"] = engine.predict(IMAGES)

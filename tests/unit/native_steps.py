@@ -37,7 +37,7 @@ SPEEDNET: dict[str, Any] = {
         "decoupled": True,
     },
     "loss": {"label_smoothing": 0.1},
-    "weight_average": 0.9,
+    "ema_decay": 0.9,
 }
 CASES: dict[str, dict[str, Any]] = {
     "tutorial_cnn": {"model": "tutorial_cnn", "optimizer": {"name": "adam", "learning_rate": 0.001}},

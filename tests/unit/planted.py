@@ -24,7 +24,7 @@ class Planted:
     arms: list[ArmSummary]
     pairs: list[PairComparison]
     performance: Performance
-    answer: str
+    conclusion: str
 
     def arm(self, name: str) -> ArmSummary:
         return next(arm for arm in self.arms if arm.name == name)
@@ -44,10 +44,10 @@ def plant_run(
     accuracy: float | None = None,
     finished: bool = True,
 ) -> RunSummary:
-    """A run that answers so; a recorded accuracy that validation refuses leaves it without a result."""
-    answers = np.where(right, labels, (labels + 1) % classes)
+    """A run with such predictions; a recorded accuracy that validation refuses leaves it without a result."""
+    predicted = np.where(right, labels, (labels + 1) % classes)
     confusion = np.zeros((classes, classes), int)
-    np.add.at(confusion, (labels, answers), 1)
+    np.add.at(confusion, (labels, predicted), 1)
     result: dict[str, Any] | None = {
         "test_accuracy": float(right.mean()) if accuracy is None else accuracy,
         "test_loss": 1.0,
@@ -108,7 +108,7 @@ def plant_arm(
     agrees: bool | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> ArmSummary:
-    """An arm whose runs answer the test images so, bool [seeds, n]."""
+    """An arm whose runs classify the test images so, bool [seeds, n]."""
     seeds = list(range(len(right))) if seeds is None else list(seeds)
     classes = max(int(labels.max()) + 1, 2)
     runs = [
@@ -159,10 +159,10 @@ def planted(
     """All that is said of some arms."""
     specification = {"scale": {"workers": 1}, "measure_speed": measure_speed}
     took = performance.measure(arms, specification, train_images=1000)
-    answers = {}
+    predicted = {}
     for arm in arms:
         if arm.right is not None and labels is not None:
-            answers[arm.name] = np.where(arm.right, labels, labels + 1)
-    compared = pairs.compare(arms, margin=margin, answers=answers, performance=took, baseline=baseline)
-    told = sentences.answer(arms, compared, None, took, baseline=baseline)
+            predicted[arm.name] = np.where(arm.right, labels, labels + 1)
+    compared = pairs.compare(arms, margin=margin, predicted=predicted, performance=took, baseline=baseline)
+    told = sentences.conclusion(arms, compared, None, took, baseline=baseline)
     return Planted(arms, compared, took, told)

@@ -10,12 +10,12 @@ from scipy.special import ndtr, ndtri
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """Kinds of images by how often an arm's seeds answer them right."""
+    """Kinds of images by how often an arm's seeds classify them correctly."""
 
     shares: tuple[float, ...]
     """Of each kind among the images."""
     rights: tuple[float, ...]
-    """How often its images are answered right."""
+    """How often its images are classified correctly."""
     own: float
     """By how much an arm finds an image easier or harder than another arm."""
     seeds: float
@@ -29,15 +29,15 @@ class Population:
     def draw(
         self, generator: np.random.Generator, seeds: list[int], images: int, gaps: list[float]
     ) -> list[np.ndarray]:
-        """For each arm bool [seeds, images], the images that each of its seeds answers right.
+        """For each arm bool [seeds, images], the images that each of its seeds classifies correctly.
 
-        An image that an arm answers right with probability p over all seeds has the threshold z with
+        An image that an arm classifies correctly with probability p over all seeds has the threshold z with
         P(normal < z) = p after the seeds' spread, so that each arm's accuracy is exact.
 
         Args:
             generator: of everything.
             seeds: of each arm, all different.
-            images: test images, which all arms answer.
+            images: test images, which all arms classify.
             gaps: by how much each arm's accuracy is below the population's.
         """
         kinds = np.asarray(self.rights)[generator.choice(len(self.shares), images, p=self.shares)]

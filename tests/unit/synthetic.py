@@ -36,7 +36,7 @@ def make_records(
 ) -> ExperimentRecords:
     """One arm for each key, one seed for each accuracy; an arm's speed is one for all seeds, or one for each.
 
-    Accuracies are thousandths, since there are 1,000 test images; the first ones are answered right.
+    Accuracies are thousandths, since there are 1,000 test images; the first ones are classified correctly.
     """
     specified = {
         name: Arm(
@@ -150,37 +150,37 @@ def train(
         run.add_epoch(
             metrics, {"w": np.full(3, metrics.epoch)}, extra_of(metrics.epoch, others), best=metrics.epoch
         )
-    finish(run, right_answers(accuracy), accuracy)
+    finish(run, planted_predictions(accuracy), accuracy)
 
 
-def right_answers(accuracy: float) -> np.ndarray:
-    """Answers to the test images, of which so many are right; the others are the next class."""
+def planted_predictions(accuracy: float) -> np.ndarray:
+    """Predictions for the test images, of which so many are correct; the others are the next class."""
     return np.where(np.arange(IMAGES) < round(accuracy * IMAGES), LABELS, (LABELS + 1) % len(CLASSES))
 
 
-def finish(run: RunRecords, answers: np.ndarray, robust: float) -> None:
-    """Write a final test with such answers."""
+def finish(run: RunRecords, predicted: np.ndarray, robust: float) -> None:
+    """Write a final test with such predictions."""
     confusion = np.zeros((len(CLASSES), len(CLASSES)), int)
-    np.add.at(confusion, (LABELS, answers), 1)
+    np.add.at(confusion, (LABELS, predicted), 1)
     run.finish(
         {
             "test_loss": 1.0,
-            "test_accuracy": float(np.mean(answers == LABELS)),
+            "test_accuracy": float(np.mean(predicted == LABELS)),
             "confusion": confusion.tolist(),
             "test_images": IMAGES,
             "test_seconds": 0.5,
-            "robustness": {
+            "corruption_robustness": {
                 kind: [robust, *(max(robust - loss, 0.0) for loss in (0.1, 0.2, 0.3))] for kind in CORRUPTIONS
             },
             "parameters": 1234,
             "forward_flops": 1_000_000,
             "matmul_flops": 1.2e10,
-            "answer_seconds": 0.0025,
-            "answers_per_second": 1600.0,
+            "latency_seconds": 0.0025,
+            "predictions_per_second": 1600.0,
             "device_memory_peak_bytes": None,
             "finished_at": 1.0,
         },
-        {"answers": answers, "confidences": np.full(IMAGES, 0.9, np.float32)},
+        {"predicted": predicted, "confidences": np.full(IMAGES, 0.9, np.float32)},
         InputTransform(scale=np.ones(3, np.float32), offset=np.zeros(3, np.float32)),
     )
 

@@ -258,7 +258,7 @@ def test_sampled_orders_widen_the_interval() -> None:
 
 
 def test_shares_count_the_test_images_as_well() -> None:
-    """Recipes that answer alike with every seed still leave the sampling of the images."""
+    """Recipes that predict alike with every seed still leave the sampling of the images."""
     _, plan = expanded()
     right = np.zeros((3, 400), bool)
     right[:, :280] = True
@@ -306,8 +306,8 @@ def test_the_report_says_whose_the_gap_is(tmp_path: Path) -> None:
     records = recorded(tmp_path)
     comparison = report.write(records)
     assert len(comparison.pairs) == 1, "the recipes in between are not compared with each other"
-    assert "keras is more accurate than torch" in comparison.answer
-    assert "network +5.0" in comparison.answer and "The framework's own share" in comparison.answer
+    assert "keras is more accurate than torch" in comparison.conclusion
+    assert "network +5.0" in comparison.conclusion and "The framework's own share" in comparison.conclusion
     page = (tmp_path / "blog/report/report.html").read_text()
     assert "Where the gap comes from" in page and "all 16 recipes" in page
     markdown = (tmp_path / "blog/report/report.md").read_text()
@@ -321,7 +321,7 @@ def test_a_recipe_without_a_result_is_said(tmp_path: Path) -> None:
     for run in itertools.islice((tmp_path / "blog/runs").glob("mix-0100-seed*"), 3):
         (run / "result.json").unlink()
     comparison = compare.analyse(records)
-    assert "1 of 16 recipes have no result" in comparison.answer
+    assert "1 of 16 recipes have no result" in comparison.conclusion
     assert comparison.attribution is not None and not comparison.attribution.shares
 
 

@@ -66,15 +66,17 @@ def test_a_trial_that_asks_again_is_told_again() -> None:
     play(scene())
 
 
-@pytest.mark.parametrize(("losses", "given_up"), [(1, False), (2, True)])
-def test_a_lost_slots_run_is_tried_again_and_given_up_in_the_end(losses: int, given_up: bool) -> None:
+@pytest.mark.parametrize(("losses", "permanent"), [(1, False), (2, True)])
+def test_a_lost_slots_run_is_tried_again_and_fails_permanently_in_the_end(
+    losses: int, permanent: bool
+) -> None:
     async def scene() -> None:
         broker = Broker(slice_epochs=None)
         outcome = asyncio.create_task(broker.outcome(a_run("a"), 1))
         for loss in range(losses):
             assert await broker.next_run(f"slot{loss}") == "a"
             assert await broker.lose(f"slot{loss}", LOST, retries=1) is True
-        if given_up:
+        if permanent:
             assert await outcome == LOST
         else:
             assert await broker.next_run("another") == "a"

@@ -1,4 +1,4 @@
-"""The views of an image over which an evaluation averages, and what its answers come to."""
+"""The copies of an image over which an evaluation averages, and what its predictions come to."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from trainers.accuracy import balanced_accuracy
-from trainers.answering import answer_speed
 from trainers.contract import Task
+from trainers.inference_speed import inference_speed
 from trainers.inputs import InputTransform
 from trainers.loop import evaluate
 from trainers.recipes import Recipe
@@ -48,19 +48,22 @@ def task(recipe: Recipe, side: int) -> Task:
 
 
 @pytest.mark.parametrize(
-    ("views", "logit"),
+    ("copies", "logit"),
     [
         ({}, LEFT),
-        ({"flip_averaging": True}, (LEFT + RIGHT) / 2),
+        ({"test_time_augmentation": {"flip": True}}, (LEFT + RIGHT) / 2),
         # shifted down and right, the corner shows the reflected middle; shifted up and left, the middle itself
-        ({"shift_averaging": 1}, LEFT / 2 + MIDDLE / 4 + MIDDLE / 4),
-        ({"flip_averaging": True, "shift_averaging": 1}, (LEFT + RIGHT) / 4 + 2 * (MIDDLE + MIDDLE) / 8),
+        ({"test_time_augmentation": {"shift": 1}}, LEFT / 2 + MIDDLE / 4 + MIDDLE / 4),
+        (
+            {"test_time_augmentation": {"flip": True, "shift": 1}},
+            (LEFT + RIGHT) / 4 + 2 * (MIDDLE + MIDDLE) / 8,
+        ),
     ],
 )
-def test_an_evaluation_averages_the_logits_of_the_views_that_the_recipe_asks_for(
-    views: dict[str, Any], logit: float
+def test_an_evaluation_averages_the_logits_of_the_copies_that_the_recipe_asks_for(
+    copies: dict[str, Any], logit: float
 ) -> None:
-    _, _, confidences = evaluate(task(Recipe(**views), 3), CornerReader(), IMAGE, np.array([1]))
+    _, _, confidences = evaluate(task(Recipe(**copies), 3), CornerReader(), IMAGE, np.array([1]))
     chance = 1 / (1 + np.exp(-logit))
     assert confidences == pytest.approx([max(chance, 1 - chance)])
 
@@ -93,11 +96,13 @@ class SlowOnce:
         return np.zeros((len(images), 2), np.float32)
 
 
-def test_answers_are_timed_warm_with_all_views_of_an_image() -> None:
+def test_predictions_are_timed_warm_with_all_copies_of_an_image() -> None:
     engine = SlowOnce()
     images = np.zeros((100, 3, 3, 1), np.uint8)
-    speed = answer_speed(task(Recipe(flip_averaging=True), 3), engine, images)  # type: ignore[arg-type]
-    assert 0.02 <= speed.seconds < 0.1, "two views, and not the first call"
+    speed = inference_speed(
+        task(Recipe(test_time_augmentation=TestTimeAugmentation(flip=True)), 3), engine, images
+    )  # type: ignore[arg-type]
+    assert 0.02 <= speed.seconds < 0.1, "two copies, and not the first call"
     assert 64 / 0.1 < speed.images_per_second <= 64 / 0.02
     assert set(engine.sizes) == {1, 64}
 

@@ -64,7 +64,7 @@ def test_a_crossed_layout_has_the_variance_of_its_mean_squares() -> None:
 
 
 def test_no_spread_over_seeds_leaves_the_images_uncertain() -> None:
-    """Every seed answers alike: what is left is the sampling of the images, as for a single proportion."""
+    """Every seed predicts alike: what is left is the sampling of the images, as for a single proportion."""
     right = np.zeros((5, 1000), bool)
     right[:, :600] = True
     interval = inference.share_interval(with_items(right))
@@ -123,7 +123,7 @@ def test_few_discordant_images_are_judged_exactly() -> None:
         assert p_value == pytest.approx(min(1, 2 * exact))
 
 
-def test_the_same_answers_bound_the_gap_by_the_rule_of_three() -> None:
+def test_the_same_predictions_bound_the_gap_by_the_rule_of_three() -> None:
     right = np.random.default_rng(0).random((3, 359)) < 0.9
     found = gap(with_items(right), with_items(right))
     assert ends(found) == pytest.approx((-(1 - 0.025 ** (1 / 359)), 1 - 0.025 ** (1 / 359)))

@@ -143,7 +143,7 @@ def test_junit_is_xml_whatever_a_run_says(tmp_path: Path) -> None:
     run = records.document()["runs"][0]["id"]
     (tmp_path / "x" / "runs" / run / "result.json").unlink()
     said = 'bad \x00\x1b[31m \ufffe <tag> & "quotes" \ud800 ]]> \U0001f4a5'
-    records.run(run).add_failure({"driver_session": "s1", "cause": said, "detail": "", "given_up": True})
+    records.run(run).add_failure({"driver_session": "s1", "cause": said, "detail": "", "permanent": True})
     comparison = compare.analyse(records)
     outcomes = gate.judge(comparison, [gate.parse("torch.keras.verdict == '\x01<&>'", ARMS)])
     suite = ET.fromstring(gate.junit(comparison, outcomes))
@@ -229,7 +229,7 @@ def test_an_unchanged_arm_is_rarely_said_to_have_changed() -> None:
                 for place, right in enumerate(drawn)
             ]
             chosen.append((sides[0], sides[1]))
-        compared = pairs.compare_pairs(chosen, margin=0.01, answers={}, performance=None)
+        compared = pairs.compare_pairs(chosen, margin=0.01, predicted={}, performance=None)
         told += any(pair.ahead is not None for pair in compared)
     assert told <= 7, "5 % of 60, as it may come out"
 
@@ -255,7 +255,7 @@ def test_recipes_of_two_versions_differ_only_in_what_is_stated(tmp_path: Path) -
     after = make_records(tmp_path / "b", ARMS, arms={"torch": {"loss": {"class_weights": "balanced"}}})
     for file in (tmp_path / "a").glob("runs/*/run.json"):
         run = json.loads(file.read_text())
-        del run["recipe"]["loss"]["class_weights"], run["recipe"]["shift_averaging"]
+        del run["recipe"]["loss"]["class_weights"], run["recipe"]["test_time_augmentation"]["shift"]
         file.write_text(json.dumps(run))
     for first, second in ((before, after), (after, before)):
         keras, torch = experiment_diff.between(first, second)
@@ -285,8 +285,8 @@ def test_many_experiments_are_browsed_and_nothing_else_is(tmp_path: Path) -> Non
 
     def get(path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(base + path, timeout=5) as answer:
-                return answer.status, answer.read().decode()
+            with urllib.request.urlopen(base + path, timeout=5) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 

@@ -104,12 +104,12 @@ def test_a_state_survives_the_way_to_the_other_framework_and_back(
     first, torch, keras = (
         dict(np.load(built[1] / f"{name}-{place}.npz")) for name in ("first", "torch", "keras")
     )
-    slots = {key.partition("#")[2] for key in first if "#" in key}
+    names = {key.partition("#")[2] for key in first if "#" in key}
     expected = {"sgd": {"velocity"} if place else set()}.get(RECIPES[place]["name"], {"mean", "square"})
-    assert slots == expected | {"steps"}
-    if slots - {"steps"}:
+    assert names == expected | {"steps"}
+    if names - {"steps"}:
         assert any(first[key].any() for key in first if key.startswith("dense.kernel#"))
     for name, value in first.items():
-        if name != "#steps" or "mean" in slots:  # PyTorch's SGD counts no steps
+        if name != "#steps" or "mean" in names:  # PyTorch's SGD counts no steps
             assert np.allclose(torch[name], value, rtol=1e-6, atol=0), name
             assert np.allclose(keras[name], value, rtol=1e-5, atol=0), name

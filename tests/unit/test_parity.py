@@ -18,7 +18,7 @@ from orchestrator.store.storage import Storage
 from tests.conftest import ROOT
 from tests.unit.synthetic import make_records
 from trainers.contract import FRAMEWORKS
-from trainers.parity import sketch
+from trainers.parity_trace import sketch
 from trainers.update_rules import CORRECTION, EPSILON, VARIANCE, VELOCITY
 
 pytestmark = pytest.mark.trains
@@ -234,17 +234,17 @@ def test_the_verdict_is_in_the_first_paragraph_and_in_the_report(tmp_path: Path,
     markdown = tmp_path / "x" / "report" / "report.md"
 
     stored.keep_parity(key, "keras", traces["keras"]["adamw"])
-    assert "same work" not in report.write(stored).answer
+    assert "same work" not in report.write(stored).conclusion
 
     stored.keep_parity(key, "torch", traces["torch"]["loss reduction"])
     written = report.write(stored)
-    assert "Beware: the two frameworks do not do the same work" in written.answer
-    assert "gradient" in written.answer
+    assert "Beware: the two frameworks do not do the same work" in written.conclusion
+    assert "gradient" in written.conclusion
     assert "not the same work" in markdown.read_text().partition("## Parity")[2]
 
     stored.keep_parity(key, "torch", traces["torch"]["adamw"])
     written = report.write(stored)
-    assert "do the same work on these recipes up to named differences: Keras' Adam adds" in written.answer
+    assert "do the same work on these recipes up to named differences: Keras' Adam adds" in written.conclusion
     section = markdown.read_text().partition("## Parity")[2]
     assert "same work up to named differences" in section
     assert escape("PyTorch with epsilon equals Keras with epsilon * sqrt(1 - beta_2^t)") in section
@@ -252,7 +252,7 @@ def test_the_verdict_is_in_the_first_paragraph_and_in_the_report(tmp_path: Path,
 
     for framework in FRAMEWORKS:
         stored.keep_parity(key, framework, traces[framework]["plain"])
-    assert "Both frameworks do the same work on these recipes. " in report.write(stored).answer
+    assert "Both frameworks do the same work on these recipes. " in report.write(stored).conclusion
 
 
 def own(keras: str, torch: str, **fields: object) -> Experiment:

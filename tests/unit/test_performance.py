@@ -68,8 +68,8 @@ def test_cost_energy_memory_and_arithmetic(tmp_path: Path) -> None:
     assert arm.memory_peak_bytes == 2**30
     assert arm.training_flops == 3 * 1_000_000 * 900 * 3
     assert arm.flops_per_second == pytest.approx(3 * 1_000_000 * 1000.0)
-    assert arm.utilisation == pytest.approx(3e9 / 1.2e10)
-    assert (arm.answer_seconds, arm.answers_per_second) == (0.0025, 1600)
+    assert arm.model_flops_utilisation == pytest.approx(3e9 / 1.2e10)
+    assert (arm.latency_seconds, arm.predictions_per_second) == (0.0025, 1600)
     assert arm.seconds == pytest.approx(
         {
             "start-up": 5,
@@ -108,9 +108,9 @@ def test_what_older_records_do_not_tell_is_left_out(tmp_path: Path) -> None:
             "forward_flops",
             "matmul_flops",
             "device_memory_peak_bytes",
-            "robustness",
-            "answer_seconds",
-            "answers_per_second",
+            "corruption_robustness",
+            "latency_seconds",
+            "predictions_per_second",
         ):
             del result[field]
         records.storage.write_json(f"runs/{run.name}/result.json", result)
@@ -121,8 +121,8 @@ def test_what_older_records_do_not_tell_is_left_out(tmp_path: Path) -> None:
     records.begin(document)
     arm = of_keras(records)
     assert (arm.cost, arm.energy_joules, arm.memory_peak_bytes) == (None, None, None)
-    assert (arm.training_flops, arm.flops_per_second, arm.utilisation) == (None, None, None)
+    assert (arm.training_flops, arm.flops_per_second, arm.model_flops_utilisation) == (None, None, None)
     report.write(records)
     page = (tmp_path / "x/report/report.html").read_text()
-    assert "What it took" in page and "Robustness" not in page and "groups:" not in page
-    assert "utilisation</th>" not in page and "answers/s</th>" not in page
+    assert "Time, memory and cost" in page and "Corruption robustness" not in page and "groups:" not in page
+    assert "MFU</th>" not in page and "predictions/s</th>" not in page

@@ -215,11 +215,11 @@ def test_a_saved_model_reads_new_pictures_as_it_read_those_of_training(
     (tmp_path / exported_model.DESCRIPTION).write_text(json.dumps(description))
     given: list[np.ndarray] = []
 
-    def answer(_action: str, _directory: str, scratch: str, **_: str) -> None:
+    def predict(_action: str, _directory: str, scratch: str, **_: str) -> None:
         given.append(np.load(Path(scratch) / "images.npy"))
         np.save(Path(scratch) / "probabilities.npy", np.array([[0.2, 0.8]]))
 
-    monkeypatch.setattr(exported_model, "_in_process", answer)
+    monkeypatch.setattr(exported_model, "_in_process", predict)
     file = tmp_path / "data" / "class1" / "01.png"
     assert exported_model.predict(tmp_path, [file])[0].label == "class1"
     assert bytes(given[0][0]) in {bytes(image) for image in everything(open_dataset(data))}

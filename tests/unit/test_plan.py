@@ -59,13 +59,11 @@ def test_concurrent_runs_follow_the_scarcest_resource() -> None:
 
 def test_sessions_hold_every_run_once_and_one_framework_each() -> None:
     runs = run_plan.expand(experiment(), "f")
-    for slots in (1, 2, 7):
-        shared_out = run_plan.queues(runs, groups=slots)
-        assert sorted(run.id for session in shared_out for run in session.runs) == sorted(
-            run.id for run in runs
-        )
-        for session in shared_out:
-            assert {run.framework for run in session.runs} == {session.framework}
+    for groups in (1, 2, 7):
+        shared_out = run_plan.queues(runs, groups=groups)
+        assert sorted(run.id for queue in shared_out for run in queue.runs) == sorted(run.id for run in runs)
+        for queue in shared_out:
+            assert {run.framework for run in queue.runs} == {queue.framework}
     assert len(run_plan.queues(runs, groups=1)) == 2
 
 

@@ -96,11 +96,11 @@ def test_the_fast_recipe_is_one_description_for_both() -> None:
     assert NAMED_RECIPES["tutorial"]["keras"] != NAMED_RECIPES["tutorial"]["torch"]
 
 
-def test_precision_is_settled_by_the_processors_only_where_the_recipe_leaves_it_to_them() -> None:
+def test_precision_is_resolved_by_the_processors_only_where_the_recipe_leaves_it_to_them() -> None:
     fast = Recipe.model_validate(NAMED_RECIPES["fast"]["torch"])
-    assert [fast.settled(bfloat16=has).precision for has in (True, False)] == ["bfloat16", "float32"]
+    assert [fast.resolved(bfloat16=has).precision for has in (True, False)] == ["bfloat16", "float32"]
     named = Recipe(precision="bfloat16")
-    assert named.settled(bfloat16=False) == named
+    assert named.resolved(bfloat16=False) == named
 
 
 def test_whitened_patches_are_uncorrelated_with_unit_variance_and_come_with_their_negatives() -> None:

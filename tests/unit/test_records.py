@@ -49,10 +49,10 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
         "00005.json",
         "00005.npz",
     ]
-    position = records.run(run_id).position()
-    assert position.epoch == 5
-    assert position.state is not None
-    assert position.state["w"].tolist() == [5, 5, 5]
+    resume_point = records.run(run_id).resume_point()
+    assert resume_point.epoch == 5
+    assert resume_point.state is not None
+    assert resume_point.state["w"].tolist() == [5, 5, 5]
 
 
 def test_the_best_checkpoint_outlives_the_others(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, damage
         newest.write_bytes(content)
     else:
         newest.unlink()
-    assert records.run(run_id).position().epoch == 4
+    assert records.run(run_id).resume_point().epoch == 4
 
 
 def test_a_checkpoint_whose_epoch_was_not_recorded_is_passed_over(tmp_path: Path) -> None:
@@ -88,22 +88,22 @@ def test_a_checkpoint_whose_epoch_was_not_recorded_is_passed_over(tmp_path: Path
     lines = (directory / "epochs.jsonl").read_text().splitlines(keepends=True)
     (directory / "epochs.jsonl").write_text("".join(lines[:4]) + lines[4][:20])
     assert [epoch["epoch"] for epoch in records.run(run_id).epochs()] == [1, 2, 3, 4]
-    assert records.run(run_id).position().epoch == 4
+    assert records.run(run_id).resume_point().epoch == 4
 
 
 def test_a_checkpoint_within_the_next_epoch_is_gone_on_from(tmp_path: Path) -> None:
     records, run_id, directory = run_directory(tmp_path)
     run = records.run(run_id)
     run.keep_partial(6, 12, {"w": np.full(3, 6.5)})
-    position = run.position()
-    assert (position.epoch, position.step) == (5, 12)
-    assert position.state is not None
-    assert position.state["w"].tolist() == [6.5] * 3
+    resume_point = run.resume_point()
+    assert (resume_point.epoch, resume_point.step) == (5, 12)
+    assert resume_point.state is not None
+    assert resume_point.state["w"].tolist() == [6.5] * 3
     run.keep_partial(5, 3, {"w": np.zeros(3)})
-    assert (run.position().epoch, run.position().step) == (5, 0), "its epoch is finished"
+    assert (run.resume_point().epoch, run.resume_point().step) == (5, 0), "its epoch is finished"
     run.keep_partial(6, 20, {"w": np.zeros(3)})
     (directory / "checkpoints" / "partial.npz").write_bytes(b"torn")
-    assert (run.position().epoch, run.position().step) == (5, 0)
+    assert (run.resume_point().epoch, run.resume_point().step) == (5, 0)
 
 
 def test_what_a_hung_worker_left_is_read_once(tmp_path: Path) -> None:

@@ -82,11 +82,11 @@ def test_the_page_is_whole_self_contained_and_escaped(records: ExperimentRecords
         "x",
         "Arms",
         "Evidence",
-        "What it took",
+        "Time, memory and cost",
         "Learning curves",
         "Speed",
         "Accuracy by class",
-        "Robustness",
+        "Corruption robustness",
         "Calibration",
         "Confusion matrices",
         "Where the arms disagree",
@@ -100,11 +100,11 @@ def test_the_page_is_whole_self_contained_and_escaped(records: ExperimentRecords
     assert all(page.pictures), "every picture has a text"
     assert text.count("<script>") == 1, "class names are escaped"
     assert "&lt;script&gt;" in text
-    first_paragraph = re.search(r'<p class="answer">(.*?)</p>', text, re.DOTALL)
+    first_paragraph = re.search(r'<p class="conclusion">(.*?)</p>', text, re.DOTALL)
     assert first_paragraph is not None
-    assert comparison.answer in first_paragraph[1]
+    assert comparison.conclusion in first_paragraph[1]
     assert "tandem run &#39;a b.yaml&#39;" in text
-    assert "2.5 ms" in text and "answers/s" in text
+    assert "2.5 ms" in text and "predictions/s" in text
     assert "in 3 classes; groups: 90 training, 10 validation, 30 test" in text
     assert len(text) < 2_000_000
 
@@ -123,7 +123,7 @@ def test_the_other_forms_say_the_same(records: ExperimentRecords) -> None:
     comparison = report.write(records)
     document = json.loads(read(records, "results.json"))
     assert document["schema"] == 2
-    assert document["answer"] == comparison.answer
+    assert document["conclusion"] == comparison.conclusion
     assert document["arms"][0]["test_accuracy"]["mean"] == pytest.approx(0.6)
     rows = list(csv.DictReader(io.StringIO(read(records, "results.csv"))))
     assert [(row["arm"], row["seed"], float(row["test_accuracy"])) for row in rows[:2]] == [
@@ -133,7 +133,7 @@ def test_the_other_forms_say_the_same(records: ExperimentRecords) -> None:
     epochs = list(csv.DictReader(io.StringIO(read(records, "epochs.csv"))))
     assert len(epochs) == 6 * 3
     markdown = read(records, "report.md")
-    assert comparison.answer in markdown
+    assert comparison.conclusion in markdown
     figures = {path.name for path in (Path(records.storage.url) / "report" / "figures").iterdir()}
     assert {
         f"{name}.{kind}" for name in re.findall(r"figures/([\w-]+)\.svg", markdown) for kind in ("svg", "png")
@@ -171,8 +171,8 @@ def test_damaged_and_missing_records_are_left_out(records: ExperimentRecords) ->
         "0 of 3 epochs of keras seed 1 are recorded.",
         f"runs/{runs[2].name}/predictions.npz is left out: it is no archive of arrays.",
         "Predictions of 1 of 2 finished runs of keras are missing.",
-        "Which test images keras answers right is not known for every run.",
-        "No session is recorded",
+        "Which test images keras classifies correctly is not known for every run.",
+        "No driver session is recorded",
         "disagreements.npz is left out",
     ):
         assert any(words in note for note in comparison.notes), (words, comparison.notes)
@@ -198,7 +198,7 @@ def test_a_report_of_nothing_yet(tmp_path: Path) -> None:
         for file in run.iterdir():
             if file.is_file():
                 file.unlink()
-    assert report.write(records).answer.startswith("No run has finished")
+    assert report.write(records).conclusion.startswith("No run has finished")
     Page(read(records, "report.html"))
 
 
@@ -211,7 +211,7 @@ def test_what_precision_auto_came_to_is_told(tmp_path: Path) -> None:
     records.run(last).add_attempt(attempt("s2", precision="bfloat16"))
     report.write(records)
     told = read(records, "report.md")
-    assert "precision (float32 / bfloat16 and float32)" in told.splitlines()[2], "a factor of the answer"
+    assert "precision (float32 / bfloat16 and float32)" in told.splitlines()[2], "a factor in the conclusion"
     assert "Some runs of b were computed in bfloat16 and some in float32" in told
 
 
@@ -418,7 +418,7 @@ def test_markdown_shows_any_text_as_it_is(records: ExperimentRecords) -> None:
         assert shown.strip() == " ".join(text.split()), text
     run = records.document()["runs"][0]["id"]
     (Path(records.storage.url) / "runs" / run / "result.json").unlink()
-    records.run(run).add_failure({"driver_session": "s1", "cause": NASTY, "detail": "", "given_up": True})
+    records.run(run).add_failure({"driver_session": "s1", "cause": NASTY, "detail": "", "permanent": True})
     document = records.document()
     document["experiment"]["arms"]["keras"]["model"] = "mine|x:<script>alert(1)</script>"
     records.begin(document)

@@ -32,7 +32,7 @@ class Experiment:
 
     told: Planted
     means: dict[str, float]
-    """Of all finished seeds, from the planted answers."""
+    """Of all finished seeds, from the planted predictions."""
     finished: dict[str, int]
     truths: dict[str, float] | None
     """The accuracy that each arm's seeds have on average over all images; None where seeds were tampered with."""
@@ -56,7 +56,7 @@ def plant(number: int) -> Experiment:
     }
     for place in range(1, count):
         if generator.random() < 0.08 and len(seeds[place]) == len(seeds[place - 1]):
-            rights[place] = rights[place - 1].copy()  # a tie in every answer
+            rights[place] = rights[place - 1].copy()  # a tie in every prediction
             truths = None
     if generator.random() < 0.08:
         rights = [np.repeat(own[:1], len(own), axis=0) for own in rights]  # the seeds change nothing
@@ -230,7 +230,7 @@ OPEN = re.compile(
     rf"over ([^)]*)\)\."
 )
 SAME = re.compile(
-    rf"^{NAME} and {NAME} gave the same answer to all ([\d,]+) test images with (?:each of (\d+) seeds|their seed)"
+    rf"^{NAME} and {NAME} gave the same prediction for all ([\d,]+) test images with (?:each of (\d+) seeds|their seed)"
     rf"(, as parity predicts)?: ({NUMBER}) % are right\."
 )
 NONE = re.compile(r"^No verdict on accuracy: ")
@@ -250,7 +250,7 @@ def check_two(made: Experiment) -> str:
     judgement = pair.judgement
     assert judgement is not None
     oriented = {name: made.means[name] for name in names}
-    if found := MORE.match(told.answer):
+    if found := MORE.match(told.conclusion):
         ahead, behind, best, other, gap, low, high, basis, size, _ = found.groups()
         assert judgement.verdict in (Verdict.BETTER, Verdict.BETTER_BY_MORE) and pair.ahead == ahead
         assert oriented[ahead] > oriented[behind] and float(best) > float(other)
@@ -269,7 +269,7 @@ def check_two(made: Experiment) -> str:
         else:
             assert size.startswith("is proven; whether it is larger") and size.endswith("is open")
         return "more"
-    if found := EQUAL.match(told.answer):
+    if found := EQUAL.match(told.conclusion):
         one, two, margin, expected, first, second, gap, favour, basis, *ends = found.groups()
         assert judgement.verdict is Verdict.EQUAL and float(margin) / 100 == pytest.approx(made.margin)
         assert same(float(first) / 100, oriented[one]) and same(float(second) / 100, oriented[two])
@@ -281,7 +281,7 @@ def check_two(made: Experiment) -> str:
         assert (expected is not None) == pair.is_same_work
         check_basis(basis, pair)
         return "equal"
-    if found := OPEN.match(told.answer):
+    if found := OPEN.match(told.conclusion):
         one, two, first, second, gap, favour, low_text, high_text, basis = found.groups()
         assert judgement.verdict is Verdict.UNDECIDED and judgement.obstacle is None
         assert same(float(first) / 100, oriented[one]) and same(float(second) / 100, oriented[two])
@@ -289,18 +289,20 @@ def check_two(made: Experiment) -> str:
         assert float(low_text) <= 0 <= float(high_text)
         check_basis(basis, pair)
         return "open"
-    if found := SAME.match(told.answer):
+    if found := SAME.match(told.conclusion):
         _, _, images, seeds, expected, score = found.groups()
-        assert pair.same_answers and int(images.replace(",", "")) == pair.images
+        assert pair.same_predictions and int(images.replace(",", "")) == pair.images
         assert seeds is None or int(seeds) == pair.seeds[0] == pair.seeds[1]
         assert same(float(score) / 100, oriented[names[0]]) and oriented[names[0]] == oriented[names[1]]
         assert (expected is not None) == pair.is_same_work
         return "same"
-    assert NONE.match(told.answer), told.answer
+    assert NONE.match(told.conclusion), told.conclusion
     assert judgement.obstacle is not None
     for name in names:
-        found_score = re.search(rf"(?<![\w-]){name} (?:scored )?({NUMBER}) %", told.answer)
-        assert found_score is not None and same(float(found_score[1]) / 100, made.means[name]), told.answer
+        found_score = re.search(rf"(?<![\w-]){name} (?:scored )?({NUMBER}) %", told.conclusion)
+        assert found_score is not None and same(float(found_score[1]) / 100, made.means[name]), (
+            told.conclusion
+        )
     return "none"
 
 
@@ -308,7 +310,7 @@ def check_several(made: Experiment) -> str:
     """The first sentences on three arms or more."""
     told = made.told
     judged = [name for name, seeds in made.finished.items() if seeds >= 3]
-    if NONE.match(told.answer):
+    if NONE.match(told.conclusion):
         assert len(judged) < 2
         return "none of several"
     top = max(judged, key=lambda name: made.means[name])
@@ -320,7 +322,7 @@ def check_several(made: Experiment) -> str:
         + rf"{NAME} is more accurate than all others: ({NUMBER}) % on the test images, ({NUMBER}) points ahead of "
         rf"{NAME} \(95 % interval(?: for \d+ comparisons together)? ({NUMBER}) to ({NUMBER}); over [^)]*\), "
         r"(.*?)\.( |$)",
-        told.answer,
+        told.conclusion,
     ):
         name, score, gap, nearest, low, _, size, _ = found.groups()
         assert behind_top == set(judged) - {top} and made.means[name] == made.means[top]
@@ -335,9 +337,9 @@ def check_several(made: Experiment) -> str:
         start
         + rf"(.*?) (are equally accurate within ({NUMBER}) points?|cannot be told apart in accuracy|cannot be told "
         rf"from {NAME} in accuracy); the highest test accuracy is ({NUMBER}) %, by {NAME}\.",
-        told.answer,
+        told.conclusion,
     )
-    assert found is not None, told.answer
+    assert found is not None, told.conclusion
     names = re.split(r", | and ", found[1])
     from_top = "told from" in found[2]
     assert made.means[found[6]] == made.means[top] and same(float(found[5]) / 100, made.means[top])
@@ -349,7 +351,7 @@ def check_several(made: Experiment) -> str:
         assert verdicts == {Verdict.EQUAL}
     elif not from_top:
         assert all(pair.ahead is None for pair in within)
-    for sentence in re.findall(r"(?:^|\. )([^.:]*?) (?:is|are) behind ([^.]*)\.", told.answer):
+    for sentence in re.findall(r"(?:^|\. )([^.:]*?) (?:is|are) behind ([^.]*)\.", told.conclusion):
         for name in re.split(r", | and ", sentence[0]):
             assert told.pair(top, name).ahead == top
             if sentence[1] in ("both", "all of them"):
@@ -361,14 +363,14 @@ def check_baseline(made: Experiment) -> str:
     told, base = made.told, made.baseline
     assert base is not None
     if not made.finished[base]:
-        assert told.answer.startswith(f"The baseline {base} has no finished run")
+        assert told.conclusion.startswith(f"The baseline {base} has no finished run")
         return "no baseline"
     found = re.match(
         rf"^Compared with the baseline {base}, ({NUMBER}) % on the test images, in points with 95 % intervals for "
         r"(\d+) comparisons? together: (.*?)\.( |$)",
-        told.answer,
+        told.conclusion,
     )
-    assert found is not None, told.answer
+    assert found is not None, told.conclusion
     assert same(float(found[1]) / 100, made.means[base])
     for part in found[3].split("; "):
         kind, _, names = re.sub(r" and \d+ more$", "", part).partition(": ")
@@ -392,14 +394,16 @@ def check_rest(made: Experiment) -> None:
     told = made.told
     partial = [arm for arm in told.arms if 0 < len(arm.done) < len(arm.runs)]
     for arm in partial[:6]:
-        assert f"{arm.name} finished {len(arm.done)} of {len(arm.runs)} seed" in told.answer
+        assert f"{arm.name} finished {len(arm.done)} of {len(arm.runs)} seed" in told.conclusion
     for name, seeds in made.collapsed.items():
         arm = told.arm(name)
         assert set(seeds) <= set(arm.guessing)
         if seeds:
-            assert re.search(rf"Not told from guessing: [^.]*(?<![\w-]){name}\b", told.answer), told.answer
-    if "is faster" in told.answer:
-        found = re.search(rf"{NAME} is faster: {NAME} took ([\d.]+) s and {NAME} ([\d.]+) s", told.answer)
+            assert re.search(rf"Not told from guessing: [^.]*(?<![\w-]){name}\b", told.conclusion), (
+                told.conclusion
+            )
+    if "is faster" in told.conclusion:
+        found = re.search(rf"{NAME} is faster: {NAME} took ([\d.]+) s and {NAME} ([\d.]+) s", told.conclusion)
         assert found is not None and found[1] == found[2] and float(found[3]) <= float(found[5])
         pair = told.pair(found[2], found[4])
         assert pair.speed is not None and pair.speed.groups is not None and min(pair.speed.groups) >= 3
@@ -407,7 +411,11 @@ def check_rest(made: Experiment) -> None:
             pair.speed.end is not None and pair.speed.end.low is not None and pair.speed.end.high is not None
         )
         assert pair.speed.end.low > 0 or pair.speed.end.high < 0
-    assert "nan" not in told.answer.lower() and "None" not in told.answer and "-0.00 " not in told.answer
+    assert (
+        "nan" not in told.conclusion.lower()
+        and "None" not in told.conclusion
+        and "-0.00 " not in told.conclusion
+    )
 
 
 def check(made: Experiment) -> str:
@@ -416,10 +424,10 @@ def check(made: Experiment) -> str:
     check_rest(made)
     measured = [name for name, seeds in made.finished.items() if seeds]
     if not measured:
-        assert made.told.answer.startswith("No run has finished")
+        assert made.told.conclusion.startswith("No run has finished")
         return "nothing"
     if len(measured) == 1:
-        assert "nothing to compare it with" in made.told.answer
+        assert "nothing to compare it with" in made.told.conclusion
         return "one"
     if made.baseline is not None:
         return check_baseline(made)
@@ -452,7 +460,7 @@ def run(numbers: range) -> dict[str, Any]:
         try:
             kind = check(made)
         except AssertionError as error:
-            raise AssertionError(f"experiment {number}: {made.told.answer}") from error
+            raise AssertionError(f"experiment {number}: {made.told.conclusion}") from error
         kinds[kind] = kinds.get(kind, 0) + 1
         if made.truths is not None:
             false = is_false(made)

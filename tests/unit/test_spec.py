@@ -232,8 +232,8 @@ def test_batch_that_does_not_divide_names_sizes_that_do(experiment_file: Write) 
             "schedule one_cycle is for built-in optimizers; make the schedule of mine:make in that function",
         ),
         (
-            "name: x\narms: {a: {framework: keras, optimizer: 'mine:make', weight_average: 0.9}}",
-            "weight_average is for built-in optimizers in Keras; give the one of mine:make use_ema=True",
+            "name: x\narms: {a: {framework: keras, optimizer: 'mine:make', ema_decay: 0.9}}",
+            "ema_decay is for built-in optimizers in Keras; give the one of mine:make use_ema=True",
         ),
         (
             "name: x\narms: {a: {framework: keras, compile: true}}",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tests.unit.measure_engine import IMAGES, LABELS, inputs
-from trainers import parity
+from trainers import parity_trace
 from trainers.contract import Task
 from trainers.data import Dataset
 from trainers.recipes import Recipe
@@ -49,7 +49,7 @@ def faults(framework: str) -> dict[str, Case]:
 
 
 def traced(runtime: Any, recipe: str, plant: Plant) -> dict[str, np.ndarray]:
-    described = parity.parity_recipe(Recipe.model_validate(RECIPES[recipe]), batch_size=16)
+    described = parity_trace.parity_recipe(Recipe.model_validate(RECIPES[recipe]), batch_size=16)
     dataset = Dataset(
         train_images=IMAGES[:, :16, :16],
         train_labels=LABELS,
@@ -75,7 +75,7 @@ def traced(runtime: Any, recipe: str, plant: Plant) -> dict[str, np.ndarray]:
     )
     engine = runtime.engine(task)
     plant(engine)
-    return parity.trace(task, dataset, engine, steps=STEPS)
+    return parity_trace.trace(task, dataset, engine, steps=STEPS)
 
 
 def main(framework: str, output: str) -> None:

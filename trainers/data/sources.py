@@ -92,7 +92,7 @@ def resolve(spec: DataSpec) -> tuple[str, Path | None]:
 
 
 def read(kind: str, path: Path | None, spec: DataSpec) -> Labelled:
-    """Read a source that `resolve` settled on.
+    """Read a source that `resolve` found.
 
     Raises:
         InputError: it cannot be read, or has not what a field of `data:` names.

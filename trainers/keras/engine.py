@@ -19,14 +19,14 @@ import tensorflow as tf
 from trainers.contract import State, Task, UnbiasedVariance
 from trainers.data.batches import Steps
 from trainers.initial import Weights, initial_weights
+from trainers.keras.exported_model import exported_model
 from trainers.keras.losses import build_loss
 from trainers.keras.models import build_model, get_weights, named_variables, path_in, set_weights
-from trainers.keras.optimizers import build_optimizer, coupled_decay, get_slots, set_slots
-from trainers.keras.product import product_of
+from trainers.keras.optimizers import build_optimizer, coupled_decay, get_optimizer_state, set_optimizer_state
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
 from trainers.recipes import OwnOptimizer
-from trainers.views import views_of
+from trainers.test_time_augmentation import augmented_copies
 
 # Without autograph, as in Keras' own `fit`: a model's `call` is traced as it is written.
 _graph = functools.partial(tf.function, autograph=False)
@@ -157,7 +157,7 @@ class KerasEngine:
         return of_data, tf.add_n(of_model) if of_model else tf.zeros(()), logits
 
     def _replica_gradients(self, images, labels, loss_scale):
-        """Gradients of this worker's part of the loss, its loss summed over the share, and its right answers."""
+        """Gradients of this worker's part of the loss, its loss summed over the share, and its correct predictions."""
         variables = self._model.trainable_variables
         decay = coupled_decay(self._task.recipe.optimizer)
         with tf.GradientTape() as tape:
@@ -166,8 +166,8 @@ class KerasEngine:
             if decay:
                 of_worker += decay * tf.add_n([tf.nn.l2_loss(variable) for variable in variables])
             loss = of_data * loss_scale + of_worker / self._strategy.num_replicas_in_sync
-        answers = tf.argmax(logits, 1, output_type=tf.int64)
-        correct = tf.reduce_sum(tf.cast(answers == labels, tf.int64))
+        predicted = tf.argmax(logits, 1, output_type=tf.int64)
+        correct = tf.reduce_sum(tf.cast(predicted == labels, tf.int64))
         share = tf.cast(tf.size(labels), tf.float32)
         return tape.gradient(loss, variables), of_data + of_model * share, correct
 
@@ -208,7 +208,7 @@ class KerasEngine:
         return self._strategy.run(add_up, args=(values,))
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
-        """Take the steps; returns each one's loss, summed over this worker's share, and right answers."""
+        """Take the steps; returns each one's loss, summed over this worker's share, and correct predictions."""
         taken = [
             self._step(images, labels, learning_rate, steps.loss_scale)
             for images, labels, learning_rate in zip(
@@ -236,7 +236,7 @@ class KerasEngine:
         return self._forward(images).numpy()
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """As `forward`, with `weight_average` of the averaged weights."""
+        """As `forward`, with `ema_decay` of the averaged weights."""
         with self._averaged():
             return self.forward(images)
 
@@ -280,13 +280,13 @@ class KerasEngine:
         """None: Keras keeps the biased variance of each batch."""
         return {}
 
-    def product(self) -> keras.Model:
+    def exported_model(self) -> keras.Model:
         """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
         with self._averaged():
-            return product_of(
+            return exported_model(
                 self._model,
                 self._task.inputs,
-                views_of(self._task.recipe),
+                augmented_copies(self._task.recipe),
                 self._task.image_shape,
                 is_built_in=":" not in self._task.recipe.model,
             )
@@ -297,14 +297,16 @@ class KerasEngine:
         return {names[variable.path]: variable for variable in self._model.trainable_variables}
 
     def neutral_state(self) -> Weights:
-        """The model's weights and its optimizer's slots, which both frameworks can load."""
-        slots = get_slots(self._optimizer, self._task.recipe.optimizer, self._trained_weights())
-        return get_weights(self._model) | slots
+        """The model's weights and its optimizer's state, which both frameworks can load."""
+        optimizer_state = get_optimizer_state(
+            self._optimizer, self._task.recipe.optimizer, self._trained_weights()
+        )
+        return get_weights(self._model) | optimizer_state
 
     def load_neutral_state(self, state: Weights) -> None:
         """Take over what either framework's `neutral_state` gave."""
         set_weights(self._model, state)
-        set_slots(self._optimizer, self._task.recipe.optimizer, self._trained_weights(), state)
+        set_optimizer_state(self._optimizer, self._task.recipe.optimizer, self._trained_weights(), state)
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:
         """Sum over the workers of a float64 array."""

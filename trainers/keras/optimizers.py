@@ -28,8 +28,8 @@ def build_optimizer(recipe: Recipe, model: keras.Model) -> keras.optimizers.Opti
             )
         return made
     options: dict[str, Any] = {}
-    if recipe.weight_average:
-        options = {"use_ema": True, "ema_momentum": recipe.weight_average}
+    if recipe.ema_decay:
+        options = {"use_ema": True, "ema_momentum": recipe.ema_decay}
     if isinstance(optimizer, Sgd):
         if optimizer.decoupled:
             options["weight_decay"] = optimizer.weight_decay
@@ -49,12 +49,12 @@ def coupled_decay(optimizer: Optimizer) -> float:
     return optimizer.weight_decay
 
 
-def get_slots(
+def get_optimizer_state(
     optimizer: keras.optimizers.Optimizer, described: Optimizer, weights: dict[str, keras.Variable]
 ) -> Weights:
-    """What an optimizer keeps of each weight, as `<weight>#<slot>`, and its count of steps as `#steps`.
+    """What an optimizer keeps of each weight, as `<weight>#<name>`, and its count of steps as `#steps`.
 
-    The slots are `velocity` of SGD with momentum, `mean` and `square` of Adam. A velocity is a sum of gradients, as
+    The names are `velocity` of SGD with momentum, `mean` and `square` of Adam. A velocity is a sum of gradients, as
     in PyTorch; Keras' own variable is that times minus the learning rate.
 
     Args:
@@ -62,38 +62,38 @@ def get_slots(
         described: of the recipe.
         weights: the trainable weights by neutral name.
     """
-    variables = _slot_variables(optimizer, described, weights)
+    variables = _state_variables(optimizer, described, weights)
     arrays = {key: np.array(variable) / _scale(key, optimizer) for key, variable in variables.items()}
     return arrays | {"#steps": np.array(optimizer.iterations)}
 
 
-def set_slots(
+def set_optimizer_state(
     optimizer: keras.optimizers.Optimizer,
     described: Optimizer,
     weights: dict[str, keras.Variable],
-    slots: Weights,
+    state: Weights,
 ) -> None:
-    """The reverse of `get_slots`, at the learning rate that the optimizer has."""
-    for key, variable in _slot_variables(optimizer, described, weights).items():
-        variable.assign(slots[key] * _scale(key, optimizer))
-    optimizer.iterations.assign(slots["#steps"])
+    """The reverse of `get_optimizer_state`, at the learning rate that the optimizer has."""
+    for key, variable in _state_variables(optimizer, described, weights).items():
+        variable.assign(state[key] * _scale(key, optimizer))
+    optimizer.iterations.assign(state["#steps"])
 
 
 def _scale(key: str, optimizer: keras.optimizers.Optimizer) -> np.ndarray:
-    """What a neutral slot is multiplied by in Keras."""
+    """The factor from neutral optimizer state to that of Keras."""
     return -np.array(optimizer.learning_rate) if key.endswith("#velocity") else np.ones((), np.float32)
 
 
-def _slot_variables(
+def _state_variables(
     optimizer: keras.optimizers.Optimizer, described: Optimizer, weights: dict[str, keras.Variable]
 ) -> dict[str, keras.Variable]:
     if isinstance(described, Sgd):
-        slots = {"velocity": "momentum"} if described.momentum else {}
+        endings = {"velocity": "momentum"} if described.momentum else {}
     else:
-        slots = {"mean": "momentum", "square": "velocity"}
+        endings = {"mean": "momentum", "square": "velocity"}
     named = {variable.name: variable for variable in optimizer.variables}
     return {
-        f"{name}#{slot}": named[f"{weight.path.replace('/', '_')}_{ending}"]
+        f"{name}#{kind}": named[f"{weight.path.replace('/', '_')}_{ending}"]
         for name, weight in weights.items()
-        for slot, ending in slots.items()
+        for kind, ending in endings.items()
     }

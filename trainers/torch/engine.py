@@ -24,19 +24,19 @@ from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
 from trainers.recipes import OwnOptimizer
+from trainers.test_time_augmentation import augmented_copies
+from trainers.torch.exported_model import ExportedModel
 from trainers.torch.losses import build_loss
 from trainers.torch.models import (
     build_model,
     get_gradients,
-    get_slots,
+    get_optimizer_state,
     get_weights,
     named_tensors,
-    set_slots,
+    set_optimizer_state,
     set_weights,
 )
-from trainers.torch.optimizers import SLOTS, build_optimizer, decay_apart
-from trainers.torch.product import Product
-from trainers.views import views_of
+from trainers.torch.optimizers import STATE_NAMES, build_optimizer, decay_apart
 
 
 class Runtime:
@@ -98,8 +98,8 @@ class TorchEngine:
         self._module = module.to(self._device, memory_format=torch.channels_last)
         self._optimizer, self._scheduler = build_optimizer(recipe.optimizer, self._module)
         self._average = (
-            AveragedModel(self._module, multi_avg_fn=get_ema_multi_avg_fn(recipe.weight_average))
-            if recipe.weight_average
+            AveragedModel(self._module, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+            if recipe.ema_decay
             else None
         )
         self._model: torch.nn.Module = self._module
@@ -166,19 +166,19 @@ class TorchEngine:
         (loss * (share * loss_scale * self._task.world_size)).backward()  # DDP averages over the workers
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
-        """Take the steps; returns each one's loss, summed over this worker's share, and right answers."""
+        """Take the steps; returns each one's loss, summed over this worker's share, and correct predictions."""
         self._model.train()
         images, labels = self._on_device(steps.images), self._on_device(steps.labels)
         share = labels.shape[1]
-        losses, answers = [], []
+        losses, predicted = [], []
         with self._convolutions():
             for step in range(len(steps)):
                 loss, logits = self._loss(images[step], labels[step])
                 self._backward(loss, share, steps.loss_scale)
                 self._update(float(steps.learning_rates[step]))
                 losses.append(loss.detach())
-                answers.append(logits.detach())
-        correct = torch.stack(answers).argmax(2) == labels
+                predicted.append(logits.detach())
+        correct = torch.stack(predicted).argmax(2) == labels
         return torch.stack(losses).double().cpu().numpy() * share, int(correct.sum())
 
     def _update(self, learning_rate: float) -> None:
@@ -203,7 +203,7 @@ class TorchEngine:
         return self._logits(self._module, images)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """As `forward`, with `weight_average` of the averaged weights."""
+        """As `forward`, with `ema_decay` of the averaged weights."""
         return self._logits(self._evaluated, images)
 
     @torch.inference_mode()
@@ -254,29 +254,31 @@ class TorchEngine:
             hook.remove()
         return found
 
-    def product(self) -> torch.nn.Module:
+    def exported_model(self) -> torch.nn.Module:
         """The trained model with its preprocessing: uint8 [n, height, width, channels] to probabilities."""
-        product = Product(
+        exported = ExportedModel(
             copy.deepcopy(self._evaluated),
-            views_of(self._task.recipe),
+            augmented_copies(self._task.recipe),
             self._scale,
             self._offset,
             self._kernel,
             self._task.inputs.stride,
         )
-        return product.cpu().eval()
+        return exported.cpu().eval()
 
     def neutral_state(self) -> Weights:
-        """The model's weights and its optimizer's slots, which both frameworks can load."""
+        """The model's weights and its optimizer's state, which both frameworks can load."""
         kept = self._optimizer.state_dict()["state"]
         weights = list(self._module.parameters())
         state = get_weights(self._module)
-        for ending, slot in SLOTS.items():
+        for ending, kind in STATE_NAMES.items():
             of_weights = {
-                weights[place]: slots[slot] for place, slots in kept.items() if slots.get(slot) is not None
+                weights[place]: entries[kind]
+                for place, entries in kept.items()
+                if entries.get(kind) is not None
             }
-            state |= get_slots(self._module, of_weights, ending)
-        steps = [int(slots["step"]) for slots in kept.values() if "step" in slots]
+            state |= get_optimizer_state(self._module, of_weights, ending)
+        steps = [int(entries["step"]) for entries in kept.values() if "step" in entries]
         return state | {"#steps": np.array(max(steps, default=0))}
 
     def load_neutral_state(self, state: Weights) -> None:
@@ -284,12 +286,12 @@ class TorchEngine:
         set_weights(self._module, state)
         places = {weight: place for place, weight in enumerate(self._module.parameters())}
         kept: dict[int, dict[str, torch.Tensor]] = {}
-        for ending, slot in SLOTS.items():
-            for weight, value in set_slots(self._module, state, ending).items():
-                slots = kept.setdefault(places[weight], {})
-                slots[slot] = value
-                if slot != "momentum_buffer":
-                    slots["step"] = torch.tensor(float(state["#steps"]))
+        for ending, kind in STATE_NAMES.items():
+            for weight, value in set_optimizer_state(self._module, state, ending).items():
+                entries = kept.setdefault(places[weight], {})
+                entries[kind] = value
+                if kind != "momentum_buffer":
+                    entries["step"] = torch.tensor(float(state["#steps"]))
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": kept})
 
     def all_reduce(self, values: np.ndarray) -> np.ndarray:

@@ -254,26 +254,26 @@ def set_weights(model: nn.Module, weights: Weights) -> None:
         _to_neutral(name, tensor).copy_(torch.from_numpy(weights[name]))
 
 
-def get_slots(model: nn.Module, slots: Mapping[nn.Parameter, Tensor], ending: str) -> Weights:
+def get_optimizer_state(model: nn.Module, state: Mapping[nn.Parameter, Tensor], ending: str) -> Weights:
     """What an optimizer keeps of each weight, as `<weight>#<ending>`, in the neutral layout.
 
     Args:
         model: a network.
-        slots: by weight, in PyTorch's layout.
+        state: by weight, in PyTorch's layout.
         ending: of the names.
     """
     return {
-        f"{name}#{ending}": _array(_to_neutral(name, slots[tensor]))
+        f"{name}#{ending}": _array(_to_neutral(name, state[tensor]))
         for name, (_, tensor) in named_tensors(model).items()
-        if tensor in slots
+        if tensor in state
     }
 
 
-def set_slots(model: nn.Module, slots: Weights, ending: str) -> dict[nn.Parameter, Tensor]:
-    """The reverse of `get_slots`; the tensors lie in memory as the weights do, as fused kernels need."""
+def set_optimizer_state(model: nn.Module, state: Weights, ending: str) -> dict[nn.Parameter, Tensor]:
+    """The reverse of `get_optimizer_state`; the tensors lie in memory as the weights do, as fused kernels need."""
     turned = {}
     for name, (_, tensor) in named_tensors(model).items():
-        if isinstance(tensor, nn.Parameter) and (key := f"{name}#{ending}") in slots:
+        if isinstance(tensor, nn.Parameter) and (key := f"{name}#{ending}") in state:
             turned[tensor] = torch.empty_like(tensor)
-            _to_neutral(name, turned[tensor]).copy_(torch.from_numpy(slots[key]))
+            _to_neutral(name, turned[tensor]).copy_(torch.from_numpy(state[key]))
     return turned

@@ -12,7 +12,7 @@ from trainers.contract import own_function
 from trainers.errors import InputError
 from trainers.recipes import AdamW, BuiltInOptimizer, Optimizer, OwnOptimizer, Sgd
 
-SLOTS = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
+STATE_NAMES = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
 """What an optimizer keeps of each weight: its neutral name, and PyTorch's."""
 
 

@@ -96,10 +96,12 @@ def test_the_saved_model_predicts_as_the_run_did(
         Image.fromarray(np.asarray(dataset.test_images[place])[..., 0]).save(files[-1])
     told = tandem("predict", saved, *files, "--json")
     assert told.returncode == 0, told.stderr
-    answers = json.loads(told.stdout)
+    predicted = json.loads(told.stdout)
     names = described["class_names"]
-    assert [answer["label"] for answer in answers] == [names[label] for label in predictions["answers"][:40]]
-    probabilities = [answer["probability"] for answer in answers]
+    assert [entry["label"] for entry in predicted] == [
+        names[label] for label in predictions["predicted"][:40]
+    ]
+    probabilities = [entry["probability"] for entry in predicted]
     assert probabilities == pytest.approx(predictions["confidences"][:40].tolist(), abs=TOLERANCE)
 
     session = onnxruntime.InferenceSession(saved / "model.onnx")

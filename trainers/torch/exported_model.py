@@ -1,6 +1,6 @@
 """A trained PyTorch model for use elsewhere: with its preprocessing, in PyTorch's own format, and ONNX where it can be.
 
-Twin of `trainers/keras/product.py`.
+Twin of `trainers/keras/exported_model.py`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainers.views import View
+from trainers.test_time_augmentation import AugmentedCopy
 
 FILE = "model.pt2"
 
 
-class Product(nn.Module):
+class ExportedModel(nn.Module):
     """From uint8 pixels [n, height, width, channels] to probabilities, float32 [n, num_classes]."""
 
     def __init__(
         self,
         module: nn.Module,
-        views: list[View],
+        copies: list[AugmentedCopy],
         scale: Tensor,
         offset: Tensor,
         kernel: Tensor | None,
@@ -33,7 +33,7 @@ class Product(nn.Module):
     ) -> None:
         super().__init__()
         self.module = module
-        self.views = views
+        self.copies = copies
         self.register_buffer("scale", scale)
         self.register_buffer("offset", offset)
         self.register_buffer("kernel", kernel)
@@ -41,7 +41,7 @@ class Product(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = torch.addcmul(self.offset, images.permute(0, 3, 1, 2).float(), self.scale)
-        logits = sum(view.weight * self._logits(_shown(x, view)) for view in self.views)
+        logits = sum(copy.weight * self._logits(_augmented(x, copy)) for copy in self.copies)
         return F.softmax(logits, dim=1)
 
     def _logits(self, x: Tensor) -> Tensor:
@@ -50,31 +50,31 @@ class Product(nn.Module):
         return self.module(x).float()
 
 
-def _shown(x: Tensor, view: View) -> Tensor:
-    """As `trainers.views.show`, of images [n, channels, height, width]."""
+def _augmented(x: Tensor, copy: AugmentedCopy) -> Tensor:
+    """As `trainers.test_time_augmentation.augmented`, of images [n, channels, height, width]."""
     height, width = x.shape[2:]
-    if view.padding:
-        padded = F.pad(x, (view.padding,) * 4, mode="reflect")
-        x = padded[:, :, view.first : view.first + height, view.first : view.first + width]
-    return x.flip(3) if view.mirrored else x
+    if copy.padding:
+        padded = F.pad(x, (copy.padding,) * 4, mode="reflect")
+        x = padded[:, :, copy.first : copy.first + height, copy.first : copy.first + width]
+    return x.flip(3) if copy.mirrored else x
 
 
-def save(product: Product, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:
+def save(model: ExportedModel, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:
     """Write a model as `torch.export` has it; returns the names of the files.
 
     Args:
-        product: from an engine.
+        model: from an engine.
         directory: where to.
         image_shape: height, width, channels.
     """
     example = torch.zeros((2, *image_shape), dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
-    exported = torch.export.export(product, (example,), dynamic_shapes={"images": {0: batch}})
-    torch.export.save(exported, directory / FILE)
+    program = torch.export.export(model, (example,), dynamic_shapes={"images": {0: batch}})
+    torch.export.save(program, directory / FILE)
     written = [FILE]
     if find_spec("onnxscript") is not None:
         torch.onnx.export(
-            product, (example,), directory / "model.onnx", dynamic_shapes={"images": {0: batch}}, dynamo=True
+            model, (example,), directory / "model.onnx", dynamic_shapes={"images": {0: batch}}, dynamo=True
         )
         written.append("model.onnx")
     return written

@@ -14,8 +14,8 @@ from trainers.loop import evaluate
 _MOST_IMAGES = 1000
 
 
-def robustness(
-    task: Task, dataset: Dataset, engine: Engine, answers: np.ndarray, heartbeat: Callable[[], None]
+def corruption_robustness(
+    task: Task, dataset: Dataset, engine: Engine, predicted: np.ndarray, heartbeat: Callable[[], None]
 ) -> dict[str, list[float]]:
     """Accuracy by kind of damage, undamaged first and then by severity.
 
@@ -26,12 +26,12 @@ def robustness(
         task: this worker's part of the run.
         dataset: whose test images are damaged.
         engine: the trained model.
-        answers: int64 [n], its answers to the whole test split as it is.
+        predicted: int64 [n], its predictions for the whole test split as it is.
         heartbeat: called as it goes.
     """
-    chosen = np.unique(np.linspace(0, len(answers) - 1, _MOST_IMAGES).round().astype(np.int64))
+    chosen = np.unique(np.linspace(0, len(predicted) - 1, _MOST_IMAGES).round().astype(np.int64))
     images, labels = np.asarray(dataset.test_images[chosen]), dataset.test_labels[chosen]
-    whole = float(np.mean(answers[chosen] == labels))
+    whole = float(np.mean(predicted[chosen] == labels))
     return {
         kind: [
             whole,

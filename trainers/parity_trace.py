@@ -27,7 +27,7 @@ from trainers.data import Dataset
 from trainers.data.batches import Steps, epoch_steps
 from trainers.initial import Weights, initial_weights
 from trainers.recipes import Optimizer, Recipe, learning_rates
-from trainers.update_rules import Moment, slots_of
+from trainers.update_rules import Moment, state_names
 
 SKETCH = 64
 TOLERANCE = 1e-4
@@ -49,9 +49,8 @@ def parity_recipe(recipe: Recipe, *, batch_size: int) -> Recipe:
             "batch_size": min(recipe.batch_size, batch_size),
             "epochs": 1,
             "early_stopping": None,
-            "weight_average": 0.0,
-            "flip_averaging": False,
-            "shift_averaging": 0,
+            "ema_decay": 0.0,
+            "test_time_augmentation": TestTimeAugmentation(),
         }
     )
 
@@ -104,12 +103,12 @@ def _state_before(number: int, engine: Engine, recipe: Recipe) -> Weights:
         for name, shape in shapes.items():
             if len(shape) < 2:
                 weights[name] += rng.uniform(-0.3, 0.3, shape).astype(np.float32)
-    slots = {}
+    optimizer_state = {}
     for name, shape in shapes.items():
-        for slot in slots_of(recipe.optimizer):
+        for kind in state_names(recipe.optimizer):
             drawn = 0.01 * rng.standard_normal(shape, np.float32) * (number > 0)
-            slots[f"{name}#{slot}"] = drawn**2 if slot == "square" else drawn
-    return weights | slots | {"#steps": np.array(_STEPS_BEFORE[number])}
+            optimizer_state[f"{name}#{kind}"] = drawn**2 if kind == "square" else drawn
+    return weights | optimizer_state | {"#steps": np.array(_STEPS_BEFORE[number])}
 
 
 def has_common_weights(recipe: Recipe) -> bool:
@@ -181,7 +180,7 @@ class Tracer:
             name: Moment(
                 weight=before[name],
                 gradient=gradient,
-                slots={slot: before[f"{name}#{slot}"] for slot in slots_of(optimizer)},
+                optimizer_state={kind: before[f"{name}#{kind}"] for kind in state_names(optimizer)},
                 steps=int(before["#steps"]),
                 rate=rate,
                 last_rate=last_rate,
@@ -230,12 +229,12 @@ class Tracer:
                 frameworks draw different ones.
             losses: float64 [steps], mean over the batch.
             gradients: float64 [steps, trained, 64], sketches.
-            update_names: JSON list of the trained weights and of their slots, as `<weight>#<slot>`.
+            update_names: JSON list of the trained weights and of their optimizer state, as `<weight>#<name>`.
             moved, off: float64 [steps, updates], as in `Updates`.
-            held: float64 [steps, updates], norms of the weights before each step; zero for slots.
+            held: float64 [steps, updates], norms of the weights before each step; zero for optimizer state.
             factor: float64 [steps], as in `Updates`.
             mistakes/<name>: float64 [steps], likewise; NaN in steps that follow the rule.
-            differences/<name>: float64 [steps, updates], likewise; zero for slots.
+            differences/<name>: float64 [steps, updates], likewise; zero for optimizer state.
             statistics, statistics_held: the same of the moving statistics, as if each variance was the biased one.
             differences/variance: float64 [steps, statistics], norm of what that took away.
             controls: float64 [controls], how far rounding moved the gradients of a step, relative.
@@ -285,10 +284,10 @@ def _sketches(names: list[str], steps: list[Mapping[str, np.ndarray]]) -> np.nda
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Updates:
-    """What one step did to the trained weights and their slots, held against the framework's own rule. Norms."""
+    """What one step did to the trained weights and their optimizer state, held against the framework's own rule. Norms."""
 
     moved: dict[str, float]
-    """Of what was added to each weight, and of each slot after the step."""
+    """Of what was added to each weight, and of each entry of the optimizer state after the step."""
     off: dict[str, float]
     """Of the difference from the rule."""
     factor: float
@@ -312,8 +311,10 @@ def compare_updates(
     """
 
     def difference(name: str, rule: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        slots = {f"{name}#{slot}": after[f"{name}#{slot}"] - rule[slot] for slot in slots_of(optimizer)}
-        return {name: after[name] - moments[name].weight - rule["update"]} | slots
+        optimizer_state = {
+            f"{name}#{kind}": after[f"{name}#{kind}"] - rule[kind] for kind in state_names(optimizer)
+        }
+        return {name: after[name] - moments[name].weight - rule["update"]} | optimizer_state
 
     moved, off = {}, {}
     held = {name: norm(moment.weight) for name, moment in moments.items()}
@@ -324,7 +325,7 @@ def compare_updates(
         off |= {each: norm(value) for each, value in difference(name, rule).items()}
         change = after[name] - moment.weight
         moved[name] = norm(change)
-        moved |= {f"{name}#{slot}": norm(after[f"{name}#{slot}"]) for slot in slots_of(optimizer)}
+        moved |= {f"{name}#{kind}": norm(after[f"{name}#{kind}"]) for kind in state_names(optimizer)}
         along += float(np.vdot(change, rule["update"]))
         rule_squared += norm(rule["update"]) ** 2
         if framework == "torch":  # the same in both, so one trace keeps them

@@ -1,4 +1,4 @@
-"""How fast a trained model answers, on the workers and threads that trained it."""
+"""How fast a trained model predicts, on the workers and threads that trained it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from trainers.contract import Engine, Task
+from trainers.test_time_augmentation import augmented, augmented_copies
 from trainers.timing import seconds_of_calls
-from trainers.views import show, views_of
 
 _BATCH = 64
 _SECONDS = 0.2
@@ -18,16 +18,16 @@ _FEWEST_CALLS = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class AnswerSpeed:
-    """Medians over some calls, with every view of an image that the recipe evaluates."""
+class InferenceSpeed:
+    """Medians over some calls, with every copy of an image that the recipe evaluates."""
 
     seconds: float
-    """From one image to its answer."""
+    """Latency: from one image to its prediction."""
     images_per_second: float
     """In batches of 64, or of all images where there are fewer."""
 
 
-def answer_speed(task: Task, engine: Engine, images: np.ndarray) -> AnswerSpeed:
+def inference_speed(task: Task, engine: Engine, images: np.ndarray) -> InferenceSpeed:
     """Time a model on one worker.
 
     Args:
@@ -37,12 +37,12 @@ def answer_speed(task: Task, engine: Engine, images: np.ndarray) -> AnswerSpeed:
     """
     one, batch = images[:1], images[:_BATCH]
 
-    def answer(shown: np.ndarray) -> None:
-        for view in views_of(task.recipe):
-            engine.forward(show(shown, view))
+    def predict(shown: np.ndarray) -> None:
+        for copy in augmented_copies(task.recipe):
+            engine.forward(augmented(shown, copy))
 
-    return AnswerSpeed(
-        _median_seconds(lambda: answer(one)), len(batch) / _median_seconds(lambda: answer(batch))
+    return InferenceSpeed(
+        _median_seconds(lambda: predict(one)), len(batch) / _median_seconds(lambda: predict(batch))
     )
 
 

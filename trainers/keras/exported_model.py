@@ -1,6 +1,6 @@
 """A trained Keras model for use elsewhere: with its preprocessing, in Keras' own format, and ONNX where it can be.
 
-Twin of `trainers/torch/product.py`.
+Twin of `trainers/torch/exported_model.py`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import keras
 import numpy as np
 
 from trainers.inputs import InputTransform
-from trainers.views import View
+from trainers.test_time_augmentation import AugmentedCopy
 
 FILE = "model.keras"
 
 
-def product_of(
+def exported_model(
     model: keras.Model,
     transform: InputTransform,
-    views: list[View],
+    copies: list[AugmentedCopy],
     image_shape: tuple[int, int, int],
     *,
     is_built_in: bool,
 ) -> keras.Model:
     """From uint8 pixels [n, height, width, channels] to probabilities, float32 [n, num_classes].
 
-    The weights are copied, so that the product stays as it is when training goes on.
+    The weights are copied, so that the exported model stays as it is when training goes on.
     """
     # Keras clones a subclassed model of the user's own without a function only.
     copied = keras.models.clone_model(model, clone_function=_portable if is_built_in else None)
@@ -48,8 +48,8 @@ def product_of(
     def logits(x):
         return keras.ops.cast(copied(x if whiten is None else whiten(x), training=False), "float32")
 
-    mean = sum(view.weight * logits(_shown(x, view)) for view in views)
-    return keras.Model(images, keras.layers.Softmax(dtype="float32")(mean), name="product")
+    mean = sum(copy.weight * logits(_augmented(x, copy)) for copy in copies)
+    return keras.Model(images, keras.layers.Softmax(dtype="float32")(mean), name="exported_model")
 
 
 def _portable(layer: keras.Layer) -> keras.Layer:
@@ -60,29 +60,29 @@ def _portable(layer: keras.Layer) -> keras.Layer:
     return type(layer).from_config(config)
 
 
-def _shown(x, view: View):
-    """As `trainers.views.show`, of a layer's output."""
+def _augmented(x, copy: AugmentedCopy):
+    """As `trainers.test_time_augmentation.augmented`, of a layer's output."""
     _, height, width, _ = x.shape
-    if view.padding:
-        edges = (view.padding, view.padding)
+    if copy.padding:
+        edges = (copy.padding, copy.padding)
         padded = keras.ops.pad(x, ((0, 0), edges, edges, (0, 0)), mode="reflect")
-        x = padded[:, view.first : view.first + height, view.first : view.first + width]
-    return keras.ops.flip(x, axis=2) if view.mirrored else x
+        x = padded[:, copy.first : copy.first + height, copy.first : copy.first + width]
+    return keras.ops.flip(x, axis=2) if copy.mirrored else x
 
 
-def save(product: keras.Model, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:
+def save(model: keras.Model, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:
     """Write a model as Keras has it; returns the names of the files.
 
     Args:
-        product: from an engine.
+        model: from an engine.
         directory: where to.
         image_shape: height, width, channels.
     """
-    product.save(directory / FILE)
+    model.save(directory / FILE)
     written = [FILE]
     if find_spec("tf2onnx") is not None:
-        product(np.zeros((1, *image_shape), np.uint8))  # the exporter takes no model that was never called
-        product.export(directory / "model.onnx", format="onnx", verbose=False)
+        model(np.zeros((1, *image_shape), np.uint8))  # the exporter takes no model that was never called
+        model.export(directory / "model.onnx", format="onnx", verbose=False)
         written.append("model.onnx")
     return written
 
