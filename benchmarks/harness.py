@@ -24,6 +24,8 @@ from trainers import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = ROOT / "build" / "benchmarks"
+RAY_NICENESS = 15
+"""Ray starts its workers with it; a bare loop at 0 would keep its core where anything else runs, and they would not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,9 @@ def finish(process: subprocess.Popen[str]) -> str:
     return out
 
 
-def script(name: str, *arguments: object, threads: int, processes: int = 1) -> dict[str, Any]:
+def script(
+    name: str, *arguments: object, threads: int, processes: int = 1, niceness: int = RAY_NICENESS
+) -> dict[str, Any]:
     """Run a script of `benchmarks/peers` and return the JSON of its last line.
 
     Args:
@@ -83,8 +87,9 @@ def script(name: str, *arguments: object, threads: int, processes: int = 1) -> d
         arguments: of the script.
         threads: of each process, whose environment is the preset of tandem's workers.
         processes: more than one are started by torchrun.
+        niceness: of the processes; 0 for a script that starts Ray itself.
     """
-    launcher = [sys.executable, "-m"]
+    launcher = ["nice", "-n", str(niceness), sys.executable, "-m"]
     if processes > 1:
         launcher += ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={free_port()}"]
         launcher += ["-m"]
@@ -97,7 +102,8 @@ def script(name: str, *arguments: object, threads: int, processes: int = 1) -> d
 def script_pair(name: str, *arguments: object, threads: int) -> dict[str, Any]:
     """Run a script in two processes that share a TF_CONFIG; returns what the first of them printed last."""
     workers = [f"localhost:{free_port()}" for _ in range(2)]
-    command = [sys.executable, "-m", f"benchmarks.peers.{name}", *map(str, arguments)]
+    command = ["nice", "-n", str(RAY_NICENESS), sys.executable, "-m", f"benchmarks.peers.{name}"]
+    command += map(str, arguments)
     processes = []
     for index in range(2):
         cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}

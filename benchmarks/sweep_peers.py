@@ -37,7 +37,9 @@ def measure(settings: dict[str, Any], results: Results, data: Path) -> None:
         return 60 * trials / (max(run.epoch_ends[-1] for run in done.runs) - done.runs[0].first_step_at)
 
     def peer(script: str, *further: str, threads: int) -> float:
-        return 60 * trials / harness.script(script, *arguments, *further, threads=threads)["seconds"]
+        niceness = 0 if "tune" in further else harness.RAY_NICENESS
+        printed = harness.script(script, *arguments, *further, threads=threads, niceness=niceness)
+        return 60 * trials / printed["seconds"]
 
     sides = {
         "torch": lambda: tandem("torch"),

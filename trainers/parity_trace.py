@@ -26,7 +26,7 @@ from trainers.correspondence import SAME_NAMES, Correspondence
 from trainers.data import Dataset
 from trainers.data.batches import Steps, epoch_steps
 from trainers.initial import Weights, initial_weights
-from trainers.recipes import Optimizer, Recipe, learning_rates
+from trainers.recipes import Optimizer, Recipe, TestTimeAugmentation, learning_rates
 from trainers.update_rules import Moment, state_names
 
 SKETCH = 64
@@ -284,7 +284,7 @@ def _sketches(names: list[str], steps: list[Mapping[str, np.ndarray]]) -> np.nda
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Updates:
-    """What one step did to the trained weights and their optimizer state, held against the framework's own rule. Norms."""
+    """Norms of what one step did to the trained weights and the optimizer state, compared with the framework's rule."""
 
     moved: dict[str, float]
     """Of what was added to each weight, and of each entry of the optimizer state after the step."""

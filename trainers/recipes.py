@@ -122,6 +122,18 @@ class Augmentation(Block):
     crop: int = Field(0, ge=0, description="Shift by up to this many pixels, edges reflected.")
 
 
+class TestTimeAugmentation(Block):
+    """The evaluation of each image as the mean of the logits of several copies of it."""
+
+    flip: bool = Field(False, description="The image and its mirror image.")
+    shift: int = Field(
+        0,
+        ge=0,
+        description="The image, and with half its weight the image shifted by so many pixels up and left, and down and "
+        "right (Jordan, 2024).",
+    )
+
+
 class BatchNorm(Block):
     """Batch normalization in the built-in networks; a model of the user's own has its own constants."""
 
@@ -252,17 +264,9 @@ class Recipe(Block):
         0.0,
         ge=0,
         lt=1,
-        description="Decay per step of a moving average of the weights that is evaluated; 0 for none.",
+        description="Decay per step of an exponential moving average of the weights, which is evaluated; 0 for none.",
     )
-    flip_averaging: bool = Field(
-        False, description="Evaluate the mean of each image's logits and its mirror image's."
-    )
-    shift_averaging: int = Field(
-        0,
-        ge=0,
-        description="Evaluate with each image's logits those of the image shifted by so many pixels up and "
-        "left, and down and right, at half its weight (Jordan, 2024).",
-    )
+    test_time_augmentation: TestTimeAugmentation = TestTimeAugmentation()
 
     stop_on_divergence: Annotated[
         int, BeforeValidator(_divergence_steps, json_schema_input_type=int | bool)

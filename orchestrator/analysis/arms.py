@@ -344,7 +344,7 @@ def summarise_arm(
         arm: as the experiment's document has it.
         runs: all of it.
         metric: what the arms are compared by.
-        right: bool [finished seeds, n], the test images that each finished run classifies correctly, where all are known.
+        right: bool [finished seeds, n], the test images that each finished run classifies correctly, if known for all.
         labels: int [n], their classes; known wherever `right` is.
         examples: names the test images, so that arms are paired on them where the name is the same.
     """

@@ -227,7 +227,7 @@ def _named(first: Trace, second: Trace) -> list[NamedDifference]:
 
 
 def _off(side: Trace) -> np.ndarray:
-    """How far each update and each entry of the optimizer state is from the framework's own rule, relative, [steps, updates]."""
+    """Relative distance of each update and optimizer state from the framework's own rule, [steps, updates]."""
     return beyond(side["off"], side["moved"], side["held"])
 
 

@@ -1,8 +1,8 @@
 """What an arm's training gave and took: seconds, memory, arithmetic, energy and money. Pure.
 
 Floating-point operations are those of convolutions and matrix products, a multiply-add as two; a training step takes
-three times a forward pass (Kaplan et al., 2020, section 2.1). Model FLOPs utilisation is that over what a large matrix product
-reaches on the same workers, in either framework.
+three times a forward pass (Kaplan et al., 2020, section 2.1). Model FLOPs utilisation (MFU) is their rate divided by
+that of a large matrix product on the same workers, in either framework.
 """
 
 from __future__ import annotations

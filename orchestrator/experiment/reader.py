@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from orchestrator.experiment import old_fields
 from orchestrator.experiment.spec import Experiment, json_schema, nearest
 from trainers.contract import FRAMEWORKS
 from trainers.errors import InputError
@@ -84,7 +85,23 @@ def _read(root: _Node, path: str, base: Path, overrides: Iterable[str]) -> Exper
     _absolute_paths(root.value, base)
     for override in overrides:
         root = _override(root, override)
+    if renamed := list(_renamed_fields(root, ())):
+        raise InputError("\n".join(renamed))
     return _validate(_merge_arms(root), path)
+
+
+def _renamed_fields(node: _Node, path: tuple[str, ...]) -> Iterator[str]:
+    """A sentence for each field that has a new name."""
+    blocks = dict(enumerate(node.value)) if isinstance(node.value, list) else node.value
+    if not isinstance(blocks, dict):
+        return
+    for step, below in blocks.items():
+        field = (*path, str(step))
+        now = old_fields.new_name(field)
+        if now is None:
+            yield from _renamed_fields(below, field)
+        else:
+            yield f"{below.place}: {'.'.join(field)} is now {now}"
 
 
 def _parse(text: str, file: str) -> _Node:
@@ -106,7 +123,7 @@ def _parse(text: str, file: str) -> _Node:
         try:
             return _Node(_scalar(node), place)
         except (yaml.YAMLError, ValueError, AttributeError) as error:  # of a tag or a date
-            raise InputError(f"{place}: {node.value!r} is no value; put text in quotes") from error
+            raise InputError(f"{place}: invalid YAML value {node.value!r}; quote it if it is text") from error
 
     try:
         document = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -152,7 +169,7 @@ def _override(root: _Node, override: str) -> _Node:
     place = f"--set {target.strip()}"
     named = root.value.get("arms")
     arms = named.value if named is not None and isinstance(named.value, dict) else {}
-    if path[0] not in {*Experiment.model_fields, "defaults"}:
+    if path[0] not in {*Experiment.model_fields, *old_fields.EXPERIMENT_FIELDS, "defaults"}:
         if path[0] not in arms:
             hint = nearest(path[0], [*arms, *Experiment.model_fields])
             raise InputError(f"{place}: {path[0]!r} is neither a field nor an arm{hint}")

@@ -151,7 +151,8 @@ def evidence_note(comparison: Comparison) -> str:
     )
     is_known = any(pair.discordant is not None for pair in comparison.pairs)
     right = (
-        " Only one is right: test images that only the first, and only the second arm classifies correctly, mean over seeds."
+        " Only one is right: test images that only the first, and only the second arm classifies correctly, mean over "
+        "seeds."
         if is_known
         else ""
     )
@@ -424,9 +425,10 @@ def took_note(comparison: Comparison) -> str:
         f"is from a cold start to the end of the first epoch with that {comparison.performance.split} accuracy. Cost "
         "includes start-up. "
         "Peak memory is the largest worker's. FLOP count "
-        "convolutions and matrix products, a training step as three forward passes; model FLOPs utilisation (MFU) is their rate over "
-        "what a large matrix product reaches on the same workers. Latency is the trained model's, for one image alone "
-        "and in batches of 64, on one worker. Energy is that of the nodes' processors and GPUs, whatever ran on them. "
+        "convolutions and matrix products, a training step as three forward passes. Model FLOPs utilisation (MFU) is "
+        "their rate divided by that of a large matrix product on the same workers. Latency is for one image, and "
+        "predictions/s are in batches of 64, both of the trained model on one worker. Energy is that of the nodes' "
+        "processors and GPUs, whatever ran on them. "
         "What the machine does not report is left out."
     )
 

@@ -27,6 +27,7 @@ import json
 
 import numpy as np
 
+from orchestrator.store.old_records import upgraded_predictions
 from orchestrator.store.storage import Record, Storage
 from trainers import checkpoints
 from trainers.contract import EpochMetrics, State
@@ -199,8 +200,9 @@ class RunRecords:
         )
 
     def predictions(self) -> dict[str, np.ndarray] | None:
-        """Predictions int [n] and confidences float [n] on the test split."""
-        return self._files.read_arrays("predictions.npz")
+        """The arrays `predicted`, int [n], and `confidences`, float [n], on the test split."""
+        arrays = self._files.read_arrays("predictions.npz")
+        return None if arrays is None else upgraded_predictions(arrays)
 
     def inputs(self) -> InputTransform | None:
         """How pixels became what the model saw, or None where that was not kept."""

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 from pydantic_core import from_json
 
+from orchestrator.store.old_records import upgraded
 from trainers.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Record = dict[str, Any]
 
@@ -168,7 +169,7 @@ class Storage:
             document = None if content is None else json.loads(content)
         except ValueError:
             return None
-        return document if isinstance(document, dict) else None
+        return upgraded(document) if isinstance(document, dict) else None
 
     def write_json(self, name: str, document: Record) -> None:
         """Write a JSON document with the schema's version in it."""
@@ -181,7 +182,7 @@ class Storage:
         for line in (self.read(name) or b"").splitlines():
             with contextlib.suppress(ValueError):
                 records.append(from_json(line))
-        return [record for record in records if isinstance(record, dict)]
+        return [upgraded(record) for record in records if isinstance(record, dict)]
 
     def append_line(self, name: str, record: Record) -> None:
         """Add one record to a .jsonl file."""

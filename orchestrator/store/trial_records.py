@@ -18,7 +18,7 @@ from typing import Literal
 
 from orchestrator.experiment.spec import describe_value
 from orchestrator.experiment.sweep import OBJECTIVES, Budget, Params, Sweep
-from orchestrator.store.storage import Record, Storage
+from orchestrator.store.storage import SCHEMA_VERSION, Record, Storage
 
 _EVENTS_IN_A_FILE = 500
 _FLUSH_SECONDS = 0.5
@@ -140,7 +140,7 @@ class SearchRecords:
         self.flush()
 
     def _add(self, event: Record) -> None:
-        self._events.append(json.dumps(event | {"time": round(time.time(), 3)}))
+        self._events.append(json.dumps({"schema": SCHEMA_VERSION} | event | {"time": round(time.time(), 3)}))
         self._unwritten = True
         self.flush_sometimes()
 

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.store import record_models
+from orchestrator.store.old_records import upgraded, upgraded_predictions
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
 from trainers.errors import InputError, one_line
@@ -176,7 +177,7 @@ def _json(records: ExperimentRecords, name: str, left: Left) -> Record | None:
     if not isinstance(document, dict):
         left.out(name, "it is no JSON object")
         return None
-    return dict(document)
+    return upgraded(document)
 
 
 def read_document(records: ExperimentRecords, left: Left) -> Record:
@@ -284,6 +285,7 @@ def _lines(records: ExperimentRecords, name: str, model: type[BaseModel], left: 
             continue
         try:
             record = clean(json.loads(line))
+            record = upgraded(record) if isinstance(record, dict) else record
             model.model_validate(record)
         except ValidationError as error:
             left.out(f"{name}, line {number}", _reason(error))
@@ -448,6 +450,7 @@ def _predictions(
     arrays = _arrays(records, name, left)
     if arrays is None:
         return None
+    arrays = upgraded_predictions(arrays)
     predicted, confidences = arrays.get("predicted"), arrays.get("confidences")
     if predicted is None or not _are_whole(predicted, (images,), classes):
         left.out(name, f"predicted is not one of {classes} classes for each of {images} images")

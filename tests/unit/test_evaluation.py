@@ -13,7 +13,7 @@ from trainers.contract import Task
 from trainers.inference_speed import inference_speed
 from trainers.inputs import InputTransform
 from trainers.loop import evaluate
-from trainers.recipes import Recipe
+from trainers.recipes import Recipe, TestTimeAugmentation
 
 
 class CornerReader:

@@ -24,7 +24,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path / "deep" / "below"))
     assert storage.read("a/b.json") is None
     storage.write_json("a/b.json", {"x": 1})
-    assert storage.read_json("a/b.json") == {"schema": 1, "x": 1}
+    assert storage.read_json("a/b.json") == {"schema": 2, "x": 1}
     assert storage.names("a") == ["b.json"]
     storage.delete("a/b.json")
     storage.delete("a/b.json")

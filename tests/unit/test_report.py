@@ -181,12 +181,12 @@ def test_damaged_and_missing_records_are_left_out(records: ExperimentRecords) ->
 
 def test_records_of_a_newer_version_are_reported_as_far_as_they_are_known(records: ExperimentRecords) -> None:
     document = records.document()
-    document["schema"] = 2
+    document["schema"] = 3
     document["experiment"]["quantum"] = True
     document["experiment"]["arms"]["torch"]["warp"] = 9
     (Path(records.storage.url) / "experiment.json").write_text(json.dumps(document))
     comparison = report.write(records)
-    assert "newer tandem (version 2" in " ".join(comparison.notes)
+    assert "newer tandem (version 3" in " ".join(comparison.notes)
     assert "the report leaves out parity" in " ".join(comparison.notes)
     assert comparison.arms[1].accuracy is not None
     Page(read(records, "report.html"))

@@ -257,9 +257,9 @@ def test_batch_that_does_not_divide_names_sizes_that_do(experiment_file: Write) 
         ),
         ("- 1", "an experiment is a mapping"),
         ("name: x\narms: &a {b: *a}", "an alias refers to itself"),
-        ("name: 2026-13-01\n", ":1: '2026-13-01' is no value; put text in quotes"),
-        ("name: !!timestamp now\n", "'now' is no value"),
-        ("name: !!python/name:os.system x\n", "'x' is no value"),
+        ("name: 2026-13-01\n", ":1: invalid YAML value '2026-13-01'; quote it if it is text"),
+        ("name: !!timestamp now\n", "invalid YAML value 'now'"),
+        ("name: !!python/name:os.system x\n", "invalid YAML value 'x'"),
         ("name: x\narms: {a: {extends: [b]}}", "no arm is called ['b']"),
         ("name: x\narms: {a: {framework: keras, recipe: {fast: 1}}}", "{'fast': 1} is not one of"),
         (
