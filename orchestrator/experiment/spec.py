@@ -186,6 +186,22 @@ class Experiment(Block):
         "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _objective_of_training_functions(cls, value: Any) -> Any:
+        """A sweep of training functions optimises the metric that arms are compared by, unless it says otherwise."""
+        if not isinstance(value, dict) or not isinstance(value.get("arms"), dict):
+            return value
+        sweep, metric = value.get("sweep"), value.get("metric")
+        has_functions = any(isinstance(arm, dict) and "train_loop" in arm for arm in value["arms"].values())
+        if (
+            not (has_functions and isinstance(sweep, dict) and isinstance(metric, dict))
+            or "objective" in sweep
+        ):
+            return value
+        objective = {field: metric[field] for field in ("name", "goal") if metric.get(field)}
+        return value | {"sweep": sweep | {"objective": objective}}
+
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
         if re.match(r"\w+://[^/]*@", self.storage):

@@ -492,7 +492,7 @@ def _best(search: ArmSearch, summary: SweepSummary) -> str:
         return "–"
     goal = summary.sweep.objective[0]
     winner = search.winner
-    return f"{goal.replace('_', ' ')} {winner.value(goal):.4g} in trial {winner.number}: {winner.describe()}"
+    return f"{goal.title} {winner.value(goal):.4g} in trial {winner.number}: {winner.describe()}"
 
 
 def settings(comparison: Comparison) -> list[dict[str, str]]:
