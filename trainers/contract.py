@@ -100,8 +100,11 @@ class Engine(Protocol):
     def parameter_count(self) -> int:
         """Trainable weights."""
 
-    def forward_flops(self) -> int:
-        """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two."""
+    def forward_flops(self) -> int | None:
+        """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two.
+
+        None where they cannot be counted: in a Keras model of the user's own.
+        """
 
     def matmul_flops(self) -> float:
         """Floating-point operations per second that a large matrix product reaches here, in the recipe's precision."""

@@ -190,6 +190,22 @@ class Experiment(Block):
         "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _objective_of_training_functions(cls, value: Any) -> Any:
+        """A sweep of training functions optimises the metric that arms are compared by, unless it says otherwise."""
+        if not isinstance(value, dict) or not isinstance(value.get("arms"), dict):
+            return value
+        sweep, metric = value.get("sweep"), value.get("metric")
+        has_functions = any(isinstance(arm, dict) and "train_loop" in arm for arm in value["arms"].values())
+        if (
+            not (has_functions and isinstance(sweep, dict) and isinstance(metric, dict))
+            or "objective" in sweep
+        ):
+            return value
+        objective = {field: metric[field] for field in ("name", "goal") if metric.get(field)}
+        return value | {"sweep": sweep | {"objective": objective}}
+
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
         if re.match(r"\w+://[^/]*@", self.storage):
@@ -309,15 +325,17 @@ def describe_value(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
     name = value.get("name", "")
-    rate = f" {value['learning_rate']:g}" if "learning_rate" in value else ""
+    rate = f" {_short(value['learning_rate'])}" if "learning_rate" in value else ""
     rest = [
-        key
-        if entry is True
-        else f"{key.replace('_', ' ')} {entry if isinstance(entry, str) else f'{entry:g}'}"
+        key if entry is True else f"{key.replace('_', ' ')} {_short(entry)}"
         for key, entry in value.items()
         if key not in ("name", "learning_rate") and entry
     ]
     return f"{name}{rate}{', ' if rest and name else ''}{', '.join(rest)}" or "none"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def from_json(document: Mapping[str, Any]) -> Experiment:

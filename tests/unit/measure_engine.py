@@ -248,7 +248,22 @@ class Side:
         for model in BUILT_IN_MODELS:
             engine = self.engine(model=model)
             self.measured[f"flops/{model}"] = np.array(engine.forward_flops())
+            if engine.framework == "torch":
+                self.measured[f"counted/{model}"] = np.array(flops_counted_by_torch(model))
         self.measured["matmul"] = np.array(engine.matmul_flops())
+
+
+def flops_counted_by_torch(model: str) -> int:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from trainers.torch.models import build_model
+
+    height, width, channels = IMAGES.shape[1:]
+    network = build_model(model, (height, width, channels), 10).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, channels, height, width))
+    return int(counter.get_total_flops())
 
 
 def main(framework: str, output: str) -> None:

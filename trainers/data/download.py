@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
 from filelock import FileLock
 
 from trainers.errors import InputError
@@ -24,7 +25,7 @@ def cache_directory() -> Path:
     """`$TANDEM_CACHE`, else `tandem` in the user's cache directory."""
     if chosen := os.environ.get("TANDEM_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tandem"
+    return platformdirs.user_cache_path("tandem")
 
 
 @contextmanager

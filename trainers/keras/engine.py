@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator
 
 import keras
@@ -18,6 +19,7 @@ import tensorflow as tf
 
 from trainers.contract import State, Task, UnbiasedVariance
 from trainers.data.batches import Steps
+from trainers.flops import forward_flops
 from trainers.initial import Weights, initial_weights
 from trainers.keras.exported_model import exported_model
 from trainers.keras.losses import build_loss
@@ -109,19 +111,19 @@ class KerasEngine:
         """Trainable weights."""
         return sum(int(np.prod(weight.shape)) for weight in self._model.trainable_variables)
 
-    def forward_flops(self) -> int:
-        """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two."""
-        image = tf.TensorSpec([1, *self._task.image_shape], tf.uint8)
-        forward = _graph(lambda images: self._model(self._inputs(images), training=False))
-        profiler = tf.compat.v1.profiler
-        options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
-        with contextlib.redirect_stdout(None):
-            found = profiler.profile(
-                forward.get_concrete_function(image).graph,
-                cmd="op",
-                options=options.with_empty_output().build(),
-            )
-        return _flops_of(found, {"Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum"})
+    def forward_flops(self) -> int | None:
+        """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two.
+
+        None for a model of the user's own: TensorFlow has no public count of them.
+        """
+        if ":" in self._task.recipe.model:
+            return None
+        kinds = (keras.layers.Conv2D, keras.layers.Dense)
+        layers = (layer for layer in self._model.layers if isinstance(layer, kinds))
+        return forward_flops(
+            self._task,
+            ((math.prod(layer.kernel.shape), math.prod(layer.output.shape[1:-1])) for layer in layers),
+        )
 
     def matmul_flops(self) -> float:
         """Floating-point operations per second that a large matrix product reaches here, in the recipe's precision."""
@@ -330,9 +332,3 @@ class KerasEngine:
 
     def _variables(self) -> dict[str, list[keras.Variable]]:
         return {"model": self._model.variables, "optimizer": self._optimizer.variables}
-
-
-def _flops_of(node, kinds: set[str]) -> int:
-    """Of a profile by kind of operation, what some kinds took."""
-    own = node.float_ops if node.name in kinds else 0
-    return int(own) + sum(_flops_of(child, kinds) for child in node.children)

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainers.contract import State, Task, UnbiasedVariance
 from trainers.data.batches import Steps
 from trainers.errors import InputError
+from trainers.flops import forward_flops
 from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
@@ -118,9 +119,25 @@ class TorchEngine:
         """Floating-point operations of the convolutions and matrix products for one image, a multiply-add as two."""
         self._module.eval()
         pixels = torch.zeros((1, *self._task.image_shape), dtype=torch.uint8, device=self._device)
-        with FlopCounterMode(display=False) as counter:
-            self._module(self._inputs(pixels))
-        return counter.get_total_flops()
+        if ":" in self._task.recipe.model:
+            with FlopCounterMode(display=False) as counter:
+                self._module(self._inputs(pixels))
+            return counter.get_total_flops()
+        layers: list[tuple[int, int]] = []
+
+        def note(module: torch.nn.Module, _: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            layers.append((module.weight.numel(), output[0, 0].numel()))
+
+        kinds = (torch.nn.Conv2d, torch.nn.Linear)
+        hooks = [
+            module.register_forward_hook(note)
+            for module in self._module.modules()
+            if isinstance(module, kinds)
+        ]
+        self._module(self._inputs(pixels))
+        for hook in hooks:
+            hook.remove()
+        return forward_flops(self._task, layers)
 
     @torch.inference_mode()
     def matmul_flops(self) -> float:

@@ -81,6 +81,14 @@ class AlreadyExists(Refusal):
     """There is an object of this name."""
 
 
+class _TemporaryError(Exception):
+    """A request failed in a way that a later one may not."""
+
+    def __init__(self, problem: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
+
+
 class KubernetesApi:
     """The control plane of one context of the kubeconfig, or of the cluster that this runs in."""
 
@@ -249,32 +257,46 @@ class KubernetesApi:
             Refusal: the server refuses it.
             ClusterError: the server does not answer, or only with temporary errors, for two minutes.
         """
+        import tenacity
+
+        backoff = tenacity.wait_exponential(multiplier=0.25, max=_LONGEST_PAUSE_SECONDS)
+
+        def pause(state: tenacity.RetryCallState) -> float:
+            failed = state.outcome.exception() if state.outcome else None
+            asked = failed.retry_after if isinstance(failed, _TemporaryError) else 0
+            return max(backoff(state) * random.uniform(0.75, 1.25), asked)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_TemporaryError),
+            wait=pause,
+            stop=tenacity.stop_before_delay(self._retry_seconds),
+            reraise=True,
+        )
+        try:
+            return retrying(self._request_once, method, path, query or {}, body)
+        except _TemporaryError as error:
+            raise ClusterError(
+                f"the API server of {self.context} {error}; is the cluster up, and does "
+                "kubectl get --raw /version work with the same kubeconfig?"
+            ) from error
+
+    def _request_once(self, method: str, path: str, query: dict[str, str], body: Manifest | None) -> Manifest:
         import urllib3
         from kubernetes.client.rest import ApiException
 
-        limit, pause = time.monotonic() + self._retry_seconds, 0.25
-        while True:
-            wait = pause * random.uniform(0.75, 1.25)
-            try:
-                response = self._send(method, path, query or {}, body, seconds=_REQUEST_SECONDS)
-                if response.status < 300:
-                    return dict(json.loads(response.data))
-                if response.status not in _TEMPORARY:
-                    raise self._refusal(method, path, response)
-                problem = (
-                    f"answers {response.status} ({_status_of(response).get('message', response.reason)})"
-                )
-                retry_after = response.headers.get("Retry-After", "0")
-                wait = max(wait, urllib3.Retry().parse_retry_after(retry_after))
-            except (urllib3.exceptions.HTTPError, OSError, ApiException, json.JSONDecodeError) as error:
-                problem = f"does not answer ({_innermost(error)})"
-            if time.monotonic() + wait > limit:
-                raise ClusterError(
-                    f"the API server of {self.context} {problem}; is the cluster up, and does "
-                    "kubectl get --raw /version work with the same kubeconfig?"
-                )
-            time.sleep(wait)
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        try:
+            response = self._send(method, path, query, body, seconds=_REQUEST_SECONDS)
+            if response.status < 300:
+                return dict(json.loads(response.data))
+        except (urllib3.exceptions.HTTPError, OSError, ApiException, json.JSONDecodeError) as error:
+            raise _TemporaryError(f"does not answer ({_innermost(error)})") from error
+        if response.status not in _TEMPORARY:
+            raise self._refusal(method, path, response)
+        message = _status_of(response).get("message", response.reason)
+        retry_after = 0.0
+        with contextlib.suppress(urllib3.exceptions.InvalidHeader):
+            retry_after = urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
+        raise _TemporaryError(f"answers {response.status} ({message})", retry_after=retry_after)
 
     def _send(
         self,
