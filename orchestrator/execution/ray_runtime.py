@@ -18,6 +18,8 @@ _RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # What Ray does by default in its next versions; without it, Ray prints a warning on every start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A single node is not preempted while its driver goes on.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 """Documented by Ray, read when its processes start."""
 
@@ -58,6 +60,8 @@ def _start(*, prints: bool) -> None:
                 include_dashboard=False,
                 log_to_driver=prints,
                 logging_level=logging.ERROR,
+                # Ray's own processes would warn about a dashboard that is not there.
+                logging_config=ray.LoggingConfig(log_level="ERROR") if prints else None,
             )
     except Exception as error:
         raise ClusterError(
