@@ -66,7 +66,7 @@ def contract(config):
     assert sorted(config) == ["lr", "seed", "steps"]
     with open("made.txt", "a") as file:  # the working directory is the run's own
         file.write(os.getcwd())
-    ray.train.report({"loss": 1.0, "rank": rank, "drawn": random.random() + np.random.rand(), "text": "ignored"})
+    ray.train.report({"loss": 1.0, "rank": rank, "drawn": np.float32(random.random() + np.random.rand()), "text": "ignored"})
     for step, mode in enumerate(CheckpointUploadMode):
         directory = tempfile.mkdtemp()
         if mode is CheckpointUploadMode.NO_UPLOAD:
@@ -74,7 +74,7 @@ def contract(config):
             directory.mkdir(parents=True, exist_ok=True)
         (Path(directory) / f"{rank}.txt").write_text(mode.name)
         ray.train.report(
-            {"loss": np.float32(0.5) / (step + 1)},
+            {"loss": 0.5 / (step + 1)},
             checkpoint=Checkpoint.from_directory(str(directory)),
             checkpoint_upload_mode=mode,
         )
