@@ -66,7 +66,8 @@ def contract(config):
     assert sorted(config) == ["lr", "seed", "steps"]
     with open("made.txt", "a") as file:  # the working directory is the run's own
         file.write(os.getcwd())
-    ray.train.report({"loss": 1.0, "rank": rank, "drawn": np.float32(random.random() + np.random.rand()), "text": "ignored"})
+    drawn = np.float32(random.random() + np.random.rand())
+    ray.train.report({"loss": 1.0, "rank": rank, "drawn": drawn, "text": "ignored"})
     for step, mode in enumerate(CheckpointUploadMode):
         directory = tempfile.mkdtemp()
         if mode is CheckpointUploadMode.NO_UPLOAD:
