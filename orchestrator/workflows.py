@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from orchestrator.analysis import compare, results
+from orchestrator.analysis import compare, prediction_metrics, results
 from orchestrator.execution import driver, environment, lease
 from orchestrator.execution.driver import Prepared
 from orchestrator.execution.progress import Progress
 from orchestrator.execution.prometheus import Metrics
 from orchestrator.execution.ray_runtime import local_ray
-from orchestrator.experiment.spec import Experiment, Scale
+from orchestrator.experiment.spec import Arm, Experiment, Scale
 from orchestrator.planning import crossings, estimate
 from orchestrator.planning.job import JobSpec, Outcome
 from orchestrator.store.records import ExperimentRecords
@@ -113,6 +113,7 @@ def summary(experiment: Experiment, *, fit: int) -> Record:
     Raises:
         InputError: something would make the runs fail.
     """
+    _check_metrics(experiment)
     experiment, _ = _crossed(experiment, searches=False)
     prepared = driver.prepare(experiment, driver.open_records(experiment))
     data = prepared.dataset
@@ -254,6 +255,7 @@ def train(
     if connect is local_ray:
         environment.require_frameworks(arm.framework for arm in experiment.arms.values())
         local_capacity(experiment.scale)
+    _check_metrics(experiment)
     crossed, origin = _crossed(experiment, searches=searches)
     with console.status("reading the data"):
         prepared = dataclasses.replace(driver.prepare(crossed, records), attribution=origin)
@@ -315,6 +317,17 @@ def _lease(records: ExperimentRecords, console: Console) -> AbstractContextManag
         os.kill(os.getpid(), signal.SIGTERM)
 
     return lease.held(records.storage, on_loss=stop)
+
+
+def _check_metrics(experiment: Experiment) -> None:
+    """Refuse a metric that no arm will have. What training functions report is known only when they run.
+
+    Raises:
+        InputError: names the metric, and those that there are.
+    """
+    if all(isinstance(arm, Arm) for arm in experiment.arms.values()):
+        compared = [] if experiment.metric is None else [experiment.metric.name]
+        prediction_metrics.require([*compared, *(metric.name for metric in experiment.metrics)])
 
 
 def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Record | None]:
