@@ -83,6 +83,17 @@ class RunSummary:
         return None if self.result is None else self.result.get("tested_epoch", last)
 
     @property
+    def report_seconds(self) -> list[float]:
+        """Of each report, the seconds that the training function had run by then, over all attempts."""
+        elapsed, before, seconds = [], 0.0, 0.0
+        for line in self.reports:
+            if line["seconds"] < seconds:
+                before += seconds  # another attempt, whose time begins anew
+            seconds = line["seconds"]
+            elapsed.append(before + seconds)
+        return elapsed
+
+    @property
     def is_guessing(self) -> bool:
         """Whether its predictions are no better than one class for all images, or a class at random.
 

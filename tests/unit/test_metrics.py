@@ -343,6 +343,7 @@ def test_of_reports_that_came_twice_the_later_counts_and_the_last_one_is_the_res
     (run / "result.json").write_text(json.dumps(result))
     found = compare.analyse(records).arms[0].runs[0]
     assert [line["report"] for line in found.reports] == [0, 1, 2, 3, 4]
+    assert found.report_seconds == [5, 10, 15, 15 + 9, 15 + 10], "the second attempt's time begins anew"
     assert found.reports[3]["metrics"] == {"acc": 0.55}
     assert found.metrics["acc"] == 0.55, "the last report that holds the metric"
 
@@ -372,6 +373,17 @@ def test_values_that_are_no_numbers_are_no_results(tmp_path: Path) -> None:
         assert "mine seed 0 has no val_rmse; it reported nothing." in comparison.notes
         (outcome,) = gate.judge(comparison, [gate.parse("mine.score > 9", ["mine", "theirs"])])
         assert outcome.failed and str(outcome).endswith("1 of 4 runs of mine have no val_rmse")
+
+
+def test_shares_outside_0_and_1_are_left_out_with_a_remedy(tmp_path: Path) -> None:
+    arms = {"mine": Function(values=[0.7, 71.0, 0.72])}
+    records = make_reported(tmp_path / "x", arms, metric={"name": "acc", "goal": "maximize", "unit": "share"})
+    comparison = compare.analyse(records)
+    assert comparison.arms[0].scores.by_seed == {0: 0.7, 2: 0.72}
+    assert (
+        "acc of mine is left out: 71 is not between 0 and 1; if it is in percent, set metric.unit to '%'."
+        in (comparison.notes)
+    )
 
 
 def test_seeds_that_do_not_vary_prove_nothing(tmp_path: Path) -> None:
