@@ -109,7 +109,9 @@ def test_a_regression_is_compared_by_what_it_reports_and_less_is_better(tmp_path
 
 def test_predictions_of_a_regression_give_further_metrics(tmp_path: Path) -> None:
     records = regression(
-        tmp_path / "x", handed_over=True, metrics=["mae", {"name": "rmse", "unit": "kg"}, "macro_f1"]
+        tmp_path / "x",
+        handed_over=True,
+        metrics=[{"name": "mae"}, {"name": "rmse", "unit": "kg"}, {"name": "macro_f1"}],
     )
     comparison = report.write(records)
     arm = comparison.arms[0]
@@ -258,7 +260,7 @@ def test_classes_without_probabilities_have_no_calibration(tmp_path: Path) -> No
     comparison = report.write(records)
     page = page_of(records)
     assert "Confusion matrices" in page and "Calibration</h2>" not in page
-    assert comparison.conclusion.startswith("mine is better in val_acc than theirs: 0.8")
+    assert comparison.conclusion.startswith("mine is better in val_acc than theirs: 0.7")
 
 
 def test_arms_with_other_examples_are_compared_over_seeds_alone(tmp_path: Path) -> None:
@@ -434,7 +436,7 @@ def test_speed_is_total_time_and_has_a_verdict_when_it_is_measured(tmp_path: Pat
         "b": Function(values=[1.0, 1.2, 1.05], seconds=30.0),
     }
     experiment = {"measure_speed": True}
-    scale = {"workers": 2, "cpus_per_worker": 1, "price_per_worker_hour": 3600.0}
+    scale = {"workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0, "price_per_worker_hour": 3600.0}
     records = make_reported(tmp_path / "x", arms, metric=RMSE, experiment=experiment | {"scale": scale})
     for number, file in enumerate(sorted((tmp_path / "x" / "runs").glob("*/result.json"))):
         result = json.loads(file.read_text())
@@ -446,7 +448,7 @@ def test_speed_is_total_time_and_has_a_verdict_when_it_is_measured(tmp_path: Pat
         in comparison.conclusion
     )
     (row, _) = tables.took(comparison)
-    assert row["time to the end"].startswith("15.1 (") and row["cost"].startswith("30.2")
+    assert row["time to the end"].startswith("15.1 s (") and row["cost"].startswith("30.2")
     assert "images/s" not in row and not any(name.startswith("time to –") for name in row)
     assert comparison.performance.arms["a"].seconds == pytest.approx({"start-up": 5.0, "training": 10.1})
 
@@ -455,7 +457,7 @@ def test_speed_is_total_time_and_has_a_verdict_when_it_is_measured(tmp_path: Pat
 
 
 def test_tables_of_metrics_and_reports(tmp_path: Path) -> None:
-    records = regression(tmp_path / "x", handed_over=True, metrics=["mae"])
+    records = regression(tmp_path / "x", handed_over=True, metrics=[{"name": "mae"}])
     report.write(records)
     root = tmp_path / "x" / "report"
     runs = csv.read_csv(root / "results.csv").to_pylist()
@@ -479,7 +481,7 @@ def test_a_report_of_functions_made_again_is_the_same_to_the_byte(tmp_path: Path
 
 
 def test_gates_see_any_metric(tmp_path: Path) -> None:
-    records = regression(tmp_path / "x", handed_over=True, metrics=["mae"])
+    records = regression(tmp_path / "x", handed_over=True, metrics=[{"name": "mae"}])
     comparison = compare.analyse(records)
     arms = ["mine", "theirs"]
     conditions = [
@@ -640,7 +642,9 @@ def test_a_metric_of_another_package_is_one_function(tmp_path: Path) -> None:
     comparison = compare.analyse(built_in)
     assert comparison.conclusion.startswith("torch is better in kappa than keras: 0.7")
     functions = classes(
-        tmp_path / "y", metric={"name": "val_acc", "goal": "maximize"}, metrics=["kappa", "broken"]
+        tmp_path / "y",
+        metric={"name": "val_acc", "goal": "maximize"},
+        metrics=[{"name": "kappa"}, {"name": "broken"}],
     )
     told = compare.analyse(functions)
     assert 0.6 < (told.arms[0].mean("kappa") or 0) < 0.9
@@ -653,13 +657,13 @@ def test_a_metric_that_built_in_arms_never_have_is_refused_before_anything_is_sp
     fine = reader.load_mapping(
         document | {"metric": {"name": "kappa", "goal": "maximize"}, "metrics": ["macro_f1"]}
     )
-    workflows.facts(fine, fit=1)
+    workflows.summary(fine, fit=1)
     for name in ("rmse", "kapa", "auroc"):
         wrong = reader.load_mapping(document | {"metric": {"name": name, "goal": "maximize"}})
         with pytest.raises(
             InputError, match=f"metric '{name}': built-in arms have no such metric; choose from "
         ):
-            workflows.facts(wrong, fit=1)
+            workflows.summary(wrong, fit=1)
 
 
 # --- the experiment file
