@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from orchestrator.analysis import compare, results
+from orchestrator.analysis import compare, prediction_metrics, results
 from orchestrator.execution import driver, environment, lease, train_loops
 from orchestrator.execution.driver import Prepared
 from orchestrator.execution.progress import Progress
 from orchestrator.execution.prometheus import Metrics
 from orchestrator.execution.ray_runtime import local_ray
-from orchestrator.experiment.spec import Experiment, Scale
+from orchestrator.experiment.spec import Arm, Experiment, Scale
 from orchestrator.planning import crossings, estimate
 from orchestrator.planning.job import JobSpec, Outcome
 from orchestrator.store.records import ExperimentRecords
@@ -115,19 +115,16 @@ def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
     Raises:
         InputError: something would make the runs fail.
     """
+    _check_metrics(experiment)
     experiment, _ = _crossed(experiment, searches=False)
     prepared = driver.prepare(experiment, driver.open_records(experiment), module_path=module_path)
     data = prepared.dataset
-    expected = (
-        None
-        if data is None
-        else estimate.from_records(
-            experiment,
-            Storage(experiment.storage),
-            train_images=len(data.train_labels),
-            image_shape=data.image_shape,
-            fit=fit,
-        )
+    expected = estimate.from_records(
+        experiment,
+        Storage(experiment.storage),
+        train_images=0 if data is None else len(data.train_labels),
+        image_shape=() if data is None else data.image_shape,
+        fit=fit,
     )
     sweep = experiment.sweep
     runs = len(prepared.runs) + len(prepared.loop_runs)
@@ -191,8 +188,8 @@ def check(experiment: Experiment, *, fit: int, module_path: Path = driver.WORKIN
         yield f"sweep of {name}: {', '.join(searched['parameters'])}; {limits}"
     for note in [*(data or {"notes": []})["notes"], *known["notes"]]:
         yield f"note: {note}"
-    if experiment.train_loop_arms:
-        yield "time: not known before a training function has run"
+    if expected is None and experiment.train_loop_arms:
+        yield f"time: no earlier run in {experiment.storage} has every arm's training function, config and scale"
         return
     if expected is None:
         yield (
@@ -276,6 +273,7 @@ def train(
     if connect is local_ray:
         environment.require_frameworks(environment.frameworks_of(experiment))
         local_capacity(experiment.scale)
+    _check_metrics(experiment)
     crossed, origin = _crossed(experiment, searches=searches)
     with console.status("reading the data"):
         prepared = driver.prepare(crossed, records, module_path=module_path)
@@ -338,6 +336,17 @@ def _lease(records: ExperimentRecords, console: Console) -> AbstractContextManag
         os.kill(os.getpid(), signal.SIGTERM)
 
     return lease.held(records.storage, on_loss=stop)
+
+
+def _check_metrics(experiment: Experiment) -> None:
+    """Refuse a metric that no arm will have. What training functions report is known only when they run.
+
+    Raises:
+        InputError: names the metric, and those that there are.
+    """
+    if all(isinstance(arm, Arm) for arm in experiment.arms.values()):
+        compared = [] if experiment.metric is None else [experiment.metric.name]
+        prediction_metrics.require([*compared, *(metric.name for metric in experiment.metrics)])
 
 
 def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Record | None]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from orchestrator.experiment.kubernetes import Kubernetes
-from orchestrator.experiment.metric import DEFAULT_MARGIN, CompareBy, ShownMetrics
+from orchestrator.experiment.metric import DEFAULT_MARGIN, KNOWN, CompareBy, ShownMetrics
 from orchestrator.experiment.seeds import Seeds, default_seeds
 from orchestrator.experiment.sweep import Sweep
 from orchestrator.experiment.train_loop import TrainLoopArm
@@ -197,13 +197,15 @@ class Experiment(Block):
         if not isinstance(value, dict) or not isinstance(value.get("arms"), dict):
             return value
         sweep, metric = value.get("sweep"), value.get("metric")
+        metric = {"name": metric} if isinstance(metric, str) else metric
         has_functions = any(isinstance(arm, dict) and "train_loop" in arm for arm in value["arms"].values())
         if (
             not (has_functions and isinstance(sweep, dict) and isinstance(metric, dict))
             or "objective" in sweep
         ):
             return value
-        objective = {field: metric[field] for field in ("name", "goal") if metric.get(field)}
+        goal, _ = KNOWN.get(str(metric.get("name")), (None, None))
+        objective = {"name": metric.get("name"), "goal": metric.get("goal") or goal}
         return value | {"sweep": sweep | {"objective": objective}}
 
     @model_validator(mode="after")
