@@ -408,8 +408,6 @@ def _train(
     with progress.shown():
         driver.execute(prepared, driver_session, module_path=module_path, watch=watch)
         train_loops.execute(prepared, driver_session, module_path=module_path, watch=watch)
-    for note in train_loops.identical_seeds(prepared):
-        console.print(f"note: {note}", soft_wrap=True)
     if prepared.dataset is not None:
         _keep_disagreements(prepared, prepared.dataset)
 

@@ -84,29 +84,6 @@ def open_runs(prepared: Prepared, driver_session: str) -> list[LoopRun]:
     return [run for run in prepared.loop_runs if prepared.records.run(run.id).is_open(driver_session)]
 
 
-def identical_seeds(prepared: Prepared) -> list[str]:
-    """For each arm whose runs all reported the same values, a sentence that says so."""
-    sentences = []
-    for arm in prepared.experiment.train_loop_arms:
-        runs = [run for run in prepared.loop_runs if run.arm == arm]
-        seen = [
-            [report["metrics"] for report in prepared.records.run(run.id).reports()]
-            for run in runs
-            if prepared.records.run(run.id).result() is not None
-        ]
-        compared = prepared.experiment.metric
-        name = None if compared is None else compared.name
-        values = [[metrics.get(name) for metrics in reports] for reports in seen]
-        are_known = any(value is not None for of_run in values for value in of_run)
-        if are_known and len(values) > 1 and all(other == values[0] for other in values):
-            seeds = ", ".join(str(run.seed) for run in runs)
-            sentences.append(
-                f"arms.{arm}: the seeds {seeds} reported identical values of {name}; the function ignores its seed, "
-                "so these runs are one result, not several"
-            )
-    return sentences
-
-
 def _launch(
     prepared: Prepared, run: LoopRun, driver_session: str, module_path: Path
 ) -> futures.Future[Exception | None]:

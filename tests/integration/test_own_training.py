@@ -249,7 +249,8 @@ def test_mistakes_are_named_after_the_first_run(tmp_path: Path) -> None:
         (cause,) = causes[place]
         assert words in cause
         assert cause in done.stderr and "\n" not in cause
-    assert "seeds 0, 1, 2 reported identical values of loss; the function ignores its seed" in done.stderr
+    report = (tmp_path / "results" / "own" / "report" / "report.md").read_text()
+    assert "Seeds 0, 1, 2 of seedless gave identical results: the function ignores its seed" in report
 
 
 PREDICTED = """
