@@ -183,17 +183,15 @@ def parity(
         from orchestrator.experiment import reader
         from orchestrator.planning.parity_plan import works
         from trainers.contract import FRAMEWORKS
-        from trainers.data import registry
 
-        experiment = reader.load(file, set_ or [])
-        registry.make_importable(experiment.data.source, file.parent)
+        experiment, module_path = reader.load(file, set_ or []), file.parent.resolve()
         found, missing = works(experiment)
         if not found:
             raise InputError(f"{file}: {missing[0]}")
         environment.require_frameworks(FRAMEWORKS)
-        prepared = driver.prepare(experiment, driver.open_records(experiment))
+        prepared = driver.prepare(experiment, driver.open_records(experiment), module_path=module_path)
         with local_ray():
-            traces = driver.trace_parity(prepared, found, module_path=file.parent.resolve(), steps=steps)
+            traces = driver.trace_parity(prepared, found, module_path=module_path, steps=steps)
         compared = [
             (work, compare(pair[0], pair[1], FRAMEWORKS)) for work, pair in zip(found, traces, strict=True)
         ]

@@ -26,14 +26,15 @@ class Local(Cluster):
         """Check the data, the storage and this machine's CPUs and GPUs."""
         from orchestrator import workflows
 
-        yield from workflows.check_here(bundle.spec.experiment)
+        yield from workflows.check_here(bundle.spec.experiment, bundle.module_path)
 
     def check_results(self, bundle: JobBundle, *, probes: bool) -> Record:
         """What `check` describes, as plain JSON."""
         from orchestrator import workflows
 
         experiment = bundle.spec.experiment
-        return workflows.summary(experiment, fit=workflows.local_capacity(experiment.scale))
+        fit = workflows.local_capacity(experiment.scale)
+        return workflows.summary(experiment, fit=fit, module_path=bundle.module_path)
 
     def run(self, bundle: JobBundle, console: Console) -> Outcome:
         """Run a job. Ctrl-C and SIGTERM stop it, and what is recorded is kept."""
