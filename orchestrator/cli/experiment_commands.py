@@ -151,10 +151,11 @@ def init(
         missing = environment.missing_frameworks(FRAMEWORKS)
         frameworks = [name for name in FRAMEWORKS if name not in missing] or [*FRAMEWORKS]
         if data is None and train_loop is None and sys.stdin.isatty() and sys.stdout.isatty():
-            data = typer.prompt("Folder or file of images (empty: handwritten digits)", default="") or None
+            question = "Folder or file of images (nothing for handwritten digits)"
+            data = typer.prompt(question, default="", show_default=False) or None
             if len(frameworks) > 1:
                 both = " and ".join(frameworks)
-                chosen = typer.prompt(f"Compare {both}, or arms of one of them", default=both)
+                chosen = typer.prompt("Frameworks to compare", default=both)
                 frameworks = [name for name in frameworks if name in chosen.split()] or frameworks
         if train_loop is not None:
             text = template.for_train_loop(train_loop, directory=file.parent)
