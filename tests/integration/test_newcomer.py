@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def run(*arguments: str, cwd: Path) -> tuple[list[str], float]:
         lines.append(line.rstrip())
         times.append(time.monotonic())
     assert process.wait() == 0, lines
-    return lines, max((after - before for before, after in zip(times, times[1:], strict=False)), default=0.0)
+    return lines, max((after - before for before, after in itertools.pairwise(times)), default=0.0)
 
 
 def test_a_newcomer_is_never_left_without_a_word(tmp_path: Path) -> None:
