@@ -24,6 +24,7 @@ NAMES = (
     "sweep_overhead",
     "sweep_peers",
     "best_accuracy",
+    "own_training",
 )
 _DATA = os.environ.get("TANDEM_BENCH_DATA", ROOT.parent / "shared" / "data" / "cifar10")
 

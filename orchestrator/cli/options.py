@@ -84,10 +84,8 @@ def bundle_of(
     """The job of an experiment that was read, with the modules of a directory."""
     from orchestrator.clusters.job_bundle import JobBundle
     from orchestrator.planning.job import JobSpec
-    from trainers.data import registry
 
     spec = JobSpec(experiment=experiment, searches=searches, command=sys.argv[1:], scaling=scaling)
-    registry.make_importable(experiment.data.source, module_path)
     return JobBundle(spec=spec, module_path=module_path.resolve(), resumes=resumes)
 
 

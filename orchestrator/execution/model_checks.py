@@ -103,7 +103,7 @@ def check_once(prepared: Prepared, *, module_path: Path) -> ModelChecks:
 
 def _with_own_parts(experiment: Experiment) -> dict[str, Arm]:
     """The arms that have a model, an optimizer or a loss of the user's own."""
-    return {name: arm for name, arm in experiment.arms.items() if _own_parts(arm)}
+    return {name: arm for name, arm in experiment.recipe_arms.items() if _own_parts(arm)}
 
 
 def _own_parts(arm: Arm) -> list[str]:

@@ -222,8 +222,12 @@ class Storage:
 
     def append_line(self, name: str, record: Record) -> None:
         """Add one record to a .jsonl file."""
-        line = json.dumps({"schema": SCHEMA_VERSION} | record).encode() + b"\n"
-        self.write(name, (self.read(name) or b"") + line)
+        self.append_lines(name, [record])
+
+    def append_lines(self, name: str, records: list[Record]) -> None:
+        """Add records to a .jsonl file."""
+        lines = "".join(json.dumps({"schema": SCHEMA_VERSION} | record) + "\n" for record in records)
+        self.write(name, (self.read(name) or b"") + lines.encode())
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Write arrays as a compressed .npz."""
