@@ -71,11 +71,11 @@ def check(prepared: Prepared, *, module_path: Path) -> ModelChecks:
     tried: list[str] = []
     problems: list[str] = []
     notes: list[str] = []
-    for framework, found in _try(experiment, possible, module_path).items():
+    for in_framework, found in _try(experiment, possible, module_path).items():
         if isinstance(found, str):
             left_out.append(found)
         else:
-            tried += possible[framework]
+            tried += possible[in_framework]
             problems += found.problems
             notes += found.notes
     if problems:
