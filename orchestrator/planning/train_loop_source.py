@@ -79,6 +79,16 @@ def look(name: str, arm: TrainLoopArm, module_path: Path) -> Look:
     return Look(hashlib.sha256("\0".join(texts).encode()).hexdigest(), notes)
 
 
+def look_here(name: str, arm: TrainLoopArm, module_path: Path) -> None:
+    """As `look`, before a job is submitted: modules that are not here may be where it runs.
+
+    Raises:
+        InputError: as `look`.
+    """
+    if all(_file_of(module, module_path) is not None for module in arm.modules):
+        look(name, arm, module_path)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Module:
     name: str
