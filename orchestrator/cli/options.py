@@ -60,7 +60,7 @@ def read_job(
         scaling: numbers of workers to measure scaling on, instead of training.
 
     Raises:
-        InputError: the file or a training function is wrong; or its arms are to be searched, but it has no search space.
+        InputError: the file or a training function is wrong; or arms are to be searched, but there is no search space.
     """
     from orchestrator.experiment import reader
     from orchestrator.experiment.spec import Attribution
