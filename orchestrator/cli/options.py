@@ -60,12 +60,15 @@ def read_job(
         scaling: numbers of workers to measure scaling on, instead of training.
 
     Raises:
-        InputError: the file is wrong; or its arms are to be searched, but it has no search space.
+        InputError: the file or a training function is wrong; or arms are to be searched, but there is no search space.
     """
     from orchestrator.experiment import reader
     from orchestrator.experiment.spec import Attribution
+    from orchestrator.planning import train_loop_source
 
     experiment = reader.load(file, set_ or [])
+    for name, arm in experiment.train_loop_arms.items():
+        train_loop_source.look_here(name, arm, file.parent.resolve())
     if searches and experiment.sweep is None:
         raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
     if attributes and experiment.attribution is None:

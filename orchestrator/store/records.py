@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 
@@ -46,6 +47,8 @@ from trainers.errors import InputError
 from trainers.inputs import InputTransform
 
 _CHECKPOINTS_KEPT = 2
+CHECKPOINTS = re.compile(r"(^|/)runs/[^/]+/[^/]+/")
+"""Matches the path of every file in a directory of a run; these directories hold checkpoints."""
 _PREDICTIONS = "predictions.npz"
 
 
