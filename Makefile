@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all test-oldest test-ray test-kind lint bench image clean tools
+.PHONY: help demo check test test-all test-oldest test-ray test-gpu test-kind lint bench image clean tools
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,10 @@ RAY ?= 2.58
 
 test-ray: .venv-ray-$(RAY)/ready tools ## The tests that use Ray, with another version of it: make test-ray RAY=2.59
 	PYTHONPATH=$(CURDIR)/.venv-ray-$(RAY) $(BIN)/pytest -m ray
+
+# The Python that has PyTorch with CUDA, and NumPy, Pydantic, PyArrow and pytest; not .venv, and no conftest above tests/gpu.
+test-gpu: ## On a machine with an NVIDIA GPU: the engine's checks and a table of throughput: make test-gpu PYTHON=python3
+	$(PYTHON) -m pytest tests/gpu --confcutdir=tests/gpu -rs
 
 test-kind: .venv/ready ## The whole way on a real Kubernetes; needs docker, kind, kubectl and helm
 	tests/kind/run.sh

@@ -35,6 +35,10 @@ class Group:
     """How many, or the smallest and the largest number."""
     resources: dict[str, float]
     """Of each worker."""
+    accelerator_type: str | None
+    """The kind of GPU of each worker, as Ray names it."""
+    label_selector: dict[str, str] | None
+    """Of the nodes of each worker."""
     storage_url: str
     """Where Ray Train keeps its own files."""
     hang_seconds: float
@@ -83,6 +87,8 @@ class _Launcher:
                 elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
                 use_gpu=group.resources.get("GPU", 0) > 0,
                 resources_per_worker=group.resources,
+                accelerator_type=group.accelerator_type,
+                label_selector=group.label_selector,
             ),
             run_config=RunConfig(
                 name=group.name,
