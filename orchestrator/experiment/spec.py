@@ -100,8 +100,8 @@ class Scale(Block):
     label_selector: dict[str, str] | None = Field(
         None,
         min_length=1,
-        description="Labels of the nodes to train on, such as ray.io/market-type: on-demand; values as in Ray: a value, "
-        "!value, in(a,b), !in(a,b).",
+        description="Labels of the nodes to train on, such as ray.io/market-type: on-demand; a value may be negated or "
+        "listed as in Ray: !value, in(a,b), !in(a,b).",
     )
     concurrent_runs: int | None = Field(
         None, gt=0, description="At most this many runs at once; as many as fit when left out."

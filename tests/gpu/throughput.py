@@ -48,7 +48,7 @@ class Speeds:
 class BareLoop:
     """A PyTorch loop as its users write it: data on the device, one compiled model, SGD, nothing recorded.
 
-    It reads a task for its sizes, its constants and its initial weights' distribution, and shares no code of the engine.
+    It reads sizes and constants from a task, and shares the networks and the schedule with tandem, but not its engine.
     """
 
     def __init__(self, task: Task, dataset: Dataset, device: torch.device) -> None:

@@ -190,10 +190,8 @@ class TorchEngine:
         uploads = contextlib.nullcontext() if self._uploads is None else torch.cuda.stream(self._uploads)
         with uploads:
             images = steps.images
-            if isinstance(images, Selection):
-                pixels = self._images.block(images)
-            else:
-                pixels = to_device(images, self._device)
+            are_held = isinstance(images, Selection)
+            pixels = self._images.block(images) if are_held else to_device(images, self._device)
             labels = to_device(steps.labels, self._device)
             ready = None if self._uploads is None else self._uploads.record_event()
         return dataclasses.replace(steps, staged=(pixels, labels, ready))
