@@ -33,6 +33,7 @@ test-oldest: tools .venv-oldest/ready ## The quick tests, with the lowest versio
 	.venv-oldest/bin/pytest -m "not slow and not serial" --numprocesses=logical --dist=loadfile
 
 RAY ?= 2.58
+DEVICE ?= cpu
 
 test-ray: .venv-ray-$(RAY)/ready tools ## The tests that use Ray, with another version of it: make test-ray RAY=2.59
 	PYTHONPATH=$(CURDIR)/.venv-ray-$(RAY) $(BIN)/pytest -m ray
@@ -54,8 +55,8 @@ bench: .venv/ready ## Paired benchmarks; writes benchmarks/RESULTS.md
 	$(BIN)/pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks
 
-image: ## The image for clusters, on CPUs
-	docker build --target cpu --tag tandem:0.1.0-cpu .
+image: ## The image for clusters, on CPUs; with GPUs: make image DEVICE=cuda
+	docker build --target $(DEVICE) --tag tandem:0.1.0-$(DEVICE) .
 
 clean: ## Remove the environment, caches and results of the examples
 	rm -rf .venv .venv-oldest .venv-ray-* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results
