@@ -40,7 +40,7 @@ test-ray: .venv-ray-$(RAY)/ready tools ## The tests that use Ray, with another v
 
 # The Python that has PyTorch with CUDA, and NumPy, Pydantic, PyArrow and pytest; not .venv, and no conftest above tests/gpu.
 test-gpu: ## On a machine with an NVIDIA GPU: the engine's checks and a table of throughput: make test-gpu PYTHON=python3
-	$(PYTHON) -m pytest tests/gpu --confcutdir=tests/gpu -rs
+	$(PYTHON) -m pytest tests/gpu --confcutdir=tests/gpu -rs --gpu-table=benchmarks/results/gpu.md
 
 test-kind: .venv/ready ## The whole way on a real Kubernetes; needs docker, kind, kubectl and helm
 	tests/kind/run.sh

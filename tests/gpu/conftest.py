@@ -14,6 +14,10 @@ _ROWS = pytest.StashKey[list[list[str]]]()
 _NOTES = pytest.StashKey[list[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--gpu-table", metavar="FILE", help="write the table to a file as well")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS], config.stash[_NOTES] = [], []
 
@@ -53,27 +57,27 @@ def note(request: pytest.FixtureRequest):
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     rows, notes = config.stash[_ROWS], config.stash[_NOTES]
-    if not rows and not notes:
+    if not rows:
         return
     import torch
 
-    write = terminalreporter.write_line
-    write("")
-    write(
-        f"{torch.cuda.get_device_name(0)}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}, "
-        f"{time.strftime('%Y-%m-%d')}"
-    )
-    write("")
     header = [
         "network, precision, batch",
         "tandem, images/s",
         "bare loop, images/s",
         "ratio",
         "compile, s",
-        "peak, GiB",
+        "peak of both, GiB",
     ]
-    for cells in (header, ["---"] * len(header), *rows):
-        write(f"| {' | '.join([*cells, *[''] * (len(header) - len(cells))])} |")
-    for line in notes:
-        write("")
-        write(line)
+    lines = [
+        f"{torch.cuda.get_device_name(0)}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}, "
+        f"{time.strftime('%Y-%m-%d')}.",
+        "",
+        *(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)),
+        *(line for note in notes for line in ("", note)),
+    ]
+    for line in ("", *lines):
+        terminalreporter.write_line(line)
+    if file := config.getoption("--gpu-table", default=None):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text("\n".join(lines) + "\n")
