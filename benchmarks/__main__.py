@@ -26,8 +26,9 @@ NAMES = (
     "best_accuracy",
 )
 _NO_GPU_TABLE = """\
-The table is empty: no machine with a GPU was at hand, so that neither PyTorch nor Keras was run on one. `make test-gpu` on a
-machine with an NVIDIA GPU writes it to benchmarks/results/gpu.md; the code is tested on CPUs, in `tests/unit/test_device.py`."""
+The table is empty: no machine with a GPU was at hand, so that neither PyTorch nor Keras was run on one.
+`make test-gpu` on a machine with an NVIDIA GPU writes it to benchmarks/results/gpu.md. The code is tested on CPUs, in
+`tests/unit/test_device.py`."""
 _DATA = os.environ.get("TANDEM_BENCH_DATA", ROOT.parent / "shared" / "data" / "cifar10")
 
 
