@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,7 +18,7 @@ from rich.console import Console
 from orchestrator.analysis import compare, results
 from orchestrator.execution import driver, environment, lease, model_checks
 from orchestrator.execution.driver import Prepared
-from orchestrator.execution.progress import Progress
+from orchestrator.execution.progress import Progress, waiting
 from orchestrator.execution.prometheus import Metrics
 from orchestrator.execution.ray_runtime import local_ray
 from orchestrator.experiment.spec import Experiment, Scale
@@ -269,7 +270,7 @@ def train(
         environment.require_frameworks(arm.framework for arm in experiment.arms.values())
         local_capacity(experiment.scale)
     crossed, origin = _crossed(experiment, searches=searches)
-    with console.status("reading the data"):
+    with waiting(console, "reading the data"):
         prepared = dataclasses.replace(driver.prepare(crossed, records), attribution=origin)
     for warning in prepared.dataset.warnings:
         console.print(f"note: {warning}", soft_wrap=True)
@@ -281,7 +282,8 @@ def train(
         _train_prepared(prepared, module_path, console, searches=searches, command=command, connect=connect)
     from orchestrator import report  # loads the plotting libraries, which training does not need
 
-    return report.write(records)
+    with waiting(console, "writing the report"):
+        return report.write(records)
 
 
 def measure_scaling(
@@ -398,17 +400,25 @@ def _train_prepared(
     if searches:
         driver_session = sweep.begin(prepared, module_path=module_path, command=command)
         progress = SweepProgress(prepared, console)
-        with connect():
-            driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
+        with _connected(experiment, console, connect):
             with progress.shown():
                 won = sweep.search(prepared, driver_session, module_path=module_path, watch=progress.refresh)
             _train(won, driver_session, module_path, console, exports=exports)
         return
     driver_session = driver.begin(prepared, module_path=module_path, command=command)
     if driver.open_runs(prepared, driver_session):
-        with connect():
-            driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
+        with _connected(experiment, console, connect):
             _train(prepared, driver_session, module_path, console, exports=exports)
+
+
+@contextlib.contextmanager
+def _connected(experiment: Experiment, console: Console, connect: Connect) -> Iterator[None]:
+    """Ray, with room for a run."""
+    with contextlib.ExitStack() as stack:
+        with waiting(console, "starting Ray and waiting for workers"):
+            stack.enter_context(connect())
+            driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
+        yield
 
 
 def _capacity_seconds(experiment: Experiment) -> float:
@@ -434,6 +444,10 @@ def _train(
 
 def _keep_disagreements(prepared: Prepared) -> None:
     """Put the test images that arms classify differently into the records, for the report."""
+    if prepared.experiment.data.has_many_splits:
+        return
+    if prepared.dataset.test_names:
+        prepared.records.keep_test_names(prepared.dataset.test_names)
     predicted: dict[str, list[np.ndarray]] = {}
     for run in prepared.runs:
         predictions = prepared.records.run(run.id).predictions()

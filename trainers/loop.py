@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from trainers.contract import Engine, EpochMetrics, Task
 from trainers.data import Dataset
 from trainers.data.batches import GUESSED_STEP_SECONDS, Steps, epoch_steps, prefetched, steps_per_epoch
 from trainers.errors import TandemError
-from trainers.recipes import learning_rates
+from trainers.recipes import learning_rates, plateau_factor
 from trainers.test_time_augmentation import augmented, augmented_copies
 
 _EVALUATION_BATCH = 512
@@ -79,6 +79,7 @@ def train(
     *,
     first_epoch: int,
     first_step: int = 0,
+    validation_losses: Sequence[float] = (),
     prefetch: bool,
     hooks: Hooks,
 ) -> None:
@@ -92,6 +93,7 @@ def train(
         engine: the model, at `first_epoch` and `first_step`.
         first_epoch: from 1.
         first_step: of the first epoch, from 0.
+        validation_losses: of the epochs before, which the schedule `plateau` depends on.
         prefetch: whether to make the next batches in a thread, which needs a CPU to spare.
         hooks: called as the training goes.
 
@@ -106,14 +108,16 @@ def train(
     guard = _DivergenceGuard(task)
     selects = engine.hold(dataset.train_images)
     warm_up = _WarmUp(engine.warm_up_steps)
+    losses_so_far = [*validation_losses]
     for epoch in range(first_epoch, recipe.epochs + 1):
-        of_epoch = slice((epoch - 1) * steps, epoch * steps)
+        of_epoch = rates[(epoch - 1) * steps : epoch * steps]
+        of_epoch = of_epoch * np.float32(plateau_factor(recipe.schedule, losses_so_far))
         blocks = epoch_steps(
             dataset.train_images,
             dataset.train_labels,
             augmentation=recipe.augmentation,
             batch_size=recipe.batch_size,
-            learning_rates=rates[of_epoch],
+            learning_rates=of_epoch,
             seed=task.seed,
             epoch=epoch,
             rank=task.rank,
@@ -153,6 +157,7 @@ def train(
             validation, _, _ = evaluate(
                 task, engine, dataset.validation_images, dataset.validation_labels, hooks.heartbeat
             )
+            losses_so_far.append(validation.loss)
         evaluation_seconds = time.perf_counter() - start
 
         here = [
@@ -178,7 +183,7 @@ def train(
                 validation_loss=validation.loss if validation else None,
                 validation_accuracy=validation.accuracy if validation else None,
                 validation_balanced_accuracy=validation.balanced_accuracy if validation else None,
-                learning_rate=None if np.isnan(rates[-1]) else float(rates[of_epoch][-1]),
+                learning_rate=None if np.isnan(of_epoch[-1]) else float(of_epoch[-1]),
                 images_per_second=float(seen / slowest[3]),
                 data_seconds=float(slowest[2]),
                 step_seconds=float(slowest[3] - slowest[2]),

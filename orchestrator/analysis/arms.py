@@ -109,6 +109,8 @@ class ArmSummary:
     """Mean over the seeds that are done."""
     confusion: np.ndarray | None
     """Int64 [classes, classes], summed over seeds."""
+    overlap: float
+    """As `Scores` has it."""
     corruption_robustness: dict[str, list[Interval]]
     """By kind of damage, accuracy on undamaged test images and by growing severity; empty where it was not tested."""
 
@@ -125,7 +127,7 @@ class ArmSummary:
     @functools.cached_property
     def scores(self) -> Scores:
         """Test accuracy by seed, with each image's where it is known."""
-        return Scores(self.accuracies, self.right)
+        return Scores(self.accuracies, self.right, self.overlap)
 
     @property
     def speeds(self) -> dict[int, float]:
@@ -239,6 +241,7 @@ def summarise_arm(
     *,
     right: np.ndarray | None = None,
     labels: np.ndarray | None = None,
+    overlap: float = 0.0,
 ) -> ArmSummary:
     """Put an arm's runs together.
 
@@ -248,6 +251,7 @@ def summarise_arm(
         runs: all of it.
         right: bool [finished seeds, n], the test images that each finished run classifies correctly, if known for all.
         labels: int [n], their classes; known wherever `right` is.
+        overlap: as `Scores` has it.
     """
     done = [run for run in runs if run.result is not None]
     confusions = [np.array(run.result["confusion"]) for run in done if run.result]
@@ -263,7 +267,10 @@ def summarise_arm(
         runs=runs,
         right=right,
         parameters=done[0].result.get("parameters") if done and done[0].result else None,
-        balanced_accuracy=share_interval(balanced_scores(done, right, labels)),
+        overlap=overlap,
+        balanced_accuracy=share_interval(
+            dataclasses.replace(balanced_scores(done, right, labels), overlap=overlap)
+        ),
         parity=None,
         train_seconds=float(np.mean([run.train_seconds for run in done])) if done else None,
         confusion=np.sum(confusions, axis=0) if confusions else None,

@@ -179,9 +179,18 @@ def summarise_arms(checked: CheckedRecords) -> tuple[list[ArmSummary], dict[str,
                 [summarise_run(run) for run in runs],
                 right=given.right if given is not None and known else None,
                 labels=checked.labels,
+                overlap=_overlap(checked.document),
             )
         )
     return arms, predictions
+
+
+def _overlap(document: Record) -> float:
+    """The test images for each training image where each seed has test images of its own; else 0."""
+    specified, data = document["experiment"].get("data") or {}, document["data"]
+    if not (specified.get("resplit") or specified.get("folds")):
+        return 0.0
+    return float(data["test_images"] / max(data["train_images"], 1))
 
 
 def margin_of(specification: Record) -> float:

@@ -8,8 +8,8 @@ Every step of the traces starts from the same weights and optimizer state. Three
   then by some hundredths. In very deep networks it switches many in every step. So some steps are taken once more
   from weights moved by a rounding error, and three steps in four may differ by three times what that does;
 - updates, given the gradient. Each framework's update and optimizer state must follow the framework's own rule to
-  `TOLERANCE`. Where the two rules differ, `trainers.update_rules` names the difference. Updates of moving statistics
-  must agree to `TOLERANCE` after the named difference.
+  `TOLERANCE`. Where the two rules differ, `trainers.update_rules` names the difference. Updates of moving
+  statistics must agree to `TOLERANCE` after the named difference.
 
 Differences below the float32 resolution of the weights are ignored.
 """

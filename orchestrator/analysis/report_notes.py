@@ -99,12 +99,12 @@ def of_missing(checked: CheckedRecords, arms: list[ArmSummary], left_out: list[s
                 notes.append(f"{len(run.epochs)} of {arm.recipe['epochs']} epochs of {who} are recorded.")
         runs = [run for run in checked.runs if run.entry["arm"] == arm.name and run.result is not None]
         missing = sum(run.predictions is None for run in runs)
-        if missing:
+        if missing and not arm.scores.overlap:
             notes.append(
                 f"Predictions of {missing} of {len(runs)} finished runs of {arm.name} are missing. Calibration and the "
                 "images on which arms disagree are without them."
             )
-        if arm.done and arm.right is None:
+        if arm.done and arm.right is None and not arm.scores.overlap:
             notes.append(
                 f"Which test images {arm.name} classifies correctly is not known for every run. Its intervals are over "
                 "seeds alone and leave out that other test images would give other accuracies."

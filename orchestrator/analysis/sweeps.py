@@ -9,6 +9,7 @@ from functools import cached_property
 
 from pydantic import TypeAdapter, ValidationError
 
+from orchestrator.analysis.wording import counted
 from orchestrator.experiment.spec import Scale
 from orchestrator.experiment.sweep import Params, Sweep
 from orchestrator.store.record_models import RunId
@@ -148,6 +149,10 @@ def _notes(sweep: Sweep, arms: list[ArmSearch], winners: dict[str, Params]) -> l
     if any(budget != next(iter(budgets.values())) for budget in budgets.values()):
         notes.append("The arms were given different budgets, so the better tuned one may win by that.")
     for search in arms:
+        if search.history.damaged:
+            notes.append(
+                f"{counted(search.history.damaged, 'record')} of the search of {search.arm} left out: damaged."
+            )
         for cause, count in search.failures[:3]:
             times = "once" if count == 1 else f"{count} times"
             notes.append(f"Trials of {search.arm} failed {times}: {cause}.")

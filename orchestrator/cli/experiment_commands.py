@@ -84,13 +84,16 @@ def resume(
     """Go on with an interrupted or failed experiment. Finished runs are kept."""
     with errors(debug):
         from orchestrator.experiment import spec
+        from orchestrator.store import modules
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
 
-        document = ExperimentRecords(Storage(directory)).document()
+        storage = Storage(directory)
+        document = ExperimentRecords(storage).document()
         sweep = document.get("sweep")
-        experiment = spec.from_json((sweep or document.get("attribution") or document)["experiment"])
-        module_path = Path(document["module_path"])
+        described = (sweep or document.get("attribution") or document)["experiment"]
+        experiment = spec.from_json(described)
+        module_path = modules.directory_for(storage, described, Path(document["module_path"]))
         bundle = bundle_of(experiment, module_path, searches=sweep is not None, resumes=directory)
         _run(bundle, on, namespace, as_json)
 
@@ -121,6 +124,50 @@ def check(
             return
         for line in cluster.check(bundle, probes=probe):
             typer.echo(line)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Experiment file to write.")] = Path(
+        "experiment.yaml"
+    ),
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help="A folder or file of images, or the name of a data source."),
+    ] = None,
+    train_loop: Annotated[
+        str | None,
+        typer.Option(metavar="FUNCTION", help="A training function of your own, as package.module:function."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write an experiment file. For your images, or for a training function of your own."""
+    with errors(debug):
+        from orchestrator.execution import environment
+        from orchestrator.planning import template
+        from trainers.contract import FRAMEWORKS
+
+        if file.exists():
+            raise InputError(f"{file} exists; give another file, such as tandem init other.yaml")
+        if data is not None and train_loop is not None:
+            raise InputError("--data and --train-loop exclude each other; give one of the two")
+        missing = environment.missing_frameworks(FRAMEWORKS)
+        frameworks = [name for name in FRAMEWORKS if name not in missing] or [*FRAMEWORKS]
+        if data is None and train_loop is None and sys.stdin.isatty() and sys.stdout.isatty():
+            data = typer.prompt("Folder or file of images (empty: handwritten digits)", default="") or None
+            if len(frameworks) > 1:
+                both = " and ".join(frameworks)
+                chosen = typer.prompt(f"Compare {both}, or arms of one of them", default=both)
+                frameworks = [name for name in frameworks if name in chosen.split()] or frameworks
+        if train_loop is not None:
+            text = template.for_train_loop(train_loop, directory=file.parent)
+        else:
+            text = template.for_data(data, directory=file.parent, frameworks=frameworks)
+        try:
+            file.write_text(text)
+        except OSError as error:
+            raise InputError(f"{file}: cannot be written: {error.strerror}; give another file") from error
+        typer.echo(f"{file} is written; next: tandem check {file}")
 
 
 @app.command()

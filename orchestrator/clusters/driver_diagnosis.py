@@ -26,6 +26,12 @@ def diagnose_log(log: str) -> Finding | None:
             if without_cuda
             else "check that nvidia-smi works there and that the driver suits the framework's CUDA",
         )
+    if error.startswith("the deadline has passed"):
+        return Finding(
+            "deadline",
+            "the job reached its deadline",
+            "raise kubernetes.deadline_seconds and submit again: it resumes from its records",
+        )
     if error.startswith("storage ") or "AccessDenied" in log or "NoSuchBucket" in log:
         return Finding(
             "storage",

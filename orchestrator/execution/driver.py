@@ -65,9 +65,10 @@ def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
                 f"{width}x{height} pixels; at most {min(height, width) - 1} is possible"
             )
         _check_image_size(name, arm, dataset)
-        if arm.early_stopping and not len(dataset.validation_labels):
+        watches = "early_stopping" if arm.early_stopping else "schedule plateau"
+        if (arm.early_stopping or arm.schedule.name == "plateau") and not len(dataset.validation_labels):
             raise InputError(
-                f"arms.{name}.early_stopping needs a validation split; set data.validation to a share such as 0.1"
+                f"arms.{name}.{watches} needs a validation split; set data.validation to a share such as 0.1"
             )
         if arm.batch_size > len(dataset.train_labels):
             raise InputError(

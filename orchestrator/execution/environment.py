@@ -77,6 +77,20 @@ def version(package: str) -> str | None:
         return None
 
 
+def versions() -> str:
+    """Those of tandem, Python, Ray and the installed frameworks, in a line."""
+    parts = {
+        "tandem": DISTRIBUTION,
+        "Ray": "ray",
+        "Keras": "keras",
+        "TensorFlow": "tensorflow",
+        "PyTorch": "torch",
+    }
+    found = {name: version(package) for name, package in parts.items()}
+    installed = [f"{name} {number}" for name, number in found.items() if number is not None]
+    return ", ".join([*installed, f"Python {platform.python_version()}"])
+
+
 def _cpu_model() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

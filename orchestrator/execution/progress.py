@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from orchestrator.planning.run_plan import Run
 from orchestrator.store.records import RunRecords
 from orchestrator.store.storage import Record
 
+_MOST_SILENT_SECONDS = 10.0
+"""On a pipe, after which a line says what is waited for."""
+
 
 def open_console(file: TextIO, *, width: int | None = None) -> Console:
     """A console that prints text unchanged: names of files and classes may look like markup."""
@@ -29,12 +33,36 @@ def clock(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
+@contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Show what is waited for until the block ends: a spinner on a terminal, a line every 10 s on a pipe."""
+    if console.is_terminal:
+        with console.status(what):
+            yield
+        return
+    is_over = threading.Event()
+
+    def report() -> None:
+        began = time.monotonic()
+        while not is_over.wait(_MOST_SILENT_SECONDS):
+            console.print(f"{what}: {clock(time.monotonic() - began)}", soft_wrap=True)
+
+    reporter = threading.Thread(target=report, name="waiting", daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        reporter.join()
+
+
 class LiveTable:
     """A table that is redrawn in place on a terminal, and plain lines on a pipe."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
+        self._said_at = time.monotonic()
 
     @property
     def is_drawn(self) -> bool:
@@ -54,6 +82,12 @@ class LiveTable:
         """Print a line if there is no table."""
         if self._live is None:
             self._console.print(line, soft_wrap=True)
+            self._said_at = time.monotonic()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is no table, and nothing was printed for some time."""
+        return self._live is None and time.monotonic() - self._said_at > _MOST_SILENT_SECONDS
 
     def redraw(self, table: Table) -> None:
         """Replace the table, if there is one."""
@@ -68,7 +102,13 @@ class Progress(LiveTable):
         super().__init__(console)
         self._prepared = prepared
         self._done: dict[str, Record] = {}
-        self._announced: dict[str, int] = {}
+        self._announced = {
+            run.id: len(prepared.records.run(run.id).epochs()) for run in prepared.runs
+        }  # an earlier command printed those
+        self._left: dict[str, float] = {}
+        """Seconds of each run that trains."""
+        self._epoch_seconds: dict[str, float] = {}
+        """Of each arm."""
         self._began_at = time.time()
         self._failures_reported: Counter[str] = Counter()
 
@@ -85,7 +125,40 @@ class Progress(LiveTable):
             if run.id not in self._done:
                 self._report_failures(run, records)
             table.add_row(*self._row(run, records, epochs))
+        total = self._total_left()
+        table.caption = None if total is None else f"about {clock(total)} left in total"
         self.redraw(table)
+        if self.is_silent:
+            self.say(self._state(total))
+
+    def _state(self, total: float | None) -> str:
+        """How many runs are in which state, in a line."""
+        open_runs = [run for run in self._prepared.runs if run.id not in self._done]
+        starting = sum(
+            run.id not in self._left and bool(self._prepared.records.run(run.id).attempts())
+            for run in open_runs
+        )
+        counts = {
+            "train": len(self._left),
+            "start": starting,
+            "wait": len(open_runs) - len(self._left) - starting,
+            "are done": len(self._done),
+        }
+        runs = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        return f"runs: {runs}" + ("" if total is None else f"; about {clock(total)} left in total")
+
+    def _total_left(self) -> float | None:
+        """Seconds until all runs have trained; None before an epoch was timed."""
+        if not self._epoch_seconds:
+            return None
+        usual = sum(self._epoch_seconds.values()) / len(self._epoch_seconds)
+        ahead = [
+            self._epoch_seconds.get(run.arm, usual) * run.recipe.epochs
+            for run in self._prepared.runs
+            if run.id not in self._done and run.id not in self._left
+        ]
+        at_once = max(len(self._left), 1)
+        return max([*self._left.values(), (sum(ahead) + sum(self._left.values())) / at_once])
 
     def _report_epochs(self, run: Run, epochs: list[Record]) -> None:
         """Without a terminal, print each epoch once."""
@@ -107,6 +180,7 @@ class Progress(LiveTable):
 
     def _row(self, run: Run, records: RunRecords, epochs: list[Record]) -> list[str]:
         name = f"{run.arm} seed {run.seed}"
+        self._left.pop(run.id, None)
         if result := self._done.get(run.id):
             accuracy = f"test {result['test_accuracy']:.2%}"
             return [name, f"{self._announced[run.id]}/{run.recipe.epochs}", accuracy, "", "", "done"]
@@ -119,6 +193,8 @@ class Progress(LiveTable):
         trained = last["epoch"] - attempt["first_epoch"] + 1
         seconds = (time.time() - attempt["started_at"]) / max(trained, 1)
         left = seconds * (run.recipe.epochs - last["epoch"])
+        if trained > 0:
+            self._left[run.id], self._epoch_seconds[run.arm] = left, seconds
         return [
             name,
             f"{last['epoch']}/{run.recipe.epochs}",

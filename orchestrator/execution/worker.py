@@ -166,7 +166,12 @@ class _Worker:
         with self.source.attempt(run, records):
             resume_point = records.resume_point()
             if self.source.is_wanted(run, records, done=resume_point.epoch):
-                self.train(run, resume_point, startup)
+                self.on_split(run.seed).train(run, resume_point, startup)
+
+    def on_split(self, seed: int) -> _Worker:
+        """This worker, with the images of a seed."""
+        data = self.assignment.data.of_seed(seed)
+        return self if data == self.assignment.data else dataclasses.replace(self, dataset=open_dataset(data))
 
     def task(self, recipe: Recipe, seed: int) -> Task:
         """This worker's part of a run."""
@@ -261,6 +266,11 @@ class _Worker:
                     engine,
                     first_epoch=resume_point.epoch + 1,
                     first_step=resume_point.step,
+                    validation_losses=[
+                        epoch["validation_loss"]
+                        for epoch in resume_point.trained
+                        if epoch["validation_loss"] is not None
+                    ],
                     prefetch=scale.cpus_per_worker > 1 or scale.gpus_per_worker > 0,
                     hooks=recorder.hooks,
                 )
@@ -287,6 +297,8 @@ class _Worker:
             watchdog.stop()
         if self.rank == 0:
             ending = {"tested_epoch": tested_epoch, "finished_at": time.time()}
+            if self.assignment.data.has_many_splits:
+                predictions = {}  # of other images than other seeds'
             records.finish(result | ending, predictions, task.inputs)
 
     def test(

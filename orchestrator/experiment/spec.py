@@ -304,15 +304,17 @@ def describe_value(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
     name = value.get("name", "")
-    rate = f" {value['learning_rate']:g}" if "learning_rate" in value else ""
+    rate = f" {_short(value['learning_rate'])}" if "learning_rate" in value else ""
     rest = [
-        key
-        if entry is True
-        else f"{key.replace('_', ' ')} {entry if isinstance(entry, str) else f'{entry:g}'}"
+        key if entry is True else f"{key.replace('_', ' ')} {_short(entry)}"
         for key, entry in value.items()
         if key not in ("name", "learning_rate") and entry
     ]
     return f"{name}{rate}{', ' if rest and name else ''}{', '.join(rest)}" or "none"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def from_json(document: Mapping[str, Any]) -> Experiment:

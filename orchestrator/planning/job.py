@@ -34,6 +34,20 @@ class JobSpec:
     """Numbers of workers to measure scaling on, instead of training the experiment."""
     profiles_gpu: bool = False
     """Whether the arms are measured on one GPU, instead of training the experiment."""
+    submitted_at: float | None = None
+    """When the job was sent to a cluster, in seconds since the epoch; None for objects that were only rendered."""
+
+    def deadline(self, *, now: float) -> float | None:
+        """When the job must stop, in seconds since the epoch; None if it has no deadline.
+
+        A job that waits in a queue, or until somebody starts it, has its time from when its driver starts.
+        """
+        settings = self.experiment.kubernetes
+        if settings is None or settings.deadline_seconds is None:
+            return None
+        waits = settings.suspended or settings.queue is not None
+        begin = now if waits or self.submitted_at is None else self.submitted_at
+        return begin + settings.deadline_seconds
 
     @property
     def results(self) -> str:
@@ -66,7 +80,8 @@ class JobSpec:
 
     def to_json(self) -> Record:
         """The whole specification as plain JSON."""
-        return self.work | {"command": self.command}
+        submitted = {} if self.submitted_at is None else {"submitted_at": self.submitted_at}
+        return self.work | {"command": self.command} | submitted
 
     @classmethod
     def from_json(cls, document: Record) -> JobSpec:
@@ -83,6 +98,7 @@ class JobSpec:
             is_dated=document.get("is_dated", False),
             scaling=tuple(document.get("scaling", ())),
             profiles_gpu=document.get("profiles_gpu", False),
+            submitted_at=document.get("submitted_at"),
         )
 
     def on_its_day(self) -> JobSpec:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,11 @@ from trainers.errors import InputError
 
 SCHEMA_VERSION = 2
 _PROBE = "write-check"
+_DAMAGED = (
+    ValueError, TypeError, LookupError, AttributeError, OSError, EOFError, RuntimeError, MemoryError, zlib.error,
+    struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What reading a damaged archive of arrays raises."""
 
 Record = dict[str, Any]
 
@@ -232,7 +239,7 @@ class Storage:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 return {array: archive[array] for array in archive.files}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        except _DAMAGED:
             return None
 
 

@@ -30,9 +30,6 @@ class Auxiliary(keras.Model):
         first = self.auxiliary(x)
         return (self.head(x), first) if training else self.head(x)
 
-    def get_config(self) -> dict[str, Any]:
-        return {"classes": self.head.units}
-
 
 class Raising(keras.Model):
     def call(self, x: Any, training: bool = False) -> Any:

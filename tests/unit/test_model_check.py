@@ -32,9 +32,9 @@ TORCH: dict[str, tuple[dict[str, Any], str | None]] = {
     "Mapped": ({"find_unused_parameters": True}, None),
     "Unnamed": ({}, f"gives a dict without `logits` for one image; logits of shape (1, 10) {NEEDED}"),
     "Pair": ({}, "gives a tuple of 2 outputs for one image"),
-    "Features": ({}, "gives shape (32, 8) in training; logits of shape (n, 10) are needed, alone, as `logits` of a"),
+    "Features": ({}, "gives shape (16, 8) in training; logits of shape (n, 10) are needed, alone, as `logits` of a"),
     "Labels": ({}, "gives logits of type torch.int64; floating-point numbers are needed"),
-    "Infinite": ({}, "gives logits that are NaN or infinite for 32 of 32 images"),
+    "Infinite": ({}, "gives logits that are NaN or infinite for 16 of 16 images"),
     "norm": (
         {"batch_size": 4},
         "batch_size 4 leaves a worker one image of the last batch, and batch normalization '1' of model 'M:norm' has "
@@ -64,7 +64,6 @@ TORCH: dict[str, tuple[dict[str, Any], str | None]] = {
 """By function: fields of the arm, and what is said of it; a space sets arms with the same model apart."""
 KERAS: dict[str, tuple[dict[str, Any], str | None]] = {
     "softmax": ({}, "model 'M:softmax' gives probabilities"),
-    "auxiliary": ({}, None),
     "mapped": ({}, None),
     "pair": ({}, f"gives a list of 2 outputs for one image; logits of shape (1, 10) {NEEDED}"),
     "one_sigmoid": ({}, f"gives shape (1, 1) for one image; logits of shape (1, 10) {NEEDED}"),
@@ -76,6 +75,7 @@ UNSAVED = "trains, but tandem model cannot save it, or not so that it loads:"
 NOTES: dict[str, tuple[str, dict[str, Any], str]] = {
     "Branching": ("torch", {"find_unused_parameters": True}, f"model 'M:Branching' {UNSAVED}"),
     "with_lambda": ("keras", {}, f"model 'M:with_lambda' {UNSAVED}"),
+    "auxiliary": ("keras", {}, f"model 'M:auxiliary' {UNSAVED}"),
     "norm": (
         "keras",
         {"batch_size": 4},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import pickle
 import struct
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from tests.conftest import ROOT, tandem
 from tests.unit.images import everything, fill, labels, noted, opened, refused, saved, sizes
+from tests.unit.test_data import python2_pickle
 from trainers.data import DataSpec, open_dataset
 from trainers.data.sources import resolve
 from trainers.errors import InputError
@@ -89,7 +89,7 @@ def cifar100(directory: Path) -> dict[str, dict[bytes, object]]:
         b"coarse_label_names": [b"animal", b"plant"],
     }
     for name, content in written.items():
-        (directory / name).write_bytes(pickle.dumps(content, protocol=2))
+        (directory / name).write_bytes(python2_pickle(content))
     return written
 
 
@@ -172,7 +172,7 @@ def test_webdataset_shards_may_be_packed_and_their_fields_named(tmp_path: Path) 
     grouped = opened(tmp_path / "shards", group_by=r"some/(\d)")
     assert grouped.groups is not None
     message = refused(tmp_path / "shards", label_column="species")
-    assert "the sample 'some/0000' has the fields png, cls, json; an image and species are needed" in message
+    assert "the sample 'some/2000' has the fields png, cls, json; an image and species are needed" in message
 
 
 OWN = """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -324,3 +325,12 @@ _LITTER = frozenset(
 def is_hidden(name: str) -> bool:
     """Whether a file or folder was left behind by a notebook, a file manager or a file server."""
     return name.startswith(".") or name.casefold() in _LITTER
+
+
+def pictures_below(directory: Path) -> Iterator[Path]:
+    """The picture files in a directory and below, but for what is hidden."""
+    for parent, below, names in os.walk(directory):
+        below[:] = sorted(name for name in below if not is_hidden(name))
+        for name in sorted(names):
+            if not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(parent, name)

@@ -8,6 +8,9 @@ from tempfile import TemporaryDirectory
 from trainers.data.download import cache_directory
 from trainers.errors import InputError
 
+SCRATCH = "scratch"
+"""Directory of the cache that holds unpacked data."""
+
 
 def scratch_directory(*, needed: int = 0) -> TemporaryDirectory[str]:
     """A directory that is removed when it is closed.
@@ -18,7 +21,7 @@ def scratch_directory(*, needed: int = 0) -> TemporaryDirectory[str]:
     Raises:
         InputError: the disk has less room.
     """
-    root = cache_directory() / "scratch"
+    root = cache_directory() / SCRATCH
     try:
         root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(root).free

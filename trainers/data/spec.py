@@ -175,6 +175,18 @@ class DataSpec(PictureSpec):
         "a regular expression whose part in parentheses names it in the pictures' paths, of Parquet and of a table "
         "a column, of .npz an array.",
     )
+    split: int = Field(
+        0, ge=0, description="Which split is drawn; another number holds out other images, or another fold."
+    )
+    resplit: bool = Field(
+        False,
+        description="Draw another split for each seed, so that a verdict does not rest on one test split.",
+    )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="Share the images out over so many test splits, of which each seed has the next one.",
+    )
     limit: int | None = Field(None, gt=0, description="Keep only this many training images, for a quick try.")
 
     @model_validator(mode="after")
@@ -184,6 +196,25 @@ class DataSpec(PictureSpec):
         if registry.load(self.source).locate is None:
             raise ValueError(f"source {self.source} needs a path, such as path: data/{self.source}")
         return self
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> DataSpec:
+        if self.resplit and self.folds is not None:
+            raise ValueError("resplit and folds exclude each other; keep one of the two")
+        if self.folds is not None and self.split >= self.folds:
+            raise ValueError(f"split {self.split} is not one of {self.folds} folds, which count from 0")
+        return self
+
+    @property
+    def has_many_splits(self) -> bool:
+        """Whether seeds have splits of their own."""
+        return self.resplit or self.folds is not None
+
+    def of_seed(self, seed: int) -> DataSpec:
+        """The images that a run with a seed is trained and tested on."""
+        if not self.has_many_splits:
+            return self
+        return self.model_copy(update={"split": seed if self.folds is None else seed % self.folds})
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -105,6 +105,7 @@ class KerasEngine:
                 set_weights(self._model, initial_weights(shapes, init=recipe.init, seed=task.seed))
             self._optimizer = build_optimizer(recipe, self._model)
             self._optimizer.build(self._model.trainable_variables)
+        self._parts = recipe.accumulate or 1
         self._loss = build_loss(recipe, task.num_classes, task.class_weights)
         # XLA compiles no exchange between CPUs, so that the update stays outside.
         self._compute_gradients = (
@@ -177,20 +178,59 @@ class KerasEngine:
     def _replica_gradients(self, images, labels, loss_scale):
         """Gradients of this worker's part of the loss, its loss summed over the share, and its correct predictions."""
         variables = self._model.trainable_variables
-        decay = coupled_decay(self._task.recipe.optimizer)
+        decay = 0.0 if self._task.recipe.gradient_clip else coupled_decay(self._task.recipe.optimizer)
+        parts = self._strategy.num_replicas_in_sync * self._parts
         with tf.GradientTape() as tape:
             of_data, of_model, logits = self._losses(images, labels)
             of_worker = of_model
             if decay:
                 of_worker += decay * tf.add_n([tf.nn.l2_loss(variable) for variable in variables])
-            loss = of_data * loss_scale + of_worker / self._strategy.num_replicas_in_sync
+            loss = of_data * loss_scale + of_worker / parts
         predicted = tf.argmax(logits, 1, output_type=tf.int64)
         correct = tf.reduce_sum(tf.cast(predicted == labels, tf.int64))
         share = tf.cast(tf.size(labels), tf.float32)
         return tape.gradient(loss, variables), of_data + of_model * share, correct
 
+    def _accumulated_gradients(self, images, labels, loss_scale):
+        """As `_replica_gradients`, with the share in parts, one after the other."""
+        if self._parts == 1:
+            return self._compute_gradients(images, labels, loss_scale)
+        size = tf.shape(labels)[0]
+        sums, loss, correct = None, tf.zeros(()), tf.zeros((), tf.int64)
+        for part in range(self._parts):
+            first, last = size * part // self._parts, size * (part + 1) // self._parts
+            is_empty = first == last  # it takes part with one example of no weight
+            first = tf.minimum(first, size - 1)
+            last = tf.maximum(last, first + 1)
+            weight = tf.where(is_empty, 0.0, 1.0)
+            with tf.control_dependencies([each for each in sums or [] if each is not None]):
+                gradients, of_part, right = self._compute_gradients(
+                    images[first:last], labels[first:last], loss_scale * weight
+                )
+            sums = gradients if sums is None else [_sum(*pair) for pair in zip(sums, gradients, strict=True)]
+            loss += of_part * weight
+            correct += right * tf.cast(weight, tf.int64)
+        return sums, loss, correct
+
+    def _clipped(self, gradients):
+        """Scaled by the norm of their sum over the workers; then with the coupled decay, as PyTorch does it."""
+        recipe, workers = self._task.recipe, self._strategy.num_replicas_in_sync
+        total = [gradient for gradient in gradients if gradient is not None]
+        if workers > 1:
+            context = tf.distribute.get_replica_context()
+            total = context.all_reduce(tf.distribute.ReduceOp.SUM, total)
+        norm = tf.linalg.global_norm(total)
+        gradients, _ = tf.clip_by_global_norm(gradients, recipe.gradient_clip, use_norm=norm)
+        if decay := coupled_decay(recipe.optimizer):
+            variables = self._model.trainable_variables
+            decays = [decay / workers * tf.convert_to_tensor(variable) for variable in variables]
+            gradients = [_sum(*pair) for pair in zip(gradients, decays, strict=True)]
+        return gradients
+
     def _replica_step(self, images, labels, learning_rate, loss_scale):
-        gradients, loss, correct = self._compute_gradients(images, labels, loss_scale)
+        gradients, loss, correct = self._accumulated_gradients(images, labels, loss_scale)
+        if self._task.recipe.gradient_clip is not None:
+            gradients = self._clipped(gradients)
         if not isinstance(self._task.recipe.optimizer, OwnOptimizer):
             self._optimizer.learning_rate.assign(learning_rate)
         self._optimizer.apply(gradients, self._model.trainable_variables)
@@ -366,3 +406,10 @@ class KerasEngine:
 
     def _variables(self) -> dict[str, list[keras.Variable]]:
         return {"model": self._model.variables, "optimizer": self._optimizer.variables}
+
+
+def _sum(first, second):
+    """Of two gradients, each of which may be None."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second

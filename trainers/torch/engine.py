@@ -39,7 +39,7 @@ from trainers.torch.models import (
     set_optimizer_state,
     set_weights,
 )
-from trainers.torch.optimizers import STATE_NAMES, build_optimizer, decay_apart
+from trainers.torch.optimizers import build_optimizer, decay_apart, state_names
 
 _SHARE_FOR_IMAGES = 0.25
 """Of a GPU's free memory, for the training images."""
@@ -130,7 +130,9 @@ class TorchEngine:
                 self._module, find_unused_parameters=recipe.find_unused_parameters
             )
         self.block_limits = ON_GPU if on_gpu else IN_CACHE
-        self._replays_graphs = recipe.compile and on_gpu and task.world_size == 1
+        # A replay overwrites the outputs of the one before, and so the gradients that `accumulate` adds up.
+        adds_up = recipe.accumulate is not None and recipe.accumulate > 1
+        self._replays_graphs = recipe.compile and on_gpu and task.world_size == 1 and not adds_up
         self.warm_up_steps = _GRAPH_WARM_UP if self._replays_graphs else 1
         if recipe.compile:
             _check_compiler(self._device)
@@ -234,30 +236,56 @@ class TorchEngine:
             loss = loss + AUXILIARY_WEIGHT * self._loss_of(other.float(), labels)
         return loss, logits
 
-    def _backward(self, loss: torch.Tensor, share: int, loss_scale: float) -> None:
-        """Gradients of the mean over the global batch, from that over a share of it."""
+    def _share_gradients(
+        self, pixels: torch.Tensor, labels: torch.Tensor, loss_scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take the gradients of the mean over the global batch, from a share of it, in parts one after the other.
+
+        Returns:
+            The mean loss of the share, and its logits.
+        """
         self._optimizer.zero_grad()
-        (loss * (share * loss_scale * self._task.world_size)).backward()  # DDP averages over the workers
+        size, parts = len(labels), self._task.recipe.accumulate or 1
+        loss, logits = torch.zeros((), device=self._device), []
+        for part in range(parts):
+            first, last = size * part // parts, size * (part + 1) // parts
+            weight = last - first  # an empty part takes part with one example of no weight
+            first = min(first, size - 1)
+            some = slice(first, max(last, first + 1))
+            with self._unsynchronized() if part < parts - 1 else contextlib.nullcontext():
+                of_part, predicted = self._loss(pixels[some], labels[some])
+                # DDP averages over the workers.
+                (of_part * (weight * loss_scale * self._task.world_size)).backward()
+            if weight:
+                loss = loss + of_part.detach() * (weight / size)
+                logits.append(predicted.detach())
+        return loss, torch.cat(logits)
+
+    def _unsynchronized(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients stay on their worker within its block."""
+        if isinstance(self._model, DistributedDataParallel):
+            return self._model.no_sync()
+        return contextlib.nullcontext()
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and correct predictions."""
         self._model.train()
         images, labels = self._on_device(steps)
         share = labels.shape[1]
-        losses, predicted = [], []
+        losses, outputs = [], []
         with self._convolutions():
             for step in range(len(steps)):
-                loss, logits = self._loss(images[step], labels[step])
-                self._backward(loss, share, steps.loss_scale)
+                loss, logits = self._share_gradients(images[step], labels[step], steps.loss_scale)
                 self._update(float(steps.learning_rates[step]))
-                losses.append(loss.detach())
-                # The next replay of a CUDA graph overwrites its outputs.
-                predicted.append(logits.detach().clone() if self._replays_graphs else logits.detach())
-        correct = torch.stack(predicted).argmax(2) == labels
+                losses.append(loss)
+                outputs.append(logits)
+        correct = torch.stack(outputs).argmax(2) == labels
         return torch.stack(losses).double().cpu().numpy() * share, int(correct.sum())
 
     def _update(self, learning_rate: float) -> None:
         described = self._task.recipe.optimizer
+        if self._task.recipe.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._module.parameters(), self._task.recipe.gradient_clip)
         if not isinstance(described, OwnOptimizer):
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -362,7 +390,7 @@ class TorchEngine:
         kept = self._optimizer.state_dict()["state"]
         weights = list(self._module.parameters())
         state = get_weights(self._module)
-        for ending, kind in STATE_NAMES.items():
+        for ending, kind in state_names(self._task.recipe.optimizer).items():
             of_weights = {
                 weights[place]: entries[kind]
                 for place, entries in kept.items()
@@ -377,7 +405,7 @@ class TorchEngine:
         set_weights(self._module, state)
         places = {weight: place for place, weight in enumerate(self._module.parameters())}
         kept: dict[int, dict[str, torch.Tensor]] = {}
-        for ending, kind in STATE_NAMES.items():
+        for ending, kind in state_names(self._task.recipe.optimizer).items():
             for weight, value in set_optimizer_state(self._module, state, ending).items():
                 entries = kept.setdefault(places[weight], {})
                 entries[kind] = value

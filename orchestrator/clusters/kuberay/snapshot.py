@@ -68,10 +68,9 @@ class Snapshot:
     @property
     def has_all_pods(self) -> bool:
         """Whether every pod of the cluster is ready, so that nothing prevents their creation any more."""
-        status = status_of(self.cluster)
+        status = status_of(self.cluster)  # whose state stays `ready` when pods are lost
         ready, desired = status.get("readyWorkerReplicas") or 0, status.get("desiredWorkerReplicas") or 0
-        head = condition_of(self.cluster, "HeadPodReady").get("status") == "True"
-        return status.get("state") == "ready" or (head and ready >= desired)
+        return condition_of(self.cluster, "HeadPodReady").get("status") == "True" and ready >= desired
 
     def pods_in_use(self) -> list[Manifest]:
         """The pods that are not being deleted."""

@@ -7,13 +7,11 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from trainers.data.labelled import (
-    IMAGE_SUFFIXES,
     Encoded,
     Labelled,
     Split,
@@ -22,6 +20,7 @@ from trainers.data.labelled import (
     column_of,
     is_hidden,
     named_column,
+    pictures_below,
     split_named,
     splits_named,
     told_groups,
@@ -79,7 +78,7 @@ class _Table:
         if None not in found or self.spec.images is None:
             return found
         below: dict[str, list[Path]] = {}
-        for file in _pictures_below(self.directory):
+        for file in pictures_below(self.directory):
             below.setdefault(file.name, []).append(file)
         return [
             file or (below[name][0] if len(below.get(name, [])) == 1 else None)
@@ -151,7 +150,7 @@ class _Table:
     def _remedy(self, missing: str) -> str:
         """The fields that find a picture, if a file below the table's directory has its name."""
         wanted = Path(missing)
-        for file in _pictures_below(self.file.parent):
+        for file in pictures_below(self.file.parent):
             folder = Path(*file.parts[: -len(wanted.parts)])
             if wanted.name in (file.name, file.stem) and folder / wanted.parent == file.parent:
                 elsewhere = [] if folder == self.directory else [f"data.images: {folder}"]
@@ -194,7 +193,7 @@ def _read(path: Path | None, spec: DataSpec) -> Labelled:
     )
     if path.is_dir():
         named = {file for table in tables for file in table.files(table.pictures())}
-        left_out = sum(picture not in named for picture in _pictures_below(path))
+        left_out = sum(picture not in named for picture in pictures_below(path))
         if left_out:
             notes.append(f"{left_out} pictures are not named in {tables[0].file.name} and were left out")
     return Labelled(class_names=class_names, notes=notes, **splits)
@@ -292,15 +291,6 @@ def _in_words(value: object) -> str:
     if isinstance(value, list):
         return "|".join(map(_in_words, value))
     return "" if value is None else str(value).strip()
-
-
-def _pictures_below(directory: Path) -> Iterator[Path]:
-    """The picture files in a directory and below, but for what is hidden."""
-    for parent, below, names in os.walk(directory):
-        below[:] = sorted(name for name in below if not is_hidden(name))
-        for name in sorted(names):
-            if not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(parent, name)
 
 
 SOURCE = Source(
