@@ -143,10 +143,16 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     fit = run_plan.concurrent_runs(scale, cpus=cpus, gpus=gpus)
     if fit:
         return fit
+    where = nodes.restriction(scale)
+    if where and not cpus:
+        raise InputError(
+            f"scale: there is no node{where.removeprefix(' on nodes')}; correct scale.accelerator_type and "
+            "scale.label_selector, or leave them out"
+        )
     if gpus < scale.min_workers * scale.gpus_per_worker:
         raise InputError(
             f"scale: {scale.min_workers} workers with {scale.gpus_per_worker:g} GPUs each need "
-            f"{scale.min_workers * scale.gpus_per_worker:g} GPUs, but there are {gpus:g}{nodes.restriction(scale)}; "
+            f"{scale.min_workers * scale.gpus_per_worker:g} GPUs, but there are {gpus:g}{where}; "
             "lower scale.workers or set scale.gpus_per_worker=0"
         )
     needed = scale.min_workers * scale.cpus_per_worker
@@ -158,7 +164,7 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     )
     raise InputError(
         f"scale: {scale.min_workers} workers with {scale.cpus_per_worker} CPUs each need {needed} CPUs, "
-        f"but there are {cpus:g}{nodes.restriction(scale)}; {remedy}"
+        f"but there are {cpus:g}{where}; {remedy}"
     )
 
 

@@ -24,7 +24,7 @@ def accelerator_resource(accelerator_type: str) -> str:
 
 
 def restriction(scale: Scale) -> str:
-    """` on nodes with H100 and ray.io/market-type: on-demand`; empty where any node will do."""
+    """` on nodes with H100 and ray.io/market-type: on-demand`; empty if any node suits."""
     parts = [scale.accelerator_type] if scale.accelerator_type else []
     parts += [f"{key}: {value}" for key, value in (scale.label_selector or {}).items()]
     return f" on nodes with {' and '.join(parts)}" if parts else ""

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.execution import driver
 from orchestrator.experiment.spec import Arm, Experiment, Scale
 from orchestrator.planning import nodes, run_plan
+from trainers.errors import InputError
 
 
 def experiment(**changes: object) -> Experiment:
@@ -117,3 +119,13 @@ def test_determinism_is_off_on_gpus_unless_it_is_asked_for() -> None:
 
     assert name("auto", 0) == name(True, 0) != name(False, 0)
     assert name("auto", 1) == name(False, 1) != name(True, 1)
+
+
+def test_a_scale_that_no_node_suits_is_refused_with_the_remedy() -> None:
+    scale = Scale(gpus_per_worker=1, accelerator_type="H100", label_selector={"pool": "a"})
+    with pytest.raises(
+        InputError, match="there is no node with H100 and pool: a; correct scale.accelerator_type"
+    ):
+        driver.check_capacity(scale, cpus=0, gpus=0)
+    with pytest.raises(InputError, match="4 GPUs, but there are 2 on nodes with H100 and pool: a; lower"):
+        driver.check_capacity(scale.model_copy(update={"workers": 4}), cpus=64, gpus=2)
