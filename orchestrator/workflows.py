@@ -51,7 +51,7 @@ def run(
     *,
     connect: Connect = local_ray,
 ) -> Outcome:
-    """Train and report, or measure scaling, as a job specifies.
+    """Train and report, or measure the arms, as a job specifies.
 
     Args:
         spec: the job.
@@ -68,6 +68,12 @@ def run(
         )
         lines = scaling.sentences(scales, results=records.storage.url)
         return Outcome(exit_code=0, lines=tuple(lines), results=json.dumps(scales, indent=1))
+    if spec.profiles_gpu:
+        from orchestrator.analysis import gpu_profile
+
+        profile = profile_gpu(spec.experiment, records, module_path, console, connect=connect)
+        lines = gpu_profile.sentences(profile)
+        return Outcome(exit_code=0, lines=tuple(lines), results=json.dumps(profile, indent=1))
     comparison = train(
         spec.experiment,
         records,
@@ -338,6 +344,43 @@ def measure_scaling(
         storage.write_json("scaling.json", scales)
         storage.write("scaling.svg", figures.save(figures.scaling(scales), "svg"))
     return scales
+
+
+def profile_gpu(
+    experiment: Experiment,
+    records: ExperimentRecords,
+    module_path: Path,
+    console: Console,
+    *,
+    connect: Connect = local_ray,
+) -> Record:
+    """Measure an experiment's arms on one GPU, as they are written and with one change at a time.
+
+    Args:
+        experiment: as it was read.
+        records: of the experiment; earlier measurements in them are reused.
+        module_path: directory that users' own modules are imported from.
+        console: where progress is shown.
+        connect: starts or joins Ray.
+
+    Returns:
+        As `gpu_profile.summary`.
+    """
+    from orchestrator.analysis import gpu_profile
+
+    plan = gpu_profile.variants(experiment)
+    alone = plan[0].experiment.scale
+    if connect is local_ray:
+        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
+        local_capacity(alone)
+    with _lease(records, console):
+        with connect():
+            driver.await_capacity(alone, seconds=_capacity_seconds(experiment))
+            profile = gpu_profile.summary(
+                gpu_profile.measure(plan, module_path=module_path, tell=console.print)
+            )
+        records.storage.at("gpu").write_json("gpu.json", profile)
+    return profile
 
 
 def _lease(records: ExperimentRecords, console: Console) -> AbstractContextManager[None]:

@@ -49,7 +49,7 @@ class Local(Cluster):
             url = records.storage.url
             remedy = (
                 f"measurements are kept in {url}"
-                if bundle.spec.scaling
+                if bundle.spec.measures
                 else f"go on with: tandem resume {url}"
             )
             console.print(f"interrupted; {remedy}", soft_wrap=True)

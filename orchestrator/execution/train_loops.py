@@ -103,6 +103,8 @@ def _launch(
         module_path=str(module_path),
         workers=scale.workers if isinstance(scale.workers, int) else (scale.workers.min, scale.workers.max),
         resources=scale.resources_per_worker,
+        accelerator_type=scale.accelerator_type,
+        label_selector=scale.label_selector,
         checkpoints=_checkpoint_config(prepared.experiment, run),
         hang_seconds=scale.hang_seconds,
         callback=ReportRecorder(url, run.id, launched_at=launched_at),

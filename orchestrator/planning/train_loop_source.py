@@ -90,7 +90,7 @@ def look_here(name: str, arm: TrainLoopArm, module_path: Path) -> None:
     Raises:
         InputError: as `look`.
     """
-    if all(_file_of(module, module_path) is not None for module in arm.modules):
+    if all(file_of(module, module_path) is not None for module in arm.modules):
         look(name, arm, module_path)
 
 

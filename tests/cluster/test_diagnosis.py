@@ -249,6 +249,16 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         {"job": failed(EXIT.format(2) + "tandem: scale: 1 workers with 1 GPUs each need 1 GPUs, but there are 0; lower")},
         "install the GPU operator",
     ),
+    (
+        "gpu-not-visible",
+        {"job": failed(EXIT.format(1) + "a seed 0 failed: scale.gpus_per_worker asks for a GPU, but PyTorch 2.14.1 sees none on node n1: check")},
+        "PyTorch 2.14.1 sees none on node n1",
+    ),
+    (
+        "framework-without-cuda",
+        {"job": failed(EXIT.format(1) + "a seed 0 failed: scale.gpus_per_worker asks for a GPU, but PyTorch 2.14.1+cpu sees none on node n1: this PyTorch is built without CUDA; install")},
+        "target cuda",
+    ),
     ("storage", {"job": failed(EXIT.format(2) + "tandem: storage 's3://b' cannot be written: access denied; mend")}, "kubernetes.secrets"),
     ("image-without-tandem", {"job": failed(EXIT.format(1) + "ModuleNotFoundError: No module named 'orchestrator'")}, "Dockerfile"),
     (

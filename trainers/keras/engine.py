@@ -9,6 +9,7 @@ gradients up.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainers.contract import AUXILIARY_WEIGHT, State, Task, UnbiasedVariance, logits_of, training_logits
-from trainers.data.batches import Steps
+from trainers.data.batches import IN_CACHE, ON_GPU, Steps
+from trainers.errors import no_gpu
 from trainers.flops import forward_flops
 from trainers.initial import Weights, initial_weights
 from trainers.keras.exported_model import exported_model
@@ -49,7 +51,7 @@ class Runtime:
         tf.config.threading.set_inter_op_parallelism_threads(max(1, threads))
         gpus = tf.config.list_physical_devices("GPU")
         if use_gpu and not gpus:
-            raise RuntimeError("a GPU was asked for but TensorFlow sees none on this node")
+            raise no_gpu("TensorFlow", tf.__version__, cuda=tf.sysconfig.get_build_info().get("cuda_version"))
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
         workers = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
@@ -75,17 +77,20 @@ class KerasEngine:
     """One model being trained; see `trainers.contract.Engine`."""
 
     framework = "keras"
+    warm_up_steps = 1
 
     def __init__(self, task: Task, strategy: tf.distribute.Strategy) -> None:
         keras.utils.set_random_seed(task.seed)
         recipe = task.recipe
-        if recipe.deterministic:
+        self._on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        self.block_limits = ON_GPU if self._on_gpu else IN_CACHE
+        if recipe.is_deterministic(on_gpu=self._on_gpu):
             tf.config.experimental.enable_op_determinism()  # for good: a process trains either kind of runs
         tf.config.experimental.enable_tensor_float_32_execution(recipe.precision == "tf32")
         keras.config.set_dtype_policy("mixed_bfloat16" if recipe.precision == "bfloat16" else "float32")
         self._task = task
         self._strategy = strategy
-        if tf.config.list_physical_devices("GPU"):
+        if self._on_gpu:
             tf.config.experimental.reset_memory_stats("GPU:0")
         with strategy.scope():
             self._model = build_model(
@@ -135,14 +140,14 @@ class KerasEngine:
 
     def matmul_flops(self) -> float:
         """Floating-point operations per second that a large matrix product reaches here, in the recipe's precision."""
-        side = matmul_side(on_gpu=bool(tf.config.list_physical_devices("GPU")))
+        side = matmul_side(on_gpu=self._on_gpu)
         values = tf.ones((side, side), self._model.compute_dtype)
         product = _graph(lambda: tf.matmul(values, values)[0, 0])
         return fastest_matmul(lambda: float(product()), side)
 
     def device_memory_peak(self) -> int:
         """Bytes of the GPU's memory that this model's training used at most; 0 without a GPU."""
-        if not tf.config.list_physical_devices("GPU"):
+        if not self._on_gpu:
             return 0
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
@@ -260,16 +265,26 @@ class KerasEngine:
 
         return self._strategy.run(add_up, args=(values,))
 
+    def hold(self, images: np.ndarray) -> bool:
+        """False: blocks are copied to a GPU whole, while the one before trains."""
+        return False
+
+    def staged(self, steps: Steps) -> Steps:
+        """The same steps with their images and labels on the GPU, if there is one."""
+        if not self._on_gpu:
+            return dataclasses.replace(steps, staged=(steps.images, steps.labels))
+        with tf.device("GPU:0"):
+            return dataclasses.replace(steps, staged=(tf.constant(steps.images), tf.constant(steps.labels)))
+
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and correct predictions."""
+        images, labels = (steps if steps.staged is not None else self.staged(steps)).staged
         taken = [
-            self._step(images, labels, learning_rate, steps.loss_scale)
-            for images, labels, learning_rate in zip(
-                steps.images, steps.labels, steps.learning_rates, strict=True
-            )
+            self._step(images[step], labels[step], learning_rate, steps.loss_scale)
+            for step, learning_rate in enumerate(steps.learning_rates)
         ]
-        losses = np.array([loss.numpy() for loss, _ in taken])
-        return losses, sum(int(correct) for _, correct in taken)
+        losses, correct = zip(*taken, strict=True)
+        return tf.stack(losses).numpy(), int(tf.add_n(correct))
 
     def take_step(self, step: Steps) -> tuple[float, Weights]:
         """As `train_steps`, but a single step, and with what it took; see `trainers.contract.Engine`."""
