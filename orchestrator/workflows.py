@@ -371,7 +371,7 @@ def profile_gpu(
     plan = gpu_profile.variants(experiment)
     alone = plan[0].experiment.scale
     if connect is local_ray:
-        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
+        environment.require_frameworks(environment.frameworks_of(experiment))
         local_capacity(alone)
     with _lease(records, console):
         with connect():

@@ -194,7 +194,7 @@ def _training_seconds(
         ends[report["attempt"]] = max(report["reported_at"], ends.get(report["attempt"], 0.0))
     if returned_at is not None:
         ends[len(attempts)] = returned_at
-    return sum(end - attempts[number - 1]["started_at"] for number, end in ends.items())
+    return float(sum(end - attempts[number - 1]["started_at"] for number, end in ends.items()))
 
 
 def _predictions(
