@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from trainers.data.batches import Steps
+from trainers.data.batches import BlockLimits, Steps
 from trainers.errors import InputError, place_of
 from trainers.initial import Weights
 from trainers.inputs import InputTransform
@@ -101,6 +101,10 @@ class Engine(Protocol):
 
     framework: str
     """`keras` or `torch`."""
+    block_limits: BlockLimits
+    """Of the blocks of steps that it takes at a time; the same on every worker."""
+    warm_up_steps: int
+    """Steps of each batch size until it is compiled."""
 
     def parameter_count(self) -> int:
         """Trainable weights."""
@@ -116,6 +120,12 @@ class Engine(Protocol):
 
     def device_memory_peak(self) -> int:
         """Bytes of the GPU's memory that this model's training used at most; 0 without a GPU."""
+
+    def hold(self, images: np.ndarray) -> bool:
+        """Keep the training images on the device if they fit, so that blocks need only name them."""
+
+    def staged(self, steps: Steps) -> Steps:
+        """The same steps with their images and labels on the device; may be called in another thread."""
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and correct predictions.

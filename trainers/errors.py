@@ -11,6 +11,7 @@ frameworks and users' models raise.
 from __future__ import annotations
 
 import re
+import socket
 import sysconfig
 import traceback
 from pathlib import Path
@@ -43,6 +44,27 @@ class ClusterError(TandemError):
 
 class ForeignError(Exception):
     """What a framework or a user's model raised, as a process without that framework can read it."""
+
+
+def no_gpu(framework: str, version: str, *, cuda: str | None) -> TandemError:
+    """What a worker with a GPU says when its framework sees none.
+
+    Args:
+        framework: as its users write it.
+        version: of the framework.
+        cuda: the version of CUDA that the framework was built for; None without CUDA.
+    """
+    if cuda is None:
+        remedy = f"this {framework} is built without CUDA; install one with CUDA"
+    else:
+        remedy = (
+            f"check that nvidia-smi lists a GPU there and that its driver supports CUDA {cuda}, for which this "
+            f"{framework} is built"
+        )
+    return TandemError(
+        f"scale.gpus_per_worker asks for a GPU, but {framework} {version} sees none on node {socket.gethostname()}: "
+        f"{remedy}, or set scale.gpus_per_worker to 0"
+    )
 
 
 def one_line(error: BaseException) -> str:

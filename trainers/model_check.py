@@ -69,7 +69,7 @@ def check(request: Request) -> Found:
     found = Found()
     tried: dict[str, Found] = {}
     # TensorFlow cannot switch determinism off again.
-    for arm in sorted(request.arms, key=lambda arm: arm.recipe.deterministic):
+    for arm in sorted(request.arms, key=lambda arm: arm.recipe.is_deterministic(on_gpu=request.use_gpu)):
         recipe = _tried(arm.recipe)
         key = recipe.model_dump_json()
         if key not in tried:

@@ -17,7 +17,7 @@ import time
 from typing import Literal, get_args
 
 from orchestrator.experiment.spec import describe_value
-from orchestrator.experiment.sweep import OBJECTIVES, Budget, Params, Sweep
+from orchestrator.experiment.sweep import Budget, Objective, Params, Sweep
 from orchestrator.store.storage import SCHEMA_VERSION, Record, Storage
 
 _EVENTS_IN_A_FILE = 500
@@ -69,21 +69,21 @@ class TrialRecord:
             for name, value in self.params.items()
         )
 
-    def value(self, objective: str) -> float | None:
+    def value(self, objective: Objective) -> float | None:
         """What the last epoch reached."""
         if not self.epochs:
             return None
-        if objective == "train_seconds":
+        if objective.name == "train_seconds":
             return self.train_seconds
-        value = self.epochs[-1].get(objective)
-        return None if value is None else float(value)
+        value = self.epochs[-1].get(objective.name)
+        return float(value) if isinstance(value, int | float) else None
 
-    def score(self, objective: str) -> float | None:
+    def score(self, objective: Objective) -> float | None:
         """The value, negated where less is better; None where it is no number."""
         value = self.value(objective)
         if value is None or not math.isfinite(value):
             return None
-        return value if OBJECTIVES[objective] == "max" else -value
+        return value if objective.goal == "maximize" else -value
 
     @property
     def train_seconds(self) -> float:
@@ -219,7 +219,7 @@ def _is_whole(event: Record) -> bool:
         and "data_seconds" in metrics
         and "step_seconds" in metrics
         and all(_is_amount(metrics.get(part, 0.0)) for part in _SECONDS)
-        and all(isinstance(metrics.get(name), int | float | None) for name in OBJECTIVES)
+        and all(value is None or isinstance(value, int | float | str) for value in metrics.values())
     )
 
 
