@@ -293,7 +293,11 @@ def summarise_run(
         settings=(attempts[-1].get("environment") or {}).get("settings", {}) if attempts else {},
         startup_seconds=startup,
         is_cold=is_own  # a training function has processes of its own in each run
-        or (bool(attempts) and attempts[0].get("startup", {}).get("workers_seconds", 0) > 0),
+        or any(
+            attempts[0].get("startup", {}).get(part, 0) > 0
+            for part in ("workers_seconds", "import_seconds")
+            if attempts
+        ),
         images_per_second=float(np.median([epoch["images_per_second"] for epoch in timed]))
         if timed
         else None,
@@ -314,8 +318,10 @@ def recorded_metrics(run: CheckedRun) -> dict[str, float]:
     if run.result is None:
         return {}
     if "metrics" in run.result:
-        last = {name: value for line in run.reports for name, value in line["metrics"].items()}
-        return last | run.result["metrics"]
+        last: dict[str, float] = {
+            name: value for line in run.reports for name, value in line["metrics"].items()
+        }
+        return {**last, **run.result["metrics"]}
     tested = run.result.get("tested_epoch")
     of_epoch = [epoch for epoch in run.epochs if tested in (None, epoch["epoch"])]
     held = (of_epoch[-1] if of_epoch else {}) | run.result
@@ -347,6 +353,7 @@ def summarise_arm(
     metric: Metric,
     right: np.ndarray | None = None,
     labels: np.ndarray | None = None,
+    overlap: float = 0.0,
     examples: str = "",
 ) -> ArmSummary:
     """Put an arm's runs together.
@@ -358,6 +365,7 @@ def summarise_arm(
         metric: what the arms are compared by.
         right: bool [finished seeds, n], the test images that each finished run classifies correctly, if known for all.
         labels: int [n], their classes; known wherever `right` is.
+        overlap: as `Scores` has it.
         examples: names the test images, so that arms are paired on them where the name is the same.
     """
     done = [run for run in runs if run.state == "done"]
@@ -367,7 +375,7 @@ def summarise_arm(
     if recipe.get("precision") == "auto" and resolved:
         recipe["precision"] = " and ".join(resolved)
     scores = {
-        each: scores_of(each, done, right, labels, examples)
+        each: dataclasses.replace(scores_of(each, done, right, labels, examples), overlap=overlap)
         for each in dict.fromkeys(each for run in done for each in run.metrics)
     }
     compared = scores.get(metric.name, Scores({}))

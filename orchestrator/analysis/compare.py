@@ -245,10 +245,19 @@ def summarise_arms(
                 metric=metric,
                 right=given.right if given is not None and known else None,
                 labels=given.labels if given is not None and known else None,
+                overlap=0.0 if validation.is_train_loop(arm) else _overlap(checked.document),
                 examples=given.examples if given is not None and known else "",
             )
         )
     return arms, predictions
+
+
+def _overlap(document: Record) -> float:
+    """The test images for each training image where each seed has test images of its own; else 0."""
+    specified, data = document["experiment"].get("data") or {}, document["data"]
+    if data is None or not (specified.get("resplit") or specified.get("folds")):
+        return 0.0
+    return float(data["test_images"] / max(data["train_images"], 1))
 
 
 def _classes(checked: CheckedRecords) -> int:
@@ -284,12 +293,12 @@ def _metrics(run: CheckedRun, arm: str, wanted: Mapping[str, Metric], left: Left
     for name in names:
         if name not in found:
             try:
-                value = prediction_metrics.compute(name, predictions)
+                computed = prediction_metrics.compute(name, predictions)
             except (ValueError, InputError) as error:
                 left.out(f"{name} of {arm}", str(error).rstrip("."))
                 continue
-            if value is not None:
-                found[name] = value
+            if computed is not None:
+                found[name] = computed
     return found
 
 

@@ -143,12 +143,12 @@ def of_missing(checked: CheckedRecords, arms: list[ArmSummary], left_out: list[s
                 notes.append(f"{len(run.epochs)} of {arm.recipe['epochs']} epochs of {who} are recorded.")
         runs = [run for run in checked.runs if run.entry["arm"] == arm.name and run.result is not None]
         missing = sum(run.predictions is None for run in runs)
-        if missing and not arm.is_own:
+        if missing and not arm.is_own and not arm.scores.overlap:
             notes.append(
                 f"Predictions of {missing} of {len(runs)} finished runs of {arm.name} are missing. Calibration and the "
                 "images on which arms disagree are without them."
             )
-        if arm.score is not None and arm.scores.items is None:
+        if arm.score is not None and arm.scores.items is None and not arm.scores.overlap:
             notes.append(f"{_why_alone(arm)}. {_OVER_SEEDS_ALONE}")
     return notes
 

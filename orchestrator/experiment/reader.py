@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from orchestrator.experiment import old_fields
-from orchestrator.experiment.spec import OWN_ARM, TAGS, Experiment, json_schema, nearest
+from orchestrator.experiment import old_fields, suggestions
+from orchestrator.experiment.spec import OWN_ARM, TAGS, Experiment, nearest
 from orchestrator.experiment.train_loop import TrainLoopArm
 from trainers.contract import FRAMEWORKS
 from trainers.errors import InputError
@@ -173,7 +173,7 @@ def _override(root: _Node, override: str) -> _Node:
     arms = named.value if named is not None and isinstance(named.value, dict) else {}
     if path[0] not in {*Experiment.model_fields, *old_fields.EXPERIMENT_FIELDS, "defaults"}:
         if path[0] not in arms:
-            hint = nearest(path[0], [*arms, *Experiment.model_fields])
+            hint = suggestions.unknown_override(path[0], [*arms])
             raise InputError(f"{place}: {path[0]!r} is neither a field nor an arm{hint}")
         path = ["arms", *path]
     if path == ["storage"] or tuple(path) in _PATHS:
@@ -311,9 +311,7 @@ def _sentence(root: _Node, file: str, problem: dict[str, Any]) -> str:
         return f"{place}: {message}"
     place = root.place_of(path)
     if kind == "extra_forbidden":
-        is_own = OWN_ARM in problem["loc"] and len(path) == 3
-        known = [*TrainLoopArm.model_fields] if is_own else _fields_at(path[:-1])
-        hint = nearest(path[-1], known) or f"; the fields here are {', '.join(known)}"
+        hint = suggestions.unknown_field(path, is_own=OWN_ARM in problem["loc"])
         return f"{place}: {field}: unknown field{hint}"
     if kind == "missing":
         return f"{place}: {field}: missing; {_expected(path)}"
@@ -334,23 +332,3 @@ def _expected(path: list[Any]) -> str:
     if path == ["arms"]:
         return "list at least one arm, such as arms: {keras: {framework: keras}}"
     return f"write {path[-1]}: and a value" if path else "it is needed"
-
-
-def _fields_at(path: list[Any]) -> list[str]:
-    """The fields that a block of the file may have."""
-    schema = json_schema()
-    node: dict[str, Any] = schema
-    for step in path:
-        entries = node.get("properties", {})
-        node = entries.get(step) or node.get("additionalProperties") or {}
-        while "$ref" in node or "oneOf" in node or "anyOf" in node:
-            if "$ref" in node:
-                node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-            else:
-                options = node.get("oneOf") or node["anyOf"]
-                names: dict[str, Any] = {}
-                for option in options:
-                    reference = option.get("$ref", "").rsplit("/", 1)[-1]
-                    names |= schema["$defs"].get(reference, {}).get("properties", {})
-                node = {"properties": names}
-    return list(node.get("properties", {}))

@@ -65,7 +65,7 @@ def look(name: str, arm: TrainLoopArm, module_path: Path) -> Look:
     texts: list[str] = []
     notes: list[str] = []
     for module in arm.modules:
-        file = _file_of(module, module_path)
+        file = file_of(module, module_path)
         field = "train_loop" if arm.train_loop.startswith(f"{module}:") else "datasets or trainer"
         if file is None:
             raise InputError(
@@ -90,7 +90,7 @@ def look_here(name: str, arm: TrainLoopArm, module_path: Path) -> None:
     Raises:
         InputError: as `look`.
     """
-    if all(_file_of(module, module_path) is not None for module in arm.modules):
+    if all(file_of(module, module_path) is not None for module in arm.modules):
         look(name, arm, module_path)
 
 
@@ -116,7 +116,7 @@ class _Module:
         return bound
 
 
-def _file_of(module: str, module_path: Path) -> Path | None:
+def file_of(module: str, module_path: Path) -> Path | None:
     """The file of a module, found without importing the packages that it is in."""
     path: list[str] | None = [str(module_path), *sys.path]
     spec = None

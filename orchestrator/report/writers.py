@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from orchestrator.analysis import compare, results
 from orchestrator.analysis.compare import Comparison
 from orchestrator.analysis.wording import duration
-from orchestrator.report import columns, figures, markdown, sweep, tables
+from orchestrator.report import columns, figures, markdown, sweep, tables, wrong_images
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
 from trainers.data.labelled import in_words
@@ -101,6 +101,9 @@ def write(records: ExperimentRecords) -> Comparison:
         text, binary = columns.files(table, rows)
         storage.write(f"{name}.csv", text)
         storage.write(f"{name}.parquet", binary)
+    wrong = wrong_images.write(comparison, records)
+    if wrong is not None:
+        storage.write("wrong_images.csv", wrong)
     titled = {section: (*_SECTIONS[section], list(group)) for section, group in pictures.items()}
     storage.write("report.md", markdown.write(comparison, titled).encode())
     curves = {

@@ -4,7 +4,9 @@
         experiment.json        the experiment as it was understood, its runs, its data
         sessions.jsonl         every start of the driver: when, command, machine, versions
         disagreements.npz      test images that arms classify differently
+        test_images.json       the file of each test image, where images have names
         unreadable.txt         pictures that cannot be read, below each reason, if there are any
+        model-check.json       which content of file, data and modules passed the check of own models
         runs/<run id>/
             run.json           arm, framework, seed, recipe
             attempts.jsonl     every attempt: its resume point and start-up times
@@ -232,8 +234,9 @@ class RunRecords:
         return record
 
     def finish(self, result: Record, predictions: dict[str, np.ndarray], inputs: InputTransform) -> None:
-        """Write the final test, and what a model needs of the data; the run is done."""
-        self._files.write_arrays(_PREDICTIONS, predictions)
+        """Write the final test, any predictions, and what a model needs of the data; the run is done."""
+        if predictions:
+            self._files.write_arrays(_PREDICTIONS, predictions)
         self._files.write_arrays("inputs.npz", inputs.arrays())
         self._files.write_json("result.json", result)
 
@@ -298,6 +301,15 @@ class ExperimentRecords:
     def disagreements(self) -> dict[str, np.ndarray] | None:
         """What `keep_disagreements` wrote."""
         return self.storage.read_arrays("disagreements.npz")
+
+    def keep_test_names(self, names: list[str]) -> None:
+        """Keep the file of each test image."""
+        self.storage.write_json("test_images.json", {"files": names})
+
+    def test_names(self) -> list[str]:
+        """What `keep_test_names` wrote; empty if there is nothing."""
+        found = self.storage.read_json("test_images.json") or {}
+        return [str(name) for name in found.get("files", [])]
 
     def keep_parity(self, work: str, framework: str, trace: dict[str, np.ndarray]) -> None:
         """Keep a trace of a work, which is named by its key."""
