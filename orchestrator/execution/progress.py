@@ -173,13 +173,15 @@ class Progress(LiveTable):
                 self._done[run.id] = result
             self._report_failures(run, records)
         newest, name = self._newest[run.id], f"{run.arm} seed {run.seed}"
+        is_done = run.id in self._done
         if newest is None:
-            return [name, "", "", "", "", "starting" if records.attempts() else "waiting"]
+            started = "starting" if records.attempts() else "waiting"
+            return [name, "", "", "", "", "done" if is_done else started]
         count, values = newest["report"] + 1, _values(newest["metrics"])
         if count > self._announced.get(run.id, 0):
             self.say(f"{name}: report {count}, {values}")
             self._announced[run.id] = count
-        return [name, f"report {count}", values, "", "", "done" if run.id in self._done else ""]
+        return [name, f"report {count}", values, "", "", "done" if is_done else ""]
 
     def _report_epochs(self, run: Run, epochs: list[Record]) -> None:
         """Without a terminal, print each epoch once."""
