@@ -133,7 +133,8 @@ def test_the_shipped_account_has_a_token_where_the_autoscaler_runs(
     growing = [{"min": 0, "max": 2, "cpus": 1}]
     job = submitted(written(tmp_path, workers=growing, service_account="tandem-driver"))
     (pod,) = until(lambda: store.list("pods", "default"))
-    assert pod["status"]["containerStatuses"][0]["ready"], pod["status"]
+    ready = {status["name"]: status.get("ready") for status in pod["status"]["containerStatuses"]}
+    assert ready["autoscaler"], pod["status"]
     tandem("cancel", job, "--on", "kuberay")
 
     *_, manifest = yaml.safe_load_all(tandem("render", written(tmp_path, workers=growing)).stdout)
@@ -159,7 +160,6 @@ def test_an_old_shortage_is_told_once_and_only_while_it_lasts(tmp_path: Path, st
     told = json.loads(tandem("doctor", job, "--on", "kuberay", "--json").stdout)
     shortages = [finding for finding in told if finding["cause"] == "quota"]
     assert len(shortages) == 1 and shortages[0]["count"] > 1 and "requests.cpu=2" in shortages[0]["sentence"]
-    time.sleep(1.1)  # events and pods have times in whole seconds
     store.delete(("resourcequotas", "default", "team"))
     until(lambda: len(store.list("pods", "default")) == 2)
     told = json.loads(tandem("doctor", job, "--on", "kuberay", "--json").stdout)

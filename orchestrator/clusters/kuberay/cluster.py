@@ -203,7 +203,9 @@ class KubeRay(JobCluster):
 
     def jobs(self) -> list[Job]:
         """All of tandem's jobs, newest first."""
-        jobs = [status.job_of(ray_job) for ray_job in self._list_jobs(labels=_MANAGED)]
+        found = [*self._list_jobs(labels=_MANAGED), *self._list_jobs(labels=manifests.NIGHTLY)]
+        ours = {job["metadata"]["name"]: job for job in found if status.is_tandems(job)}
+        jobs = [status.job_of(ray_job) for ray_job in ours.values()]
         return sorted(jobs, key=lambda job: -(job.started_at or 0))
 
     def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
@@ -368,7 +370,7 @@ class KubeRay(JobCluster):
 
     def _ray_job(self, job_id: str) -> Manifest:
         ray_job = self._api.get(api.RAY_JOB, job_id)
-        if ray_job is None or manifests.JOB not in ray_job["metadata"].get("labels", {}):
+        if ray_job is None or not status.is_tandems(ray_job):
             raise InputError(
                 f"namespace {self._api.namespace} of {self._api.context} has no job called {job_id!r}; "
                 "see tandem list --on kuberay, or name another namespace with --namespace"

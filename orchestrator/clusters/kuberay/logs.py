@@ -26,7 +26,7 @@ def open_log(ray_job: Manifest, kubernetes: KubernetesApi) -> Log:
     """The log of a job."""
     results = status.results_of(ray_job)
     if "://" in results:
-        return _StoredLog(Storage(results), ray_job["metadata"]["name"])
+        return _StoredLog(Storage(results), status.driver_id(ray_job))
     return _DashboardLog(kubernetes)
 
 

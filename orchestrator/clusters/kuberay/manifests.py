@@ -22,6 +22,10 @@ EXPERIMENT = "tandem/experiment"
 """Label: the experiment's name."""
 JOB = "tandem/job"
 """Label: the job's id, equal for all attempts at the same work."""
+NIGHTLY = "ray.io/cronjob-name"
+"""Label that KubeRay gives to the jobs of a RayCronJob, which have none of the labels above."""
+METADATA = {EXPERIMENT: "tandem-experiment", RESULTS: "tandem-results"}
+"""Keys of the Ray job's own metadata, which the jobs of a RayCronJob have too."""
 KEEP_SECONDS = "tandem/keep-seconds"
 """Annotation: how long the object of a finished job is kept, where the operator does not delete it by itself."""
 
@@ -169,6 +173,10 @@ def _job_spec(bundle: JobBundle, settings: Kubernetes, name: str) -> Manifest:
         "submissionMode": "HTTPMode",
         "entrypoint": f"{ENTRYPOINT} {name}",
         "jobId": name,
+        "metadata": {
+            METADATA[EXPERIMENT]: bundle.spec.experiment.name,
+            METADATA[RESULTS]: bundle.spec.results,
+        },
     }
     if _has_config_map(settings):
         spec["entrypoint"] += f" {_JOB_DIRECTORY}"

@@ -133,7 +133,7 @@ def _is_present(snapshot: Snapshot, event: Event) -> bool:
     ]
     if about_head and created:
         return False
-    return event.at is None or event.at >= max(created, default=0.0)
+    return event.at is None or event.at > max(created, default=0.0)
 
 
 def _missing_account(snapshot: Snapshot, message: str) -> Finding:
