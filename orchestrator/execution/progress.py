@@ -68,7 +68,8 @@ class Progress(LiveTable):
         super().__init__(console)
         self._prepared = prepared
         self._done: dict[str, Record] = {}
-        self._announced: dict[str, int] = {}
+        # What earlier drivers trained was printed by them.
+        self._announced = {run.id: len(prepared.records.run(run.id).epochs()) for run in prepared.runs}
         self._began_at = time.time()
         self._failures_reported: Counter[str] = Counter()
 

@@ -50,6 +50,8 @@ class KubeRay(JobCluster):
         self._requested_namespace = namespace
         self._named_namespace = namespace
         self._logs: dict[str, Log] = {}
+        self._unreadable: set[str] = set()
+        """Resources that these credentials may not list."""
 
     @functools.cached_property
     def _api(self) -> KubernetesApi:
@@ -326,6 +328,7 @@ class KubeRay(JobCluster):
             workloads=workloads,
             lease_renewed_at=_lease_renewed_at(ray_job),
             last_lines=self._last_lines(pods),
+            unreadable=frozenset(self._unreadable),
             now=time.time(),
         )
 
@@ -346,7 +349,13 @@ class KubeRay(JobCluster):
         """Objects of a kind; none if the cluster has no such kind or these credentials cannot list it."""
         try:
             return self._api.list(kind, labels=labels)
-        except api.Refusal:
+        except api.NotFound:
+            if kind.api not in api.OLDER:
+                return []
+            return self._readable(dataclasses.replace(kind, api=api.OLDER[kind.api]), labels=labels)
+        except api.Refusal as refusal:
+            if refusal.status == 403:
+                self._unreadable.add(kind.resource)
             return []
 
     def _knows(self, kind: api.Kind) -> bool:
