@@ -70,7 +70,7 @@ def _attempt(job_id: str, spec: JobSpec, directory: Path) -> int:
         return code
     modules.keep(records.storage, _modules_in(directory))
     try:
-        with termination.stopped_at(spec.deadline(now=time.time())):
+        with termination.stopped_at(spec.deadline(now=time.time())), failure.memory_noted():
             code = _run(spec, directory)
     except TandemError as error:
         if is_final(error):
