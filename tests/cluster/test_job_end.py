@@ -6,17 +6,19 @@ import base64
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
 from orchestrator import head
 from orchestrator.clusters.driver_diagnosis import diagnose_log
-from orchestrator.execution import job_failure
+from orchestrator.execution import job_failure, room
 from orchestrator.execution.driver_log import KeptLog
 from orchestrator.execution.job_failure import JobFailure, container_memory
 from orchestrator.execution.termination import DeadlineError, sigterm_interrupts, stopped_at
@@ -243,6 +245,26 @@ def test_a_driver_that_was_killed_for_memory_is_not_started_unchanged(
     found = diagnose_log(line)
     assert found is not None and found.cause == "driver-out-of-memory" and "head.memory_gib" in found.remedy
     assert failure(2.0).read() is None, "submitted again, perhaps with more memory"
+
+
+def test_a_request_for_resources_is_taken_back_when_its_driver_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "_WATCH_SECONDS", 0.05)
+    process = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    taken: list[float] = []
+    keeper = threading.Thread(
+        target=room.Keeper().watch,
+        args=(process.pid, process.create_time()),
+        kwargs={"then": lambda: taken.append(time.time())},
+    )
+    keeper.start()
+    time.sleep(0.5)
+    assert taken == [], "its driver lives"
+    process.kill()
+    keeper.join(timeout=30)
+    assert len(taken) == 1
+    process.wait()
 
 
 def test_the_log_of_a_job_numbers_its_attempts_and_leaves_out_earlier_jobs(tmp_path: Path) -> None:
