@@ -371,7 +371,7 @@ class KubeRay(JobCluster):
         needed = [
             *((verb, api.RAY_JOB) for verb in ("create", "get", "list", "watch", "delete")),
             ("create", api.CONFIG_MAP),
-            ("list", api.RAY_CLUSTER),
+            ("get", api.RAY_CLUSTER),
             ("list", api.POD),
             ("list", api.EVENT),
         ]

@@ -29,6 +29,8 @@ METADATA = {EXPERIMENT: "tandem-experiment", RESULTS: "tandem-results"}
 KEEP_SECONDS = "tandem/keep-seconds"
 """Annotation: how long the object of a finished job is kept, where the operator does not delete it by itself."""
 
+_ELASTIC = "kueue.x-k8s.io/elastic-job"
+"""Annotation: Kueue admits each change of a cluster that autoscales."""
 _JOB_DIRECTORY = "/tandem/job"
 _LARGEST_CONFIG_MAP = 1 << 20
 _LARGEST_VARIABLE = 96 << 10
@@ -103,7 +105,7 @@ def _is_below(path: str, directory: str) -> bool:
 
 
 def _metadata(bundle: JobBundle, settings: Kubernetes, name: str, namespace: str | None) -> Manifest:
-    labels = {
+    labels = settings.labels | {
         "app.kubernetes.io/name": "tandem",
         "app.kubernetes.io/managed-by": "tandem",
         EXPERIMENT: bundle.spec.experiment.name,
@@ -111,7 +113,12 @@ def _metadata(bundle: JobBundle, settings: Kubernetes, name: str, namespace: str
     }
     if settings.queue is not None:
         labels |= _queue_labels(settings, settings.queue, name)
-    annotations = {RESULTS: bundle.spec.results, KEEP_SECONDS: str(settings.keep_seconds)}
+    annotations = settings.annotations | {
+        RESULTS: bundle.spec.results,
+        KEEP_SECONDS: str(settings.keep_seconds),
+    }
+    if settings.queue is not None and settings.scheduler == "kueue" and settings.autoscales:
+        annotations[_ELASTIC] = "true"
     metadata: Manifest = {"name": name, "labels": labels, "annotations": annotations}
     return metadata if namespace is None else metadata | {"namespace": namespace}
 
@@ -281,6 +288,11 @@ def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str,
                 "env": [{"name": "HOME", "value": _WRITABLE["scratch"]}],
                 "envFrom": [{"secretRef": {"name": name}} for name in settings.secrets],
                 "volumeMounts": _mounts(settings),
+                **(
+                    {}
+                    if settings.image_pull_policy is None
+                    else {"imagePullPolicy": settings.image_pull_policy}
+                ),
             }
         ],
         "volumes": _volumes(settings, pod, name),
@@ -291,11 +303,20 @@ def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str,
         spec["serviceAccountName"] = settings.service_account
     if settings.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
+    if settings.priority_class is not None:
+        spec["priorityClassName"] = settings.priority_class
+    if settings.runtime_class is not None:
+        spec["runtimeClassName"] = settings.runtime_class
+    if pod.affinity:
+        spec["affinity"] = pod.affinity
     if pod.node_selector:
         spec["nodeSelector"] = pod.node_selector
     if pod.tolerations:
         spec["tolerations"] = [taint.model_dump(exclude_none=True) for taint in pod.tolerations]
-    return {"metadata": {"labels": {EXPERIMENT: bundle.spec.experiment.name}}, "spec": spec}
+    metadata: Manifest = {"labels": settings.labels | {EXPERIMENT: bundle.spec.experiment.name}}
+    if settings.annotations:
+        metadata["annotations"] = settings.annotations
+    return {"metadata": metadata, "spec": spec}
 
 
 def _mounts(settings: Kubernetes) -> list[Manifest]:
@@ -314,7 +335,10 @@ def _volumes(settings: Kubernetes, pod: Pod, name: str) -> list[Manifest]:
     shared = max(1, pod.memory_gib // 3)
     return [
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shared}Gi"}},
-        {"name": "scratch", "emptyDir": {}},
+        {
+            "name": "scratch",
+            "emptyDir": {} if pod.scratch_gib is None else {"sizeLimit": f"{pod.scratch_gib}Gi"},
+        },
         *([{"name": "job", "configMap": {"name": name}}] if _has_config_map(settings) else []),
         *(
             {"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim.claim}}
