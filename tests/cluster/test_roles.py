@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
 from orchestrator.cli.app import app
+from orchestrator.clusters.job_bundle import JobBundle
 from orchestrator.clusters.kuberay.cluster import KubeRay
+from orchestrator.clusters.kuberay.manifests import claim_pod
+from orchestrator.experiment import reader
+from orchestrator.planning.job import JobSpec
 from tests.cluster.kube.api_server import ApiServer, Kind
+from tests.cluster.test_charts import assert_unprivileged
 from tests.cluster.test_kuberay import until
 from tests.conftest import ROOT
 
@@ -100,10 +108,79 @@ def started(server: ApiServer, job: str) -> None:
     server.pod_logs["default", "head", "autoscaler"] = "no token\n"
 
 
+def run_pods(server: ApiServer, over: threading.Event) -> None:
+    """Run each new pod's command on this machine, where its claim's path is a real directory."""
+    while not over.wait(0.1):
+        for pod in server.store.list("pods", "default"):
+            name = pod["metadata"]["name"]
+            if not name.startswith("tandem-fetch-") or "status" in pod:
+                continue
+            container = pod["spec"]["containers"][0]
+            done = subprocess.run(
+                [sys.executable, *container["command"][1:]], capture_output=True, text=True, check=False
+            )
+            server.pod_logs["default", name, container["name"]] = done.stdout + done.stderr
+            phase = "Failed" if done.returncode else "Succeeded"
+            server.store.update(
+                ("pods", "default", name), lambda found, p=phase: found.update(status={"phase": p})
+            )
+
+
+@pytest.fixture
+def kubelet(server: ApiServer) -> Iterator[None]:
+    over = threading.Event()
+    thread = threading.Thread(target=run_pods, args=(server, over))
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+def on_claim(tmp_path: Path) -> Path:
+    """An experiment with results on a claim, and the results."""
+    claims = [{"claim": "results", "path": str(tmp_path)}]
+    document = EXPERIMENT | {"storage": str(tmp_path / "results")}
+    document["kubernetes"] = EXPERIMENT["kubernetes"] | {"claims": claims}
+    results = tmp_path / "results" / "there"
+    (results / "report").mkdir(parents=True)
+    (results / "report" / "report.html").write_bytes(bytes(range(256)) * 100)
+    (results / "checkpoints").mkdir()
+    (results / "checkpoints" / "state.npz").write_text("large")
+    file = tmp_path / "claim.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def test_results_on_a_claim_are_fetched_through_a_pod(
+    server: ApiServer, bind: Bind, tmp_path: Path, kubelet: None
+) -> None:
+    bind("tandem-submitter")
+    file, to = on_claim(tmp_path), tmp_path / "here"
+    done = tandem("fetch", file, to, "--on", "kuberay")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"1 files in {to}\n"
+    assert (to / "report/report.html").read_bytes() == bytes(range(256)) * 100
+    assert server.store.list("pods", "default") == [], "the pod is gone"
+    (tmp_path / "results").rename(tmp_path / "moved")
+    missing = tandem("fetch", file, tmp_path / "nothing", "--on", "kuberay")
+    assert missing.exit_code == 2 and "cannot be read from its claim: no directory" in missing.stderr
+
+
+def test_the_pod_that_reads_a_claim_is_admitted_by_the_strictest_pod_security(tmp_path: Path) -> None:
+    spec = JobSpec(experiment=reader.load(on_claim(tmp_path), []), searches=False, command=[])
+    bundle = JobBundle(spec=spec, module_path=tmp_path)
+    pod = claim_pod(bundle, name="x", namespace="default", command=["python"])
+    kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+    assert_unprivileged(pod["spec"])
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert [volume["name"] for volume in pod["spec"]["volumes"]] == ["claim-0"]
+
+
 def test_the_commands_use_each_verb_of_the_submitters_roles_and_no_other(
-    server: ApiServer, bind: Bind, file: Path
+    server: ApiServer, bind: Bind, file: Path, tmp_path: Path, kubelet: None
 ) -> None:
     bind("tandem-submitter", "tandem-log-reader")
+    assert tandem("fetch", on_claim(tmp_path), tmp_path / "here", "--on", "kuberay").exit_code == 0
     queue = {"metadata": {"name": "experiments", "namespace": "default"}}
     server.store.put(("localqueues.kueue.x-k8s.io", "default", "experiments"), queue)
     assert tandem("doctor", "--on", "kuberay").exit_code == 0

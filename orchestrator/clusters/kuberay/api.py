@@ -256,16 +256,20 @@ class KubernetesApi:
             raise self._refusal("GET", where, response)
         return response.data.decode(errors="replace") if response.status == 200 else None
 
-    def pod_log(self, pod: str, container: str, *, lines: int, previous: bool) -> str | None:
-        """The last lines of a container's log; None if they cannot be read.
+    def pod_log(
+        self, pod: str, container: str, *, lines: int | None = None, previous: bool = False
+    ) -> str | None:
+        """A container's log, or its last lines; None if it cannot be read.
 
         Args:
             pod: its name.
             container: its name.
-            lines: how many.
+            lines: how many of the last; all if left out.
             previous: whether to read the log of the container's last run instead of the present one.
         """
-        query = {"container": container, "tailLines": str(lines)} | ({"previous": "true"} if previous else {})
+        query = {"container": container} | ({"previous": "true"} if previous else {})
+        if lines is not None:
+            query["tailLines"] = str(lines)
         path = f"{POD.path(self.namespace, pod)}/log"
         response = self._send("GET", path, query, None, seconds=_REQUEST_SECONDS)
         return response.data.decode(errors="replace") if response.status == 200 else None

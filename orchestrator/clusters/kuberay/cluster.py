@@ -11,11 +11,12 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator.clusters.interface import Finding
 from orchestrator.clusters.job_bundle import JobBundle
 from orchestrator.clusters.job_cluster import DriverLostError, Job, JobCluster, JobState, StatusNode
-from orchestrator.clusters.kuberay import api, manifests, status
+from orchestrator.clusters.kuberay import api, claim_reader, manifests, status
 from orchestrator.clusters.kuberay.api import KubernetesApi
 from orchestrator.clusters.kuberay.capacity import shortfalls
 from orchestrator.clusters.kuberay.diagnosis import diagnose
@@ -275,6 +276,13 @@ class KubeRay(JobCluster):
                 )
             time.sleep(_POLL_SECONDS)
         return status.job_of(ray_job, state=state if state.is_terminal else JobState.STOPPED)
+
+    def fetch(self, bundle: JobBundle, directory: Path, *, skip: tuple[str, ...]) -> int:
+        """Copy an experiment's results to a local directory, from a claim through a pod of its own."""
+        if "://" in bundle.spec.results:
+            return super().fetch(bundle, directory, skip=skip)
+        self._enter_namespace(bundle)
+        return claim_reader.fetch(self._api, bundle, directory, skip=skip)
 
     def objects(self, job_id: str) -> StatusNode:
         """The RayJob, its RayCluster, each pod, and the Ray job."""

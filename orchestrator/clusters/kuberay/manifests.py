@@ -29,6 +29,7 @@ METADATA = {EXPERIMENT: "tandem-experiment", RESULTS: "tandem-results"}
 KEEP_SECONDS = "tandem/keep-seconds"
 """Annotation: how long the object of a finished job is kept, where the operator does not delete it by itself."""
 
+CLAIM_CONTAINER = "results"
 _ELASTIC = "kueue.x-k8s.io/elastic-job"
 """Annotation: Kueue admits each change of a cluster that autoscales."""
 _JOB_DIRECTORY = "/tandem/job"
@@ -98,6 +99,32 @@ def render_nightly(bundle: JobBundle, *, schedule: str, namespace: str | None = 
         "spec": {"schedule": schedule, "jobTemplate": job["spec"]},
     }
     return [*config_map, cron]
+
+
+def claim_pod(bundle: JobBundle, *, name: str, namespace: str, command: list[str]) -> Manifest:
+    """A pod that sees an experiment's claims and nothing else, and runs one command.
+
+    Raises:
+        InputError: the experiment has no `kubernetes:` block.
+    """
+    settings = bundle.spec.experiment.kubernetes
+    if settings is None:
+        raise InputError("the experiment has no kubernetes: block; give one with at least an image")
+    amounts = {"cpu": "500m", "memory": "512Mi"}
+    spec = _pod_spec(settings) | {
+        "automountServiceAccountToken": False,
+        "containers": [
+            _container(settings, CLAIM_CONTAINER)
+            | {
+                "command": command,
+                "resources": {"requests": amounts, "limits": amounts},
+                "volumeMounts": _claim_mounts(settings),
+            }
+        ],
+        "volumes": _claim_volumes(settings),
+    }
+    metadata = {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "tandem"}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def _is_below(path: str, directory: str) -> bool:
@@ -271,38 +298,21 @@ def _worker_group(bundle: JobBundle, settings: Kubernetes, group: WorkerGroup, n
 
 def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str, name: str) -> Manifest:
     is_head = container == "ray-head"
-    spec: Manifest = {
-        "restartPolicy": "Never",
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+    spec = _pod_spec(settings) | {
         "containers": [
-            {
-                "name": container,
-                "image": settings.image,
+            _container(settings, container)
+            | {
                 "resources": resources(pod),
-                "securityContext": _UNPRIVILEGED | {"readOnlyRootFilesystem": True},
-                "env": [{"name": "HOME", "value": _WRITABLE["scratch"]}],
                 "envFrom": [{"secretRef": {"name": name}} for name in settings.secrets],
                 "volumeMounts": _mounts(settings),
-                **(
-                    {}
-                    if settings.image_pull_policy is None
-                    else {"imagePullPolicy": settings.image_pull_policy}
-                ),
             }
         ],
         "volumes": _volumes(settings, pod, name),
+        # The autoscaler in the head pod calls the Kubernetes API. The pod's own field overrides its account's.
+        "automountServiceAccountToken": is_head and settings.autoscales,
     }
-    # The autoscaler in the head pod calls the Kubernetes API. The pod's own field overrides its account's.
-    spec["automountServiceAccountToken"] = is_head and settings.autoscales
     if settings.service_account is not None:
         spec["serviceAccountName"] = settings.service_account
-    if settings.pull_secrets:
-        spec["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
     if settings.priority_class is not None:
         spec["priorityClassName"] = settings.priority_class
     if settings.runtime_class is not None:
@@ -319,6 +329,32 @@ def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str,
     return {"metadata": metadata, "spec": spec}
 
 
+def _pod_spec(settings: Kubernetes) -> Manifest:
+    """What all pods have, as the pod security level `restricted` demands it."""
+    spec: Manifest = {
+        "restartPolicy": "Never",
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    if settings.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
+    return spec
+
+
+def _container(settings: Kubernetes, name: str) -> Manifest:
+    policy = settings.image_pull_policy
+    return {
+        "name": name,
+        "image": settings.image,
+        "securityContext": _UNPRIVILEGED | {"readOnlyRootFilesystem": True},
+        "env": [{"name": "HOME", "value": _WRITABLE["scratch"]}],
+    } | ({} if policy is None else {"imagePullPolicy": policy})
+
+
 def _mounts(settings: Kubernetes) -> list[Manifest]:
     return [
         *({"name": name, "mountPath": path} for name, path in _WRITABLE.items()),
@@ -327,7 +363,20 @@ def _mounts(settings: Kubernetes) -> list[Manifest]:
             if _has_config_map(settings)
             else []
         ),
-        *({"name": f"claim-{place}", "mountPath": claim.path} for place, claim in enumerate(settings.claims)),
+        *_claim_mounts(settings),
+    ]
+
+
+def _claim_mounts(settings: Kubernetes) -> list[Manifest]:
+    return [
+        {"name": f"claim-{place}", "mountPath": claim.path} for place, claim in enumerate(settings.claims)
+    ]
+
+
+def _claim_volumes(settings: Kubernetes) -> list[Manifest]:
+    return [
+        {"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim.claim}}
+        for place, claim in enumerate(settings.claims)
     ]
 
 
@@ -340,8 +389,5 @@ def _volumes(settings: Kubernetes, pod: Pod, name: str) -> list[Manifest]:
             "emptyDir": {} if pod.scratch_gib is None else {"sizeLimit": f"{pod.scratch_gib}Gi"},
         },
         *([{"name": "job", "configMap": {"name": name}}] if _has_config_map(settings) else []),
-        *(
-            {"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim.claim}}
-            for place, claim in enumerate(settings.claims)
-        ),
+        *_claim_volumes(settings),
     ]
