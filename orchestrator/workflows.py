@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from orchestrator.analysis import compare, prediction_metrics, results
-from orchestrator.execution import driver, environment, lease, train_loops
+from orchestrator.execution import driver, environment, lease, model_checks, train_loops
 from orchestrator.execution.driver import Prepared
 from orchestrator.execution.progress import Progress, waiting
 from orchestrator.execution.prometheus import Metrics
@@ -51,7 +51,7 @@ def run(
     *,
     connect: Connect = local_ray,
 ) -> Outcome:
-    """Train and report, or measure scaling, as a job specifies.
+    """Train and report, or measure the arms, as a job specifies.
 
     Args:
         spec: the job.
@@ -68,6 +68,12 @@ def run(
         )
         lines = scaling.sentences(scales, results=records.storage.url)
         return Outcome(exit_code=0, lines=tuple(lines), results=json.dumps(scales, indent=1))
+    if spec.profiles_gpu:
+        from orchestrator.analysis import gpu_profile
+
+        profile = profile_gpu(spec.experiment, records, module_path, console, connect=connect)
+        lines = gpu_profile.sentences(profile)
+        return Outcome(exit_code=0, lines=tuple(lines), results=json.dumps(profile, indent=1))
     comparison = train(
         spec.experiment,
         records,
@@ -128,12 +134,14 @@ def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
         fit=fit,
     )
     sweep = experiment.sweep
+    models = model_checks.check(prepared, module_path=module_path)
     runs = len(prepared.runs) + len(prepared.loop_runs)
     return {
         "runs": runs,
         "at_once": min(fit, runs),
         "data": None if data is None else _data_facts(data),
         "notes": prepared.notes,
+        "own_parts": models.to_json(),
         "sweep": None
         if sweep is None
         else {
@@ -188,6 +196,10 @@ def check(experiment: Experiment, *, fit: int, module_path: Path = driver.WORKIN
         limits = ", ".join(f"{value:g} {limit}" for limit, value in searched["budget"].items())
         yield f"sweep of {name}: {', '.join(searched['parameters'])}; {limits}"
     for note in [*(data or {"notes": []})["notes"], *known["notes"]]:
+        yield f"note: {note}"
+    if tried := known["own_parts"]["arms"]:
+        yield f"own parts of {', '.join(tried)}: each took a training step and made a prediction"
+    for note in (*known["own_parts"]["notes"], *known["own_parts"]["left_out"]):
         yield f"note: {note}"
     if expected is None and experiment.train_loop_arms:
         yield f"time: no earlier run in {experiment.storage} has every arm's training function, config and scale"
@@ -281,6 +293,10 @@ def train(
         prepared = dataclasses.replace(prepared, attribution=origin)
     for warning in [*(prepared.dataset.warnings if prepared.dataset else []), *prepared.notes]:
         console.print(f"note: {warning}", soft_wrap=True)
+    with console.status("trying own models"):
+        models = model_checks.check_once(prepared, module_path=module_path)
+    for note in (*models.notes, *models.left_out):
+        console.print(f"note: {note}", soft_wrap=True)
     with _lease(records, console):
         _train_prepared(prepared, module_path, console, searches=searches, command=command, connect=connect)
     from orchestrator import report  # loads the plotting libraries, which training does not need
@@ -328,6 +344,43 @@ def measure_scaling(
         storage.write_json("scaling.json", scales)
         storage.write("scaling.svg", figures.save(figures.scaling(scales), "svg"))
     return scales
+
+
+def profile_gpu(
+    experiment: Experiment,
+    records: ExperimentRecords,
+    module_path: Path,
+    console: Console,
+    *,
+    connect: Connect = local_ray,
+) -> Record:
+    """Measure an experiment's arms on one GPU, as they are written and with one change at a time.
+
+    Args:
+        experiment: as it was read.
+        records: of the experiment; earlier measurements in them are reused.
+        module_path: directory that users' own modules are imported from.
+        console: where progress is shown.
+        connect: starts or joins Ray.
+
+    Returns:
+        As `gpu_profile.summary`.
+    """
+    from orchestrator.analysis import gpu_profile
+
+    plan = gpu_profile.variants(experiment)
+    alone = plan[0].experiment.scale
+    if connect is local_ray:
+        environment.require_frameworks(environment.frameworks_of(experiment))
+        local_capacity(alone)
+    with _lease(records, console):
+        with connect():
+            driver.await_capacity(alone, seconds=_capacity_seconds(experiment))
+            profile = gpu_profile.summary(
+                gpu_profile.measure(plan, module_path=module_path, tell=console.print)
+            )
+        records.storage.at("gpu").write_json("gpu.json", profile)
+    return profile
 
 
 def _lease(records: ExperimentRecords, console: Console) -> AbstractContextManager[None]:

@@ -35,6 +35,10 @@ class Group:
     """How many, or the smallest and the largest number."""
     resources: dict[str, float]
     """Of each worker."""
+    accelerator_type: str | None
+    """The kind of GPU of each worker, as Ray names it."""
+    label_selector: dict[str, str] | None
+    """Of the nodes of each worker."""
     storage_url: str
     """Where Ray Train keeps its own files."""
     hang_seconds: float
@@ -94,7 +98,12 @@ def _fit(group: Group) -> Exception | None:
         group.train,
         train_loop_config=group.config,
         backend_config=importlib.import_module(group.backend).Workers(),
-        scaling_config=scaling_config(group.workers, group.resources),
+        scaling_config=scaling_config(
+            group.workers,
+            group.resources,
+            accelerator_type=group.accelerator_type,
+            label_selector=group.label_selector,
+        ),
         run_config=RunConfig(
             name=group.name,
             storage_path=group.storage_url,
@@ -109,8 +118,21 @@ def _fit(group: Group) -> Exception | None:
     return None
 
 
-def scaling_config(workers: int | tuple[int, int], resources: dict[str, float]) -> Any:
-    """Ray Train's `ScalingConfig` of so many workers, or of a smallest and a largest number, with these resources."""
+def scaling_config(
+    workers: int | tuple[int, int],
+    resources: dict[str, float],
+    *,
+    accelerator_type: str | None = None,
+    label_selector: dict[str, str] | None = None,
+) -> Any:
+    """Ray Train's `ScalingConfig` of so many workers, or of a smallest and a largest number, with these resources.
+
+    Args:
+        workers: their number, or the smallest and the largest.
+        resources: of each worker, as Ray names them.
+        accelerator_type: of the workers' nodes, as Ray names it.
+        label_selector: labels that the workers' nodes have.
+    """
     from ray.train import ScalingConfig
 
     return ScalingConfig(
@@ -118,6 +140,8 @@ def scaling_config(workers: int | tuple[int, int], resources: dict[str, float]) 
         elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
         use_gpu=resources.get("GPU", 0) > 0,
         resources_per_worker=resources,
+        accelerator_type=accelerator_type,
+        label_selector=label_selector,
     )
 
 

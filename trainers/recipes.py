@@ -270,6 +270,11 @@ class Recipe(Block):
         False,
         description="Batch normalization over the global batch instead of each worker's share; PyTorch needs GPUs.",
     )
+    find_unused_parameters: bool = Field(
+        False,
+        description="PyTorch on several workers: look in every step for weights that have no gradient, which "
+        "`DistributedDataParallel` refuses otherwise.",
+    )
     init: Literal["framework", "glorot_uniform", "he_normal", "fan_in_uniform"] = Field(
         "glorot_uniform",
         description="Initial weights: each framework's own, or the same numbers for both from one distribution.",
@@ -296,12 +301,15 @@ class Recipe(Block):
         "processors have instructions for it, and float32 elsewhere; tf32 rounds the factors of products on "
         "GPUs that can, and is float32 elsewhere.",
     )
-    deterministic: bool = Field(
-        True, description="Only kernels that give the same result again; costs speed on GPUs."
+    deterministic: bool | Literal["auto"] = Field(
+        "auto",
+        description="Only kernels that give the same result again, which costs speed on GPUs; auto is true on CPUs and "
+        "false on GPUs.",
     )
     compile: bool = Field(
         False,
-        description="Compile the forward and backward pass: `torch.compile`, or `jit_compile` (XLA) for Keras.",
+        description="Compile the forward and backward pass: `torch.compile`, with CUDA graphs on a single GPU, or "
+        "`jit_compile` (XLA) for Keras.",
     )
     ema_decay: float = Field(
         0.0,
@@ -338,6 +346,10 @@ class Recipe(Block):
         patch, stride = self.whitening.patch, self.whitening.stride
         height, width = ((side - patch) // stride + 1 for side in image_shape[:2])
         return height, width, 2 * patch**2 * image_shape[2]
+
+    def is_deterministic(self, *, on_gpu: bool) -> bool:
+        """`deterministic`, with auto resolved by the device."""
+        return not on_gpu if self.deterministic == "auto" else self.deterministic
 
     def resolved(self, *, bfloat16: bool) -> Recipe:
         """The recipe with `precision: auto` resolved, by whether the processors compute bfloat16 themselves."""

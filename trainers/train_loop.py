@@ -55,6 +55,10 @@ class TrainLoop:
     """Directory that the user's modules are imported from."""
     workers: int | tuple[int, int]
     resources: dict[str, float]
+    accelerator_type: str | None
+    """The kind of GPU of each worker, as Ray names it."""
+    label_selector: dict[str, str] | None
+    """Of the nodes of each worker."""
     checkpoints: dict[str, Any]
     """Arguments of Ray Train's `CheckpointConfig`."""
     hang_seconds: float
@@ -85,7 +89,12 @@ def fit(loop: TrainLoop) -> Exception | None:
         trainer = load_trainer(loop.trainer)(
             _train,
             train_loop_config={"loop": loop},
-            scaling_config=scaling_config(loop.workers, loop.resources),
+            scaling_config=scaling_config(
+                loop.workers,
+                loop.resources,
+                accelerator_type=loop.accelerator_type,
+                label_selector=loop.label_selector,
+            ),
             run_config=RunConfig(
                 name=loop.name,
                 storage_path=loop.storage_url,

@@ -293,7 +293,11 @@ def summarise_run(
         settings=(attempts[-1].get("environment") or {}).get("settings", {}) if attempts else {},
         startup_seconds=startup,
         is_cold=is_own  # a training function has processes of its own in each run
-        or (bool(attempts) and attempts[0].get("startup", {}).get("workers_seconds", 0) > 0),
+        or any(
+            attempts[0].get("startup", {}).get(part, 0) > 0
+            for part in ("workers_seconds", "import_seconds")
+            if attempts
+        ),
         images_per_second=float(np.median([epoch["images_per_second"] for epoch in timed]))
         if timed
         else None,
@@ -314,8 +318,10 @@ def recorded_metrics(run: CheckedRun) -> dict[str, float]:
     if run.result is None:
         return {}
     if "metrics" in run.result:
-        last = {name: value for line in run.reports for name, value in line["metrics"].items()}
-        return last | run.result["metrics"]
+        last: dict[str, float] = {
+            name: value for line in run.reports for name, value in line["metrics"].items()
+        }
+        return {**last, **run.result["metrics"]}
     tested = run.result.get("tested_epoch")
     of_epoch = [epoch for epoch in run.epochs if tested in (None, epoch["epoch"])]
     held = (of_epoch[-1] if of_epoch else {}) | run.result

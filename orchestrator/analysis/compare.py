@@ -293,12 +293,12 @@ def _metrics(run: CheckedRun, arm: str, wanted: Mapping[str, Metric], left: Left
     for name in names:
         if name not in found:
             try:
-                value = prediction_metrics.compute(name, predictions)
+                computed = prediction_metrics.compute(name, predictions)
             except (ValueError, InputError) as error:
                 left.out(f"{name} of {arm}", str(error).rstrip("."))
                 continue
-            if value is not None:
-                found[name] = value
+            if computed is not None:
+                found[name] = computed
     return found
 
 

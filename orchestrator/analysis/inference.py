@@ -198,7 +198,7 @@ def have_same_items(first: Scores, second: Scores) -> bool:
     """Whether values are known for each of the same images."""
     if first.items is None or second.items is None or first.examples != second.examples:
         return False
-    return first.items.shape[1] == second.items.shape[1]
+    return bool(first.items.shape[1] == second.items.shape[1])
 
 
 def crossed(values: np.ndarray) -> Estimate:

@@ -30,9 +30,12 @@ class Finding:
     sentence: str
     remedy: str
     """A command or an edit that removes the cause."""
+    count: int = 1
+    """How many objects have the same cause."""
 
     def __str__(self) -> str:
-        return f"{self.sentence}; {self.remedy}"
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return f"{self.sentence}{times}; {self.remedy}"
 
 
 def shortened(message: object) -> str:

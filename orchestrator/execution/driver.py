@@ -15,7 +15,7 @@ from orchestrator.execution import environment, lockstep, worker_group
 from orchestrator.execution.assignment import Assignment, Failure
 from orchestrator.execution.run_source import PlannedRuns
 from orchestrator.experiment.spec import Arm, Experiment, Scale
-from orchestrator.planning import parity_plan, run_plan, train_loop_source
+from orchestrator.planning import nodes, parity_plan, run_plan, train_loop_source
 from orchestrator.planning.parity_plan import Work
 from orchestrator.planning.run_plan import LoopRun, Run, RunQueue
 from orchestrator.store.records import ExperimentRecords, RunRecords
@@ -74,7 +74,7 @@ def prepare(
     Raises:
         InputError: something that would make the runs fail.
     """
-    _check_writable(records.storage)
+    records.storage.try_writing(_PROBE_BYTES)
     looks = {
         name: train_loop_source.look(name, arm, module_path)
         for name, arm in experiment.train_loop_arms.items()
@@ -165,11 +165,6 @@ def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:
         )
 
 
-def _check_writable(storage: Storage) -> None:
-    storage.write("write-check", bytes(_PROBE_BYTES))
-    storage.delete("write-check")
-
-
 def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     """How many runs fit at once.
 
@@ -179,10 +174,16 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     fit = run_plan.concurrent_runs(scale, cpus=cpus, gpus=gpus)
     if fit:
         return fit
+    where = nodes.restriction(scale)
+    if where and not cpus:
+        raise InputError(
+            f"scale: there is no node{where.removeprefix(' on nodes')}; correct scale.accelerator_type and "
+            "scale.label_selector, or leave them out"
+        )
     if gpus < scale.min_workers * scale.gpus_per_worker:
         raise InputError(
             f"scale: {scale.min_workers} workers with {scale.gpus_per_worker:g} GPUs each need "
-            f"{scale.min_workers * scale.gpus_per_worker:g} GPUs, but there are {gpus:g}; "
+            f"{scale.min_workers * scale.gpus_per_worker:g} GPUs, but there are {gpus:g}{where}; "
             "lower scale.workers or set scale.gpus_per_worker=0"
         )
     needed = scale.min_workers * scale.cpus_per_worker
@@ -194,7 +195,7 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     )
     raise InputError(
         f"scale: {scale.min_workers} workers with {scale.cpus_per_worker} CPUs each need {needed} CPUs, "
-        f"but there are {cpus:g}; {remedy}"
+        f"but there are {cpus:g}{where}; {remedy}"
     )
 
 
@@ -335,20 +336,28 @@ def cluster_capacity(scale: Scale, *, spare_cpus: int = 0) -> int:
     Raises:
         InputError: not even one.
     """
-    size = _cluster_size()
+    size = _cluster_size(scale)
     return check_capacity(scale, cpus=size["cpus"] - spare_cpus, gpus=size["gpus"])
 
 
 def runs_that_fit(scale: Scale) -> int:
     """As `cluster_capacity`, but 0 where not even one fits."""
-    return run_plan.concurrent_runs(scale, **_cluster_size())
+    return run_plan.concurrent_runs(scale, **_cluster_size(scale))
 
 
-def _cluster_size() -> dict[str, float]:
+def _cluster_size(scale: Scale) -> dict[str, float]:
+    """CPUs and GPUs of the nodes that the workers may run on."""
     import ray
 
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return {"cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
+    suitable = [
+        node["Resources"]
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"] and nodes.suits(scale, resources=node["Resources"], labels=node.get("Labels", {}))
+    ]
+    return {
+        "cpus": sum(resources.get("CPU", 0) for resources in suitable),
+        "gpus": sum(resources.get("GPU", 0) for resources in suitable),
+    }
 
 
 def ask_for_room(scale: Scale, *, runs: int) -> None:
@@ -356,7 +365,11 @@ def ask_for_room(scale: Scale, *, runs: int) -> None:
     from ray.autoscaler.sdk import request_resources
 
     bundle = {"CPU": float(scale.cpus_per_worker), "GPU": float(scale.gpus_per_worker)}
-    request_resources(bundles=[bundle] * runs * scale.min_workers)
+    if scale.accelerator_type is not None:
+        bundle[nodes.accelerator_resource(scale.accelerator_type)] = 0.001
+    workers = runs * scale.min_workers
+    selectors = None if scale.label_selector is None else [scale.label_selector] * workers
+    request_resources(bundles=[bundle] * workers, bundle_label_selectors=selectors)
 
 
 def await_capacity(scale: Scale, *, seconds: float) -> None:

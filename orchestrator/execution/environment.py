@@ -122,6 +122,12 @@ def gpus() -> list[str]:
     return names.splitlines() if names else []
 
 
+def driver_version() -> str | None:
+    """Of NVIDIA's driver; None without one."""
+    versions = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return versions.splitlines()[0].strip() if versions else None
+
+
 def _commit() -> str | None:
     """The commit of the working directory's repository, marked if files differ from it."""
     commit = _run("git", "rev-parse", "HEAD")

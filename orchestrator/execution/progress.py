@@ -137,11 +137,12 @@ class Progress(LiveTable):
 
     def _state(self, total: float | None) -> str:
         """How many runs are in which state, in a line."""
-        counts = Counter(map(self._state_of, [*self._prepared.runs, *self._prepared.loop_runs]))
-        runs = ", ".join(
+        runs: list[Run | LoopRun] = [*self._prepared.runs, *self._prepared.loop_runs]
+        counts = Counter(self._state_of(run) for run in runs)
+        told = ", ".join(
             f"{counts[state]} {state}" for state in ("train", "start", "wait", "are done") if counts[state]
         )
-        return f"runs: {runs}" + ("" if total is None else f"; about {clock(total)} left in total")
+        return f"runs: {told}" + ("" if total is None else f"; about {clock(total)} left in total")
 
     def _state_of(self, run: Run | LoopRun) -> str:
         if run.id in self._done:
@@ -167,7 +168,7 @@ class Progress(LiveTable):
         """A run of a training function; without a terminal, its newest report is printed."""
         records = self._prepared.records.run(run.id)
         if run.id not in self._done:
-            self._newest[run.id] = (records.reports() or [None])[-1]
+            self._newest[run.id] = next(reversed(records.reports()), None)
             if result := records.result():
                 self._done[run.id] = result
             self._report_failures(run, records)

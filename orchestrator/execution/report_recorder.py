@@ -54,7 +54,7 @@ class AttemptRecorder:
         self._records().note_return(time.time())
 
 
-class ReportRecorder(UserCallback):  # type: ignore[misc]
+class ReportRecorder(UserCallback):
     """Records each report as it happens. Ray's own result leaves out metrics that come without a checkpoint."""
 
     def __init__(self, storage_url: str, run_id: str, *, launched_at: float) -> None:

@@ -103,6 +103,8 @@ def _launch(
         module_path=str(module_path),
         workers=scale.workers if isinstance(scale.workers, int) else (scale.workers.min, scale.workers.max),
         resources=scale.resources_per_worker,
+        accelerator_type=scale.accelerator_type,
+        label_selector=scale.label_selector,
         checkpoints=_checkpoint_config(prepared.experiment, run),
         hang_seconds=scale.hang_seconds,
         callback=ReportRecorder(url, run.id, launched_at=launched_at),
@@ -192,7 +194,7 @@ def _training_seconds(
         ends[report["attempt"]] = max(report["reported_at"], ends.get(report["attempt"], 0.0))
     if returned_at is not None:
         ends[len(attempts)] = returned_at
-    return sum(end - attempts[number - 1]["started_at"] for number, end in ends.items())
+    return float(sum(end - attempts[number - 1]["started_at"] for number, end in ends.items()))
 
 
 def _predictions(

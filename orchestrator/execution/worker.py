@@ -86,7 +86,7 @@ def _work(config: dict[str, Any]) -> None:
     if dataset.fingerprint != assignment.data_fingerprint:
         raise InputError("the data on this node differ from the driver's; copy the same files there")
     startup = {
-        "workers_seconds": entered - assignment.launched_at,
+        "workers_seconds": max(0.0, entered - assignment.launched_at),  # clocks of two nodes may differ
         "import_seconds": imported - entered,
         "data_seconds": time.time() - imported,
     }
@@ -153,10 +153,12 @@ class _Worker:
     known: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
     """What `measured` found."""
 
-    def settings(self) -> Record:
-        """The variables of this process, and what the framework computes with."""
+    def settings(self, recipe: Recipe) -> Record:
+        """The variables of this process, and what the framework computes a recipe with."""
         framework = importlib.import_module(f"trainers.{self.assignment.framework}.settings")
-        return {**preset.observed(), **framework.observed()}
+        on_gpu = self.assignment.scale.gpus_per_worker > 0
+        deterministic = recipe.is_deterministic(on_gpu=on_gpu)
+        return {**preset.observed(), **framework.observed(), "deterministic": deterministic}
 
     def attempt(self, run: Run, startup: dict[str, float]) -> None:
         """Train a run from its resume point, for as long as its source wants."""
@@ -253,7 +255,7 @@ class _Worker:
                         "first_step": resume_point.step,
                         "workers": self.world_size,
                         "precision": task.recipe.precision,
-                        "environment": self.environment | {"settings": self.settings()},
+                        "environment": self.environment | {"settings": self.settings(task.recipe)},
                         "startup": startup | {"build_seconds": time.time() - started},
                     }
                 )

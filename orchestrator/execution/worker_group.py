@@ -33,6 +33,8 @@ def launch(assignment: Assignment) -> futures.Future[Exception | None]:
             if isinstance(scale.workers, int)
             else (scale.workers.min, scale.workers.max),
             resources=scale.resources_per_worker,
+            accelerator_type=scale.accelerator_type,
+            label_selector=scale.label_selector,
             storage_url=Storage(assignment.storage_url).at("ray").url,
             hang_seconds=scale.hang_seconds,
         )

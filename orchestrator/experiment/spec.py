@@ -40,10 +40,9 @@ class Arm(Recipe):
                 f"ema_decay is for built-in optimizers in Keras; give the one of {self.optimizer.name} "
                 "use_ema=True and ema_momentum, and leave ema_decay out"
             )
-        if self.framework == "keras" and self.compile and self.deterministic:
+        if self.framework == "keras" and self.find_unused_parameters:
             raise ValueError(
-                "compile: XLA has no deterministic kernel for some of Keras' layers, such as max pooling; set "
-                "deterministic: false"
+                "find_unused_parameters: is for PyTorch; Keras exchanges the gradients that there are, so leave it out"
             )
         return self
 
@@ -92,6 +91,17 @@ class Scale(Block):
     workers: _Workers = Field(1, description="A number, or {min, max} to grow and shrink with the cluster.")
     cpus_per_worker: int = Field(1, gt=0, description="Also the number of intra-op threads.")
     gpus_per_worker: float = Field(0.0, ge=0, description="A share of a GPU, or whole GPUs.")
+    accelerator_type: str | None = Field(
+        None,
+        min_length=1,
+        description="Ray's name of the GPUs to train on, such as H100 or A100-80G; any GPU when left out.",
+    )
+    label_selector: dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        description="Labels of the nodes to train on, such as ray.io/market-type: on-demand; a value may be negated or "
+        "listed as in Ray: !value, in(a,b), !in(a,b).",
+    )
     concurrent_runs: int | None = Field(
         None, gt=0, description="At most this many runs at once; as many as fit when left out."
     )
@@ -100,6 +110,15 @@ class Scale(Block):
         600, gt=0, description="Workers that do nothing for so long are ended and started again."
     )
     price_per_worker_hour: float | None = Field(None, ge=0, description="What a worker costs, in your money.")
+
+    @model_validator(mode="after")
+    def _accelerator_of_gpus(self) -> Scale:
+        if self.accelerator_type is not None and not self.gpus_per_worker:
+            raise ValueError(
+                f"accelerator_type {self.accelerator_type!r} is a kind of GPU, but workers have none; set "
+                "gpus_per_worker, or leave accelerator_type out"
+            )
+        return self
 
     @property
     def min_workers(self) -> int:
@@ -224,6 +243,12 @@ class Experiment(Block):
                     f"arms.{name}.batch_size {arm.batch_size} does not divide over "
                     f"{self.scale.workers} workers; {_divisible(arm.batch_size, self.scale.workers)}"
                     f" do, and so do {_divisors(arm.batch_size)} workers"
+                )
+            on_gpu = self.scale.gpus_per_worker > 0
+            if arm.framework == "keras" and arm.compile and arm.is_deterministic(on_gpu=on_gpu):
+                raise ValueError(
+                    f"arms.{name}.compile: XLA has no deterministic kernel for some of Keras' layers, such as max "
+                    "pooling; set deterministic: false"
                 )
             _check_sync_batch_norm(name, arm.framework, arm, self.scale)
         if self.baseline is not None and self.baseline not in self.arms:

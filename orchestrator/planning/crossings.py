@@ -19,7 +19,7 @@ from trainers.errors import InputError
 from trainers.recipes import Block
 
 FACTORS: dict[str, tuple[str, ...]] = {
-    "framework": ("framework",),
+    "framework": ("framework", "find_unused_parameters"),
     "network": ("model", "whitening"),
     "initial weights": ("init",),
     "batch normalization": ("batch_norm", "sync_batch_norm"),

@@ -96,7 +96,8 @@ def _run(scale: Scale, fingerprint: str, arm: str, framework: str, seed: int, re
         "data": fingerprint,
         "framework": framework,
         "seed": seed,
-        "recipe": recipe.model_dump(mode="json", exclude={"stop_on_divergence"}),  # no result depends on it
+        "recipe": recipe.model_dump(mode="json", exclude={"stop_on_divergence"})  # no result depends on it
+        | {"deterministic": recipe.is_deterministic(on_gpu=scale.gpus_per_worker > 0)},
         "scale": workers_identity(scale),
     }
     return Run(
@@ -122,7 +123,7 @@ def stated(value: Any) -> Any:
 
 def workers_identity(scale: Scale) -> dict[str, Any]:
     """What of a scale decides a run's result and its speed."""
-    return scale.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker"})
+    return scale.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type"})
 
 
 def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:
@@ -151,7 +152,7 @@ def queues(runs: Iterable[Run], *, groups: int, apart: bool = False) -> list[Run
     """
     if apart:
         return [RunQueue(framework=run.framework, runs=(run,)) for run in in_blocks(runs)]
-    alike: dict[tuple[str, bool], list[Run]] = {}
+    alike: dict[tuple[str, bool | str], list[Run]] = {}
     for run in runs:
         alike.setdefault((run.framework, run.recipe.deterministic), []).append(run)
     return [

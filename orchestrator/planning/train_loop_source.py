@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,22 +19,26 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 _REMOVED_MODULES = {
     "ray.air": "import from ray.train instead",
-    "ray.train.session": "call ray.train.report and ray.train.get_context instead",
+    "ray.train.session": "call the functions of ray.train and ray.train.get_context instead",
 }
-_KEPT_BELOW_REMOVED = ("ray.air.integrations",)
+_KEPT_MODULES = ("ray.air.integrations",)
 _REMOVED_CALLS = {
-    "session.report": "call ray.train.report",
-    "session.get_checkpoint": "call ray.train.get_checkpoint",
-    "session.get_dataset_shard": "call ray.train.get_dataset_shard",
-    "session.get_world_rank": "call ray.train.get_context().get_world_rank",
-    "session.get_world_size": "call ray.train.get_context().get_world_size",
+    f"{module}session.{old}": f"call ray.train.{new}"
+    for module in ("", "air.", "train.")
+    for old, new in (
+        ("report", "report"),
+        ("get_checkpoint", "get_checkpoint"),
+        ("get_dataset_shard", "get_dataset_shard"),
+        ("get_world_rank", "get_context().get_world_rank"),
+        ("get_world_size", "get_context().get_world_size"),
+    )
 }
 _REMOVED_ARGUMENTS = {
     "metadata": "put it into train_loop_config",
     "resume_from_checkpoint": "call ray.train.get_checkpoint in the training function",
     "trainer_resources": "leave it out, Ray Train's controller uses no CPU",
 }
-_REMOVED_METHODS = {"restore", "can_restore"}
+_REMOVED_METHODS = ("restore", "can_restore")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +62,8 @@ def look(name: str, arm: TrainLoopArm, module_path: Path) -> Look:
     Raises:
         InputError: a function is not there, has a wrong signature, or uses what Ray Train no longer has.
     """
-    texts, notes = [], []
+    texts: list[str] = []
+    notes: list[str] = []
     for module in arm.modules:
         file = file_of(module, module_path)
         field = "train_loop" if arm.train_loop.startswith(f"{module}:") else "datasets or trainer"
@@ -77,6 +82,16 @@ def look(name: str, arm: TrainLoopArm, module_path: Path) -> Look:
             raise InputError(f"arms.{name}.{field}: {file.name}, line {error.lineno}: {error.msg}") from error
         notes += _look_at(name, arm, _Module(module, file, tree))
     return Look(hashlib.sha256("\0".join(texts).encode()).hexdigest(), notes)
+
+
+def look_here(name: str, arm: TrainLoopArm, module_path: Path) -> None:
+    """As `look`, before a job is submitted: modules that are not here may be where it runs.
+
+    Raises:
+        InputError: as `look`.
+    """
+    if all(file_of(module, module_path) is not None for module in arm.modules):
+        look(name, arm, module_path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,12 +190,16 @@ def _look_at(name: str, arm: TrainLoopArm, module: _Module) -> list[str]:
     if "datasets" in wanted:
         _check_datasets(name, bound[wanted["datasets"]], module.file.name)
     reached = {id(node) for node in _reached(module, bound, wanted.values())}
-    notes = []
+    mistakes: list[str] = []
+    notes: list[str] = []
     for node, sentence in _first_generation(module.tree):
-        where = f"{module.file.name}, line {getattr(node, 'lineno', 0)}: {sentence}"
+        where = f"{module.file.name}, line {node.lineno}: {sentence}"
         if id(node) in reached:
-            raise InputError(f"arms.{name}.train_loop: {where}")
-        notes.append(f"arms.{name}: {where}; the arm does not run that line")
+            mistakes.append(f"arms.{name}.train_loop: {where}")
+        else:
+            notes.append(f"arms.{name}: {where}; the arm does not run that line")
+    if mistakes:
+        raise InputError("\n".join(mistakes))
     if arm.trainer == "tensorflow" and find_spec("tf_keras") is None and (line := _uses_keras(module.tree)):
         raise InputError(
             f"arms.{name}.trainer: {module.file.name}, line {line} uses Keras, and Ray's TensorflowTrainer selects "
@@ -252,15 +271,11 @@ def _own_body(function: _Function) -> Iterator[ast.AST]:
             todo += ast.iter_child_nodes(node)
 
 
-def _reached(
-    module: _Module, bound: dict[str, ast.stmt], functions: Iterator[str] | object
-) -> Iterator[ast.AST]:
+def _reached(module: _Module, bound: dict[str, ast.stmt], functions: Iterable[str]) -> Iterator[ast.AST]:
     """All that runs when the module is imported, and all in the functions and classes that are used from there."""
     definitions = {name: node for name, node in bound.items() if isinstance(node, _Function | ast.ClassDef)}
-    seen: set[str] = set()
-    todo: list[ast.AST] = [definitions[name] for name in functions if name in definitions]
-    seen.update(getattr(node, "name", "") for node in todo)
-    todo += _simple_statements(module.tree.body)
+    seen = set(functions) & definitions.keys()
+    todo = [*(definitions[name] for name in seen), *_simple_statements(module.tree.body)]
     while todo:
         for node in ast.walk(todo.pop()):
             yield node
@@ -269,50 +284,41 @@ def _reached(
                 todo.append(definitions[node.id])
 
 
-def _first_generation(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+def _first_generation(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr | ast.keyword, str]]:
     """What is of Ray Train's first generation in a module, and what to write instead."""
+    raises = "raises an error in Ray 2.58 and later"
     for node in ast.walk(tree):
         match node:
             case ast.Import():
                 modules = [alias.name for alias in node.names]
             case ast.ImportFrom(module=str(module), level=0):
-                modules = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+                modules = [f"{module}.{alias.name}" for alias in node.names]
             case ast.Attribute():
                 dotted = ast.unparse(node)
-                modules = [dotted]
-                call = next(
-                    (old for old in _REMOVED_CALLS if dotted in (old, f"air.{old}", f"train.{old}")), None
-                )
-                if call is not None:
-                    yield node, f"{dotted} is of Ray Train's first generation; {_REMOVED_CALLS[call]}"
+                modules = [dotted] if dotted in _REMOVED_MODULES else []
+                if dotted in _REMOVED_CALLS:
+                    yield node, f"{dotted} is of Ray Train's first generation; {_REMOVED_CALLS[dotted]}"
             case ast.Call(func=function):
-                modules = []
-                called = ast.unparse(function)
+                modules, called = [], ast.unparse(function)
                 if called.endswith(("Trainer", "ScalingConfig")):
                     for keyword in node.keywords:
                         if keyword.arg in _REMOVED_ARGUMENTS:
-                            remedy = _REMOVED_ARGUMENTS[keyword.arg]
                             yield (
                                 keyword,
-                                f"{called}({keyword.arg}=) raises an error in Ray 2.58 and later; {remedy}",
+                                f"{called}({keyword.arg}=) {raises}; {_REMOVED_ARGUMENTS[keyword.arg]}",
                             )
                 if called.rpartition(".")[2] in _REMOVED_METHODS and "Trainer" in called:
-                    yield node, f"{called}() raises an error in Ray 2.58 and later; the same run name resumes"
+                    yield node, f"{called}() {raises}; a run of the same name resumes"
             case _:
-                modules = []
-        for module in modules:
-            for old, remedy in _REMOVED_MODULES.items():
-                is_kept = module.startswith(_KEPT_BELOW_REMOVED) or (old == "ray.air" and _names_kept(node))
-                if module == old and not is_kept:
-                    yield node, f"{old} is of Ray Train's first generation; {remedy}"
-                elif module.startswith(f"{old}.") and not is_kept and not isinstance(node, ast.Attribute):
-                    yield node, f"{module} is of Ray Train's first generation; {remedy}"
-                    break
+                continue
+        removed = [old for module in modules for old in _REMOVED_MODULES if _is_part(module, old)]
+        if removed:
+            yield node, f"{removed[0]} is of Ray Train's first generation; {_REMOVED_MODULES[removed[0]]}"
 
 
-def _names_kept(node: ast.AST) -> bool:
-    """`from ray.air import integrations`"""
-    return isinstance(node, ast.ImportFrom) and all(alias.name == "integrations" for alias in node.names)
+def _is_part(module: str, removed: str) -> bool:
+    """Whether a module, or a name in it, is of a removed module."""
+    return f"{module}.".startswith(f"{removed}.") and not module.startswith(_KEPT_MODULES)
 
 
 def _uses_keras(tree: ast.Module) -> int | None:

@@ -265,7 +265,7 @@ def _validation_accuracy(run: RunSummary) -> float:
 
 
 def _choice(comparison: Comparison, arm: ArmSummary, run: RunSummary, *, is_named: bool) -> str:
-    others = [other.name for other in comparison.arms if other.accuracy is not None and other is not arm]
+    others = [other.name for other in comparison.arms if other.score is not None and other is not arm]
     why = (
         f"arm {arm.name}"
         if is_named or not others

@@ -6,6 +6,7 @@
         disagreements.npz      test images that arms classify differently
         test_images.json       the file of each test image, where images have names
         unreadable.txt         pictures that cannot be read, below each reason, if there are any
+        model-check.json       which content of file, data and modules passed the check of own models
         runs/<run id>/
             run.json           arm, framework, seed, recipe
             attempts.jsonl     every attempt: its resume point and start-up times
@@ -34,6 +35,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 
@@ -45,6 +47,8 @@ from trainers.errors import InputError
 from trainers.inputs import InputTransform
 
 _CHECKPOINTS_KEPT = 2
+CHECKPOINTS = re.compile(r"(^|/)runs/[^/]+/[^/]+/")
+"""Matches the path of every file in a directory of a run; these directories hold checkpoints."""
 _PREDICTIONS = "predictions.npz"
 
 

@@ -16,8 +16,11 @@ import math
 import time
 from typing import Literal
 
+from pydantic import ValidationError
+
 from orchestrator.experiment.spec import describe_value
 from orchestrator.experiment.sweep import Budget, Objective, Params, Sweep
+from orchestrator.store.record_models import TrialEvent
 from orchestrator.store.storage import SCHEMA_VERSION, Record, Storage
 
 _EVENTS_IN_A_FILE = 500
@@ -95,6 +98,8 @@ class SearchHistory:
     """Wall time over all starts of the driver."""
     finished: Record | None
     """The budget with which the search came to its end."""
+    damaged: int = 0
+    """Records of its log that are left out."""
 
     @property
     def epochs(self) -> int:
@@ -164,9 +169,14 @@ class SearchRecords:
         """Read the whole log; what is damaged is left out."""
         trials: dict[int, TrialRecord] = {}
         seconds, began, latest = 0.0, None, 0.0
-        finished = None
+        finished, damaged = None, 0
         for name in self.storage.names("log"):
             for event in self.storage.read_lines(f"log/{name}"):
+                try:
+                    TrialEvent.model_validate(event)
+                except ValidationError:
+                    damaged += 1
+                    continue
                 if event["event"] == "finish":
                     finished = event["budget"]
                 elif event["event"] == "begin":
@@ -177,7 +187,10 @@ class SearchRecords:
                 latest = event["time"]
         seconds += latest - began if began is not None else 0.0
         return SearchHistory(
-            trials=[trials[number] for number in sorted(trials)], seconds=seconds, finished=finished
+            trials=[trials[number] for number in sorted(trials)],
+            seconds=seconds,
+            finished=finished,
+            damaged=damaged,
         )
 
 

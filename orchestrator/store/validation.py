@@ -152,8 +152,10 @@ def clean(value: Any) -> Any:
 def _reason(error: ValidationError) -> str:
     problem = error.errors()[0]
     field = ".".join(str(step) for step in problem["loc"])
-    given = one_line(ValueError(repr(problem.get("input"))))
-    return f"{field or 'it'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {given[:80]}"
+    told = f"{field or 'it'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    if problem["type"] == "missing":
+        return told
+    return f"{told}, not {' '.join(repr(problem.get('input')).split())[:80]}"
 
 
 def _check(model: type[BaseModel], value: Any, name: str, left: Left) -> bool:
@@ -189,7 +191,7 @@ def read_document(records: ExperimentRecords, left: Left) -> Record:
     url = records.storage.url
     document = _json(records, "experiment.json", left)
     if document is None:
-        why = f": {left.sentences[0]}" if left.sentences else ""
+        why = f": {left.sentences[0].removesuffix('.')}" if left.sentences else ""
         raise InputError(
             f"{url!r} holds no experiment{why}; give the directory that has experiment.json in it, such as "
             "tandem-results/quickstart"

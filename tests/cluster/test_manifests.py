@@ -148,11 +148,13 @@ def check_rendered(kubernetes: dict[str, Any], name: str, queue: tuple[str, str]
     if queue is not None:
         fixed = [group | {"min": group["max"]} for group in kubernetes.get("workers", [{"min": 1, "max": 1}])]
         kubernetes = kubernetes | {"scheduler": queue[0], "queue": queue[1], "workers": fixed}
-    config_map, job = rendered(experiment() | {"name": name, "kubernetes": kubernetes})
+    *config_maps, job = rendered(experiment() | {"name": name, "kubernetes": kubernetes})
     spec = job["spec"]
     assert re.fullmatch(r"[a-z]([-a-z0-9]{0,42}[a-z0-9])?", job["metadata"]["name"])
-    assert config_map["metadata"]["name"] == job["metadata"]["name"]
-    assert spec["shutdownAfterJobFinishes"], "no GPU is left running"
+    assert bool(config_maps) == ("redis" not in kubernetes)
+    for config_map in config_maps:
+        assert config_map["metadata"]["name"] == job["metadata"]["name"]
+    check_ending(spec, kubernetes.get("keep_seconds", 600))
     assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     groups = spec["rayClusterSpec"]["workerGroupSpecs"]
     assert len({group["groupName"] for group in groups}) == len(groups)
@@ -171,6 +173,47 @@ def check_rendered(kubernetes: dict[str, Any], name: str, queue: tuple[str, str]
     if queue is not None:
         assert queue[1] in job["metadata"]["labels"].values()
     return dict(job)
+
+
+def check_ending(spec: dict[str, Any], keep_seconds: int) -> None:
+    """No GPU is left running: the cluster goes at once, in one of two ways that exclude each other."""
+    if "deletionStrategy" not in spec:
+        assert spec["shutdownAfterJobFinishes"] and spec["ttlSecondsAfterFinished"] == 0
+        return
+    assert "shutdownAfterJobFinishes" not in spec and "ttlSecondsAfterFinished" not in spec
+    assert not spec.get("suspend"), "KubeRay refuses both together"
+    delays = {"DeleteCluster": 0, "DeleteSelf": keep_seconds}
+    ends = ({"jobStatus": "SUCCEEDED"}, {"jobStatus": "FAILED"}, {"jobDeploymentStatus": "Failed"})
+    rules = spec["deletionStrategy"]["deletionRules"]
+    for policy, seconds in delays.items():
+        for end in ends:
+            assert {"policy": policy, "condition": end | {"ttlSeconds": seconds}} in rules
+    assert len(rules) == 6
+
+
+def test_the_operator_deletes_what_a_job_leaves() -> None:
+    _, job = rendered(experiment(keep_seconds=30))
+    check_ending(job["spec"], 30)
+    for change in ({"suspended": True}, {"queue": "q"}):
+        _, job = rendered(experiment(**change))
+        assert job["spec"]["ttlSecondsAfterFinished"] == 0, "a suspended job needs shutdownAfterJobFinishes"
+        assert job["metadata"]["annotations"]["tandem/keep-seconds"] == "600"
+    (job,) = rendered(experiment(cluster="team"))
+    policies = {rule["policy"] for rule in job["spec"]["deletionStrategy"]["deletionRules"]}
+    assert policies == {"DeleteSelf"}, "the standing cluster stays"
+
+
+def test_start_seconds_are_for_all_attempts_together() -> None:
+    _, job = rendered(experiment(start_seconds=900, retries=2))
+    assert job["spec"]["preRunningDeadlineSeconds"] == 300 and job["spec"]["backoffLimit"] == 2
+
+
+def test_a_cleanup_pod_of_redis_mounts_nothing_that_goes_with_the_job() -> None:
+    (job,) = rendered(experiment(redis={"address": "redis:6379"}))
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert not any("configMap" in volume for volume in head["volumes"])
+    files = json.loads(yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"][FILES_VARIABLE])
+    assert JOB_FILE in files
 
 
 def test_a_standing_cluster_is_given_the_files_with_the_job(tmp_path: Path) -> None:
@@ -204,7 +247,8 @@ def test_only_a_cluster_that_autoscales_talks_to_kubernetes() -> None:
     _, growing = rendered(experiment(workers=[{"min": 0, "max": 2}]))
     cluster = growing["spec"]["rayClusterSpec"]
     assert cluster["autoscalerOptions"]["version"] == "v2"
-    assert "automountServiceAccountToken" not in cluster["headGroupSpec"]["template"]["spec"]
+    head = cluster["headGroupSpec"]["template"]["spec"]
+    assert head["automountServiceAccountToken"] is True, "whatever the account's own field says"
     for group in cluster["workerGroupSpecs"]:
         assert group["template"]["spec"]["automountServiceAccountToken"] is False
 

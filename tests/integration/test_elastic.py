@@ -155,6 +155,25 @@ def test_scaling_is_measured_over_several_nodes(
     assert scaling.measure(plan, module_path=tmp_path) == points, "nothing is trained again"
 
 
+@pytest.mark.slow
+def test_four_workers_on_two_labelled_nodes_train_as_one(
+    tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
+) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=2, labels={"pool": "training"})
+    text = ELASTIC.format(model="lenet5", epochs=2, batch_size=32, workers=4, storage=tmp_path)
+    labelled = text.replace("retries: 3", "retries: 0, label_selector: {pool: training}")
+    run = execute(experiment_file(labelled), lambda _: None)
+    assert [attempt["workers"] for attempt in run.attempts()] == [4]
+    alone = labelled.replace("workers: 4", "workers: 1").replace("name: elastic", "name: alone")
+    expected = execute(experiment_file(alone), lambda _: None).epochs()
+    for epoch, reference in zip(run.epochs(), expected, strict=True):
+        assert epoch["train_loss"] == pytest.approx(reference["train_loss"], rel=1e-4)
+    elsewhere = spec.Scale(label_selector={"pool": "serving"})
+    with pytest.raises(InputError, match="there is no node with pool: serving; correct scale"):
+        driver.cluster_capacity(elsewhere)
+
+
 def test_a_driver_waits_for_the_node_that_it_asked_for(cluster: Cluster) -> None:
     scale = spec.Scale(cpus_per_worker=2)
     with pytest.raises(InputError, match="2 CPUs each need 2 CPUs, but there are 1"):

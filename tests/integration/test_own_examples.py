@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import statistics
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +15,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.conftest import ROOT, tandem
+from orchestrator.store.records import ExperimentRecords, RunRecords
+from orchestrator.store.storage import Storage
+from tests.conftest import ROOT, start_tandem, tandem
+from tests.integration.test_faults import training_workers, wait_for
 
 pytestmark = [pytest.mark.serial, pytest.mark.ray, pytest.mark.slow]
 
@@ -66,6 +71,38 @@ def test_an_example_reaches_a_report(tmp_path: Path, example: str, arms: list[st
         assert [trained["state"] for trained in arm["runs"]] == ["done", "done"]
     predictions = [*tmp_path.glob("*/runs/*/predictions.npz")]
     assert len(predictions) == (4 if example in ("digits_torch", "diabetes") else 0)
+
+
+def test_a_killed_worker_of_an_example_resumes_from_its_own_checkpoint(tmp_path: Path) -> None:
+    settings = (
+        "plain.epochs=8",
+        "plain.seeds=[0]",
+        "dropout.seeds=[0]",
+        "dropout.epochs=1",
+        f"storage={tmp_path}",
+    )
+    process = start_tandem(
+        "run", EXAMPLES / "digits_torch.yaml", *(part for setting in settings for part in ("--set", setting))
+    )
+
+    def plain() -> RunRecords | None:
+        with contextlib.suppress(Exception):
+            records = ExperimentRecords(Storage(str(tmp_path / "own-digits")))
+            return records.run(records.document()["runs"][0]["id"])
+        return None
+
+    wait_for(lambda: (run := plain()) is not None and len(run.reports()) >= 3, process)
+    run = plain()
+    assert run is not None
+    for worker in training_workers(process):
+        worker.send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert len(run.attempts()) == 2
+    assert run.attempts()[1]["checkpoint"] is not None
+    assert [report["report"] for report in run.reports()] == [*range(8)]
+    accuracies = [report["metrics"]["test_accuracy"] for report in run.reports()]
+    assert min(accuracies[3:]) > accuracies[0], "the weights were restored"
 
 
 def test_the_tutorials_as_functions_are_as_accurate_as_the_recipes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from orchestrator.experiment.spec import Experiment
 from orchestrator.planning import crossings, run_plan, train_loop_source
 from orchestrator.planning.job import JobSpec
 from orchestrator.planning.run_plan import LoopRun
+from orchestrator.store.records import CHECKPOINTS
 from trainers.errors import InputError
 
 MINE: dict[str, Any] = {"train_loop": "mine:train", "trainer": "torch", "config": {"lr": 0.1}}
@@ -134,7 +135,7 @@ def test_what_needs_a_recipe_is_refused() -> None:
         (
             "from ray.train import session\ndef train(config):\n    session.report({})",
             {},
-            "ray.train.session is of Ray Train's first generation",
+            "line 3: session.report is of Ray Train's first generation; call ray.train.report",
         ),
         (
             "import ray\ndef helper():\n    ray.air.session.report({})\ndef train(config):\n    helper()",
@@ -167,7 +168,7 @@ def test_a_mistake_in_the_module_is_named(
     with pytest.raises(InputError) as caught:
         look(tmp_path, text, **arm)
     assert sentence in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert all(line.startswith("arms.mine") for line in str(caught.value).splitlines())
 
 
 def test_what_the_arm_does_not_run_is_a_note(tmp_path: Path) -> None:
@@ -218,3 +219,18 @@ def test_a_job_carries_the_packages_that_arms_name(tmp_path: Path) -> None:
     assert modules == {"project/__init__.py", "project/deep/training.py", "beside.py"}
     with bundle.directory() as directory:
         assert (directory / "project" / "deep" / "training.py").read_text() == GOOD
+
+
+@pytest.mark.parametrize(
+    ("path", "is_checkpoint"),
+    [
+        ("runs/mine-seed0-abc/reports.jsonl", False),
+        ("runs/mine-seed0-abc/checkpoint_2026/state.pt", True),
+        ("runs/mine-seed0-abc/kept/elsewhere/state.pt", True),
+        ("runs/keras-seed0-abc/checkpoints/00001.npz", True),
+        ("sweep/keras-abc/runs/trial/checkpoints/00001.npz", True),
+        ("report/figures/seconds.svg", False),
+    ],
+)
+def test_checkpoints_are_what_is_in_a_directory_of_a_run(path: str, is_checkpoint: bool) -> None:
+    assert (CHECKPOINTS.search(path) is not None) is is_checkpoint

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock
 
 from trainers.errors import InputError
@@ -22,6 +21,8 @@ def cache_directory() -> Path:
     """`$TANDEM_CACHE`, else `tandem` in the user's cache directory."""
     if chosen := os.environ.get("TANDEM_CACHE"):
         return Path(chosen)
+    import platformdirs  # here, so that training on images at hand needs PyTorch, NumPy and Pydantic alone
+
     return platformdirs.user_cache_path("tandem")
 
 

@@ -43,13 +43,17 @@ containers:
         cpu: {{ $pod.cpus | quote }}
         memory: {{ printf "%dGi" (int $pod.memoryGiB) | quote }}
         {{- with $pod.gpus }}
-        nvidia.com/gpu: {{ . | quote }}
+        {{ $pod.gpuResource | default "nvidia.com/gpu" }}: {{ . | quote }}
         {{- end }}
       {{- end }}
     securityContext:
       {{- include "tandem.unprivileged" . | nindent 6 }}
       readOnlyRootFilesystem: true
-    env: [{name: HOME, value: /tmp}]
+    env:
+      - {name: HOME, value: /tmp}
+      {{- range $name, $value := $pod.env }}
+      - {name: {{ $name }}, value: {{ $value | quote }}}
+      {{- end }}
     {{- with .secrets }}
     envFrom:
       {{- range . }}

@@ -248,6 +248,20 @@ class KubernetesApi:
         response = self._send("GET", where, {}, None, seconds=_REQUEST_SECONDS, headers=headers)
         return response.data.decode(errors="replace") if response.status == 200 else None
 
+    def pod_log(self, pod: str, container: str, *, lines: int, previous: bool) -> str | None:
+        """The last lines of a container's log; None if they cannot be read.
+
+        Args:
+            pod: its name.
+            container: its name.
+            lines: how many.
+            previous: whether to read the log of the container's last run instead of the present one.
+        """
+        query = {"container": container, "tailLines": str(lines)} | ({"previous": "true"} if previous else {})
+        path = f"{POD.path(self.namespace, pod)}/log"
+        response = self._send("GET", path, query, None, seconds=_REQUEST_SECONDS)
+        return response.data.decode(errors="replace") if response.status == 200 else None
+
     def request(
         self, method: str, path: str, query: dict[str, str] | None = None, body: Manifest | None = None
     ) -> Manifest:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from orchestrator.clusters.job_bundle import attempt_of
 from orchestrator.clusters.job_cluster import Job, JobState, StatusNode, message_in_one_line
-from orchestrator.clusters.kuberay.manifests import EXPERIMENT, JOB, RESULTS
+from orchestrator.clusters.kuberay.manifests import EXPERIMENT, JOB, KEEP_SECONDS, RESULTS
 from orchestrator.clusters.kuberay.objects import (
     Manifest,
     annotations_of,
+    is_terminating,
     seconds_of,
     spec_of,
     state_of,
@@ -55,6 +56,16 @@ def job_of(ray_job: Manifest, *, state: JobState | None = None) -> Job:
 def results_of(ray_job: Manifest) -> str:
     """URL or directory of the records and the report."""
     return annotations_of(ray_job).get(RESULTS, "")
+
+
+def is_left_over(ray_job: Manifest, *, now: float) -> bool:
+    """Whether a finished job's object has been kept for long enough, and no operator deletes it."""
+    ended_at, state = seconds_of(status_of(ray_job).get("endTime")), job_state(ray_job)
+    keep_seconds = annotations_of(ray_job).get(KEEP_SECONDS)
+    if not state.is_terminal or ended_at is None or keep_seconds is None:
+        return False
+    # No deletion rule is for a job that was stopped at Ray's dashboard, and its cluster would stay.
+    return state is JobState.STOPPED or now - ended_at > float(keep_seconds)
 
 
 def attempt(ray_job: Manifest) -> int:
@@ -112,6 +123,6 @@ def _pod(pod: Manifest) -> StatusNode:
     return StatusNode(
         kind="Pod",
         name=pod["metadata"]["name"],
-        state=str(status_of(pod).get("phase", "Unknown")),
+        state="Terminating" if is_terminating(pod) else str(status_of(pod).get("phase", "Unknown")),
         detail=", ".join(details),
     )
