@@ -293,7 +293,7 @@ def train(
         prepared = dataclasses.replace(prepared, attribution=origin)
     for warning in [*(prepared.dataset.warnings if prepared.dataset else []), *prepared.notes]:
         console.print(f"note: {warning}", soft_wrap=True)
-    with console.status("trying own models"):
+    with waiting(console, "trying own models"):
         models = model_checks.check_once(prepared, module_path=module_path)
     for note in (*models.notes, *models.left_out):
         console.print(f"note: {note}", soft_wrap=True)
