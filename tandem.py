@@ -53,7 +53,6 @@ def _train(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Ite
     from orchestrator import workflows
     from orchestrator.execution import driver
     from orchestrator.experiment import reader
-    from trainers.data import registry
 
     changes = list(overrides)
     command = [verb, "experiment.yaml", *(f"--set={change}" for change in changes)]
@@ -63,7 +62,6 @@ def _train(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Ite
         path = Path(experiment)
         read, module_path = reader.load(path, changes), path.resolve().parent
         command[1] = str(path)
-    registry.make_importable(read.data.source, module_path)
     if verb == "sweep" and read.sweep is None:
         raise InputError("the experiment has no sweep: block; give one with a space and a budget")
     return workflows.train(

@@ -24,6 +24,7 @@ NAMES = (
     "sweep_overhead",
     "sweep_peers",
     "best_accuracy",
+    "own_training",
 )
 _NO_GPU_TABLE = """\
 The table is empty: no machine with a GPU was at hand, so that neither PyTorch nor Keras was run on one.

@@ -25,8 +25,7 @@ from orchestrator.experiment.spec import Experiment
 from orchestrator.planning import run_plan
 from orchestrator.planning.job import FILES_VARIABLE, JOB_FILE, JobSpec
 from orchestrator.store import modules
-from trainers.data import registry
-from trainers.errors import TandemError
+from trainers.errors import InputError, TandemError
 
 _LAST_LINES_SECONDS = 3.0
 """The cluster is removed when the driver ends. Until then, readers of its log through the dashboard need a moment."""
@@ -36,7 +35,6 @@ def main(job_id: str, directory: Path) -> int:
     """Do what the job file in a directory specifies; returns the exit code."""
     try:
         spec = JobSpec.from_json(json.loads((directory / JOB_FILE).read_text())).on_its_day()
-        registry.make_importable(spec.experiment.data.source, directory)
         storage = driver.open_records(spec.experiment).storage
         with driver_log.kept(storage, job_id), termination.sigterm_interrupts():
             try:
@@ -131,7 +129,11 @@ def _runs_that_fit(experiment: Experiment) -> int:
 def _unpacked(files: str) -> Path:
     directory = Path(tempfile.mkdtemp(prefix="tandem"))
     for name, text in json.loads(files).items():
-        (directory / Path(name).name).write_text(text)
+        file = (directory / name).resolve()
+        if not file.is_relative_to(directory.resolve()):
+            raise InputError(f"{name!r}: a file of a job lies outside of its directory")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
     return directory
 
 

@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from orchestrator.analysis import compare, results
-from orchestrator.execution import driver, environment, lease, model_checks
+from orchestrator.analysis import compare, prediction_metrics, results
+from orchestrator.execution import driver, environment, lease, model_checks, train_loops
 from orchestrator.execution.driver import Prepared
 from orchestrator.execution.progress import Progress, waiting
 from orchestrator.execution.prometheus import Metrics
 from orchestrator.execution.ray_runtime import local_ray
-from orchestrator.experiment.spec import Experiment, Scale
+from orchestrator.experiment.spec import Arm, Experiment, Scale
 from orchestrator.planning import crossings, estimate
 from orchestrator.planning.job import JobSpec, Outcome
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record, Storage
 from orchestrator.sweep import sweep
 from orchestrator.sweep.progress import SweepProgress
+from trainers.data import Dataset
 from trainers.data.labelled import IN_WORDS, in_words
 from trainers.errors import InputError
 
@@ -105,7 +106,7 @@ def check_here(experiment: Experiment, module_path: Path) -> Iterator[str]:
         InputError: something that would make the runs fail on any machine, or this machine is too small.
     """
     yield from check(experiment, fit=local_capacity(experiment.scale), module_path=module_path)
-    if missing := environment.missing_frameworks(arm.framework for arm in experiment.arms.values()):
+    if missing := environment.missing_frameworks(environment.frameworks_of(experiment)):
         names = " and ".join(environment.FRAMEWORK_NAMES[name] for name in missing)
         yield f"note: to train here, install {names}: {environment.install_command(missing)}"
 
@@ -121,36 +122,25 @@ def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
     Raises:
         InputError: something would make the runs fail.
     """
+    _check_metrics(experiment)
     experiment, _ = _crossed(experiment, searches=False)
-    prepared = driver.prepare(experiment, driver.open_records(experiment))
+    prepared = driver.prepare(experiment, driver.open_records(experiment), module_path=module_path)
     data = prepared.dataset
-    labels = {"train": data.train_labels, "validation": data.validation_labels, "test": data.test_labels}
-    counts = {
-        split: np.bincount(of_split, minlength=len(data.class_names)).tolist()
-        for split, of_split in labels.items()
-    }
     expected = estimate.from_records(
         experiment,
         Storage(experiment.storage),
-        train_images=len(data.train_labels),
-        image_shape=data.image_shape,
+        train_images=0 if data is None else len(data.train_labels),
+        image_shape=() if data is None else data.image_shape,
         fit=fit,
     )
     sweep = experiment.sweep
     models = model_checks.check(prepared, module_path=module_path)
+    runs = len(prepared.runs) + len(prepared.loop_runs)
     return {
-        "runs": len(prepared.runs),
-        "at_once": min(fit, len(prepared.runs)),
-        "data": {
-            "image_shape": [*data.image_shape],
-            "images": {split: len(of_split) for split, of_split in labels.items()},
-            "classes": [
-                {"name": name} | {split: counts[split][place] for split in labels}
-                for place, name in enumerate(data.class_names)
-            ],
-            "groups": data.groups,
-            "notes": data.warnings,
-        },
+        "runs": runs,
+        "at_once": min(fit, runs),
+        "data": None if data is None else _data_facts(data),
+        "notes": prepared.notes,
         "own_parts": models.to_json(),
         "sweep": None
         if sweep is None
@@ -165,7 +155,25 @@ def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
     }
 
 
-def check(experiment: Experiment, *, fit: int, module_path: Path) -> Iterator[str]:
+def _data_facts(data: Dataset) -> Record:
+    labels = {"train": data.train_labels, "validation": data.validation_labels, "test": data.test_labels}
+    counts = {
+        split: np.bincount(of_split, minlength=len(data.class_names)).tolist()
+        for split, of_split in labels.items()
+    }
+    return {
+        "image_shape": [*data.image_shape],
+        "images": {split: len(of_split) for split, of_split in labels.items()},
+        "classes": [
+            {"name": name} | {split: counts[split][place] for split in labels}
+            for place, name in enumerate(data.class_names)
+        ],
+        "groups": data.groups,
+        "notes": data.warnings,
+    }
+
+
+def check(experiment: Experiment, *, fit: int, module_path: Path = driver.WORKING_DIRECTORY) -> Iterator[str]:
     """The same line by line.
 
     Args:
@@ -178,24 +186,24 @@ def check(experiment: Experiment, *, fit: int, module_path: Path) -> Iterator[st
     """
     known = summary(experiment, fit=fit, module_path=module_path)
     data, expected = known["data"], known["time"]
-    height, width, channels = data["image_shape"]
-    images = data["images"]
-    yield (
-        f"{known['runs']} runs, {known['at_once']} at a time; {images['train']} training, {images['validation']} "
-        f"validation and {images['test']} test images of {width}x{height}x{channels} in {len(data['classes'])} classes"
-    )
-    yield from _classes(data["classes"])
-    if data["groups"] is not None:
-        yield f"groups by {experiment.data.group_by!r}: {in_words(data['groups'])}"
+    runs = f"{known['runs']} runs, {known['at_once']} at a time"
+    yield runs if data is None else f"{runs}; {_images(data)}"
+    if data is not None:
+        yield from _classes(data["classes"])
+        if data["groups"] is not None:
+            yield f"groups by {experiment.data.group_by!r}: {in_words(data['groups'])}"
     for name, searched in (known["sweep"] or {}).items():
         limits = ", ".join(f"{value:g} {limit}" for limit, value in searched["budget"].items())
         yield f"sweep of {name}: {', '.join(searched['parameters'])}; {limits}"
-    for note in data["notes"]:
+    for note in [*(data or {"notes": []})["notes"], *known["notes"]]:
         yield f"note: {note}"
     if tried := known["own_parts"]["arms"]:
         yield f"own parts of {', '.join(tried)}: each took a training step and made a prediction"
     for note in (*known["own_parts"]["notes"], *known["own_parts"]["left_out"]):
         yield f"note: {note}"
+    if expected is None and experiment.train_loop_arms:
+        yield f"time: no earlier run in {experiment.storage} has every arm's training function, config and scale"
+        return
     if expected is None:
         yield (
             f"time: no earlier run in {experiment.storage} has every arm's framework, model, batch size and scale; "
@@ -209,10 +217,19 @@ def check(experiment: Experiment, *, fit: int, module_path: Path) -> Iterator[st
             f"{_money(expected['search_cost'])}, if no trial takes longer than its arm's own recipe"
         )
     what = "time after the search" if experiment.sweep else "time"
-    about = "at most" if any(arm.early_stopping for arm in experiment.arms.values()) else "about"
+    about = "at most" if any(arm.early_stopping for arm in experiment.recipe_arms.values()) else "about"
     yield (
         f"{what}: {about} {_duration(expected['seconds'])} {error}{_money(expected['cost'])}, "
         f"from {expected['runs_seen']} earlier runs"
+    )
+
+
+def _images(data: Record) -> str:
+    height, width, channels = data["image_shape"]
+    images = data["images"]
+    return (
+        f"{images['train']} training, {images['validation']} validation and {images['test']} test images of "
+        f"{width}x{height}x{channels} in {len(data['classes'])} classes"
     )
 
 
@@ -267,12 +284,14 @@ def train(
         connect: starts or joins Ray.
     """
     if connect is local_ray:
-        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
+        environment.require_frameworks(environment.frameworks_of(experiment))
         local_capacity(experiment.scale)
+    _check_metrics(experiment)
     crossed, origin = _crossed(experiment, searches=searches)
     with waiting(console, "reading the data"):
-        prepared = dataclasses.replace(driver.prepare(crossed, records), attribution=origin)
-    for warning in prepared.dataset.warnings:
+        prepared = driver.prepare(crossed, records, module_path=module_path)
+        prepared = dataclasses.replace(prepared, attribution=origin)
+    for warning in [*(prepared.dataset.warnings if prepared.dataset else []), *prepared.notes]:
         console.print(f"note: {warning}", soft_wrap=True)
     with console.status("trying own models"):
         models = model_checks.check_once(prepared, module_path=module_path)
@@ -314,7 +333,7 @@ def measure_scaling(
     plan = scaling.variants(experiment, workers)
     largest = experiment.scale.model_copy(update={"workers": workers[-1]})
     if connect is local_ray:
-        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
+        environment.require_frameworks(environment.frameworks_of(experiment))
         local_capacity(largest)
     with _lease(records, console):
         with connect():
@@ -352,7 +371,7 @@ def profile_gpu(
     plan = gpu_profile.variants(experiment)
     alone = plan[0].experiment.scale
     if connect is local_ray:
-        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
+        environment.require_frameworks(environment.frameworks_of(experiment))
         local_capacity(alone)
     with _lease(records, console):
         with connect():
@@ -372,6 +391,17 @@ def _lease(records: ExperimentRecords, console: Console) -> AbstractContextManag
         os.kill(os.getpid(), signal.SIGTERM)
 
     return lease.held(records.storage, on_loss=stop)
+
+
+def _check_metrics(experiment: Experiment) -> None:
+    """Refuse a metric that no arm will have. What training functions report is known only when they run.
+
+    Raises:
+        InputError: names the metric, and those that there are.
+    """
+    if all(isinstance(arm, Arm) for arm in experiment.arms.values()):
+        compared = [] if experiment.metric is None else [experiment.metric.name]
+        prediction_metrics.require([*compared, *(metric.name for metric in experiment.metrics)])
 
 
 def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Record | None]:
@@ -406,7 +436,7 @@ def _train_prepared(
             _train(won, driver_session, module_path, console, exports=exports)
         return
     driver_session = driver.begin(prepared, module_path=module_path, command=command)
-    if driver.open_runs(prepared, driver_session):
+    if driver.open_runs(prepared, driver_session) or train_loops.open_runs(prepared, driver_session):
         with _connected(experiment, console, connect):
             _train(prepared, driver_session, module_path, console, exports=exports)
 
@@ -416,7 +446,8 @@ def _connected(experiment: Experiment, console: Console, connect: Connect) -> It
     """Ray, with room for a run."""
     with contextlib.ExitStack() as stack:
         with waiting(console, "starting Ray and waiting for workers"):
-            stack.enter_context(connect())
+            prints = bool(experiment.train_loop_arms)
+            stack.enter_context(local_ray(prints=prints) if connect is local_ray else connect())
             driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
         yield
 
@@ -439,21 +470,22 @@ def _train(
 
     with progress.shown():
         driver.execute(prepared, driver_session, module_path=module_path, watch=watch)
-    _keep_disagreements(prepared)
+        train_loops.execute(prepared, driver_session, module_path=module_path, watch=watch)
+    if prepared.dataset is not None:
+        _keep_disagreements(prepared, prepared.dataset)
 
 
-def _keep_disagreements(prepared: Prepared) -> None:
+def _keep_disagreements(prepared: Prepared, dataset: Dataset) -> None:
     """Put the test images that arms classify differently into the records, for the report."""
     if prepared.experiment.data.has_many_splits:
         return
-    if prepared.dataset.test_names:
-        prepared.records.keep_test_names(prepared.dataset.test_names)
+    if dataset.test_names:
+        prepared.records.keep_test_names(dataset.test_names)
     predicted: dict[str, list[np.ndarray]] = {}
     for run in prepared.runs:
         predictions = prepared.records.run(run.id).predictions()
         if predictions is not None:
             predicted.setdefault(run.arm, []).append(predictions["predicted"])
-    dataset = prepared.dataset
     labels = np.asarray(dataset.test_labels)
     indices = compare.disagreements(predicted, labels, at_most=_DISAGREEMENTS_KEPT)
     prepared.records.keep_disagreements(

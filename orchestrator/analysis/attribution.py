@@ -17,6 +17,7 @@ import numpy as np
 
 from orchestrator.analysis import inference
 from orchestrator.analysis.inference import ALPHA, LEAST_SEEDS, Estimate, Interval, Scores
+from orchestrator.analysis.metrics import Metric
 from orchestrator.planning.crossings import LEAST_PAIRS, Choice, Plan, all_choices
 
 
@@ -25,8 +26,8 @@ class Share:
     """A factor's part of the gap."""
 
     factor: str
-    accuracy: Interval
-    """Of the gap in test accuracy, first minus second; 95 % for all factors together."""
+    score: Interval
+    """Of the gap in the metric, first minus second; 95 % for all factors together."""
     log_speed: Interval | None
     """Of the natural logarithm of the ratio of images per second."""
 
@@ -41,7 +42,7 @@ class Interaction:
     """What two factors do together beyond what each does by itself."""
 
     factors: tuple[str, str]
-    accuracy: Interval
+    score: Interval
     """By how much more one costs when the other is changed as well (Grabisch and Roubens, 1999); 95 % together."""
 
 
@@ -50,6 +51,8 @@ class Attribution:
     """Where the gap between two arms comes from."""
 
     plan: Plan
+    metric: Metric
+    """That the gap is in."""
     shares: list[Share]
     interactions: list[Interaction]
     """Of every two factors, the largest first; empty for sampled orders."""
@@ -62,13 +65,14 @@ class Attribution:
 
 
 def attribute(
-    plan: Plan, scores: Mapping[str, Scores], speeds: Mapping[str, Mapping[int, float]]
+    plan: Plan, metric: Metric, scores: Mapping[str, Scores], speeds: Mapping[str, Mapping[int, float]]
 ) -> Attribution:
     """Share the gap out among the factors.
 
     Args:
         plan: from `expand`.
-        scores: for each arm, test accuracies.
+        metric: that the gap is in.
+        scores: of each arm, by that metric.
         speeds: for each arm, images per second by seed; what is missing leaves the speed's shares out.
     """
     known = {arm: scores[arm] for arm in plan.choices if arm in scores and scores[arm].by_seed}
@@ -77,6 +81,7 @@ def attribute(
     if not seeds:
         return Attribution(
             plan=plan,
+            metric=metric,
             shares=[],
             interactions=[],
             remainder=0.0,
@@ -95,23 +100,24 @@ def attribute(
     shares = [
         Share(
             factor=factor,
-            accuracy=recipes.share(factor, weights[factor]),
+            score=recipes.share(factor, weights[factor]),
             log_speed=None if logs is None else Interval(float(weights[factor] @ logs)),
         )
         for factor in plan.factors
     ]
     between = _interactions(plan)
     interactions = [
-        Interaction(factors=factors, accuracy=recipes.interval(contrast, together=len(between)))
+        Interaction(factors=factors, score=recipes.interval(contrast, together=len(between)))
         for factors, contrast in between.items()
     ]
     ends = np.array([(not choice) - (len(choice) == len(plan.factors)) for choice in plan.choices.values()])
     gap = recipes.interval(ends, together=1)
-    remainder = gap.mean - sum(share.accuracy.mean for share in shares) if plan.is_fraction else 0.0
+    remainder = gap.mean - sum(share.score.mean for share in shares) if plan.is_fraction else 0.0
     return Attribution(
         plan=plan,
+        metric=metric,
         shares=shares,
-        interactions=sorted(interactions, key=lambda found: -abs(found.accuracy.mean)),
+        interactions=sorted(interactions, key=lambda found: -abs(found.score.mean)),
         remainder=remainder,
         gap=gap,
         seeds=seeds,
@@ -259,25 +265,27 @@ def _fitted(plan: Plan) -> np.ndarray:
 
 def sentence(found: Attribution) -> str:
     """What the attribution says, in plain words."""
-    plan = found.plan
+    plan, metric = found.plan, found.metric
     if found.missing or not found.shares:
         open_recipes = f"{len(found.missing)} of {len(plan.choices)} recipes have no result"
         return f"The gap cannot be taken apart yet: {open_recipes}."
-    parts = sorted(found.shares, key=lambda share: -abs(share.accuracy.mean))
-    listed = ", ".join(f"{share.factor} {share.accuracy.mean * 100:+.2f}" for share in parts)
+    parts = sorted(found.shares, key=lambda share: -abs(share.score.mean))
+    listed = ", ".join(f"{share.factor} {_signed(metric, share.score.mean)}" for share in parts)
     rest = (
-        f", interactions of three factors and more {found.remainder * 100:+.2f}" if plan.is_fraction else ""
+        f", interactions of three factors and more {_signed(metric, found.remainder)}"
+        if plan.is_fraction
+        else ""
     )
     text = (
-        f"Of the {found.gap.mean * 100:+.2f} points between {plan.first} and {plan.second}, "
+        f"Of the {_signed(metric, found.gap.mean)}{metric.gap_unit} between {plan.first} and {plan.second}, "
         f"with {len(found.seeds)} seeds each: {listed}{rest}."
     )
     framework = next((share for share in found.shares if share.factor == "framework"), None)
     if framework is not None:
-        own = framework.accuracy
+        own = framework.score
         if own.low is not None and own.high is not None:
-            bounds = f"95 % interval for all factors together {own.low * 100:+.2f} to {own.high * 100:+.2f}"
-            part = f"{own.mean * 100:+.2f} ({bounds})"
+            ends = f"{_signed(metric, own.low)} to {_signed(metric, own.high)}"
+            part = f"{_signed(metric, own.mean)} (95 % interval for all factors together {ends})"
             if own.low <= 0 <= own.high:
                 text += f" The framework's own share, {part}, cannot be told from zero"
             else:
@@ -286,3 +294,7 @@ def sentence(found: Attribution) -> str:
         else:
             text += f" There is no interval: it needs {LEAST_SEEDS} seeds and {LEAST_PAIRS} pairs of sampled orders."
     return text
+
+
+def _signed(metric: Metric, difference: float) -> str:
+    return metric.difference(difference, signed=True)

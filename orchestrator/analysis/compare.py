@@ -1,27 +1,41 @@
 """From an experiment's records to all that can be said of its arms. Pure.
 
-Each arm is summed up in `arms`, every two are compared in `pairs` by the statistics of `evidence`, and `attribution`
-takes a gap apart; `sentences` puts that into words, and `report_notes` adds what limits the conclusion.
+`arms` sums up each arm, `pairs` compares every two by the statistics of `inference`, and `attribution` takes a gap
+apart; `sentences` puts that into words, and `report_notes` adds what a reader must know with it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.analysis import attribution, pairs, parity, performance, report_notes, sentences, verdicts
+from orchestrator.analysis import (
+    attribution,
+    metrics,
+    pairs,
+    parity,
+    performance,
+    prediction_metrics,
+    report_notes,
+    sentences,
+    verdicts,
+)
 from orchestrator.analysis.arms import (
     ArmSummary,
     Predictions,
     RunSummary,
     gather_predictions,
+    recorded_confusion,
+    recorded_metrics,
     summarise_arm,
     summarise_run,
 )
 from orchestrator.analysis.attribution import Attribution
+from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import PairComparison
 from orchestrator.analysis.parity import Parity
 from orchestrator.analysis.performance import Performance
@@ -32,7 +46,7 @@ from orchestrator.planning import crossings, parity_plan
 from orchestrator.store import validation
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
-from orchestrator.store.validation import CheckedRecords
+from orchestrator.store.validation import CheckedRecords, CheckedRun, Left
 from trainers.contract import FRAMEWORKS
 from trainers.errors import InputError
 
@@ -49,6 +63,10 @@ class Comparison:
     name: str
     document: Record
     sessions: list[Record]
+    metric: Metric
+    """What the arms are compared by."""
+    shown: list[Metric]
+    """What else the experiment asks to show."""
     arms: list[ArmSummary]
     pairs: list[PairComparison]
     baseline: str | None
@@ -60,7 +78,7 @@ class Comparison:
     attribution: Attribution | None
     """What the gap between two arms is made of, where that was asked."""
     predictions: dict[str, Predictions]
-    """Of each arm that has them."""
+    """Of each arm that has predicted classes."""
     disagreements: dict[str, np.ndarray] | None
     """Test images that arms classify differently: indices, labels and images."""
     performance: Performance
@@ -70,17 +88,27 @@ class Comparison:
     @property
     def is_unbalanced(self) -> bool:
         """Whether the test images' classes differ so much that balanced accuracy tells something else of an arm."""
-        scores = [(arm.accuracy, arm.balanced_accuracy) for arm in self.arms]
+        scores = [(arm.mean("test_accuracy"), arm.mean("balanced_accuracy")) for arm in self.arms]
         return any(
-            plain and balanced and abs(plain.mean - balanced.mean) >= _TELLING for plain, balanced in scores
+            plain is not None and balanced is not None and abs(plain - balanced) >= _TELLING
+            for plain, balanced in scores
         )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of the data; numbers where only training functions know the classes."""
+        if self.document["data"] is not None:
+            return list(self.document["data"]["class_names"])
+        counts = [len(arm.confusion) for arm in self.arms if arm.confusion is not None]
+        return [str(number) for number in range(max(counts, default=0))]
 
     @property
     def groups(self) -> list[list[str]]:
         """Arms of which no two are told apart, best first; an arm may be in several groups. Empty with a baseline."""
         compared = {name for pair in self.pairs for name in pair.names}
-        known = [arm for arm in self.arms if arm.name in compared and arm.accuracy is not None]
-        ranked = sorted(known, key=lambda arm: -arm.accuracy.mean if arm.accuracy else 0.0)
+        ranked = sentences.ranked(
+            [arm for arm in self.arms if arm.name in compared and arm.score is not None]
+        )
         if self.baseline is not None or len(ranked) < 3:
             return []
         return verdicts.groups(
@@ -94,12 +122,12 @@ class Comparison:
 
     @property
     def settings(self) -> dict[str, dict[str, list[Any]]]:
-        """By name and framework, the values that the workers' environment had, in the order of the runs."""
+        """By name and framework, or training function, the values that workers had, in the order of the runs."""
         seen: dict[str, dict[str, list[Any]]] = {}
         for arm in self.arms:
             for run in arm.runs:
                 for name, value in run.settings.items():
-                    values = seen.setdefault(name, {}).setdefault(arm.framework, [])
+                    values = seen.setdefault(name, {}).setdefault(arm.framework or arm.name, [])
                     if value not in values:
                         values.append(value)
         return seen
@@ -118,6 +146,20 @@ class Comparison:
         ]
         return pd.DataFrame(rows)
 
+    @functools.cached_property
+    def reports_frame(self) -> pd.DataFrame:
+        """One row for each value of the metric that a training function reported: arm, run, report, seconds, value."""
+        import pandas as pd
+
+        rows = [
+            (run.arm, run.id, line["report"], seconds, line["metrics"][self.metric.name])
+            for arm in self.arms
+            for run in arm.runs
+            for line, seconds in zip(run.reports, run.report_seconds, strict=True)
+            if self.metric.name in line["metrics"]
+        ]
+        return pd.DataFrame(rows, columns=["arm", "run", "report", "seconds", "value"])
+
 
 def analyse(records: ExperimentRecords) -> Comparison:
     """Read an experiment's records and compare its arms.
@@ -129,21 +171,24 @@ def analyse(records: ExperimentRecords) -> Comparison:
     checked = validation.read(records, left)
     document = checked.document
     specification = document["experiment"]
-    arms, predictions = summarise_arms(checked)
+    metric, shown = metrics.compared(specification), metrics.shown(specification)
+    arms, predictions = summarise_arms(checked, metric, shown, left)
     experiment = _experiment(document)
     parities = left.unless("parity", lambda: _parities(records, document, experiment)) or {}
     arms = [dataclasses.replace(arm, parity=parities.get(arm.name)) for arm in arms]
-    found = _attribution(document, arms)
-    measured = performance.measure(arms, specification, train_images=document["data"]["train_images"])
+    found = _attribution(document, arms, metric)
+    measured = performance.measure(arms, specification, train_images=train_images(document))
     pairs = _pairs(arms, found, predictions, measured, specification)
     sweep = left.unless("sweep", lambda: summarise(records, document))
-    untold = ["parity"] if experiment is None else []
+    untold = ["parity"] if experiment is None and not all(arm.is_own for arm in arms) else []
     if document.get("sweep") and sweep is None:
         untold.append("the search")
     return Comparison(
         name=specification["name"],
         document=document,
         sessions=checked.sessions,
+        metric=metric,
+        shown=shown,
         arms=arms,
         pairs=pairs,
         baseline=specification.get("baseline"),
@@ -151,6 +196,7 @@ def analyse(records: ExperimentRecords) -> Comparison:
         notes=left.sentences
         + (sweep.notes if sweep else [])
         + report_notes.of_runs(document, arms, pairs)
+        + report_notes.of_training_functions(arms, predictions)
         + report_notes.of_versions(document, untold=untold)
         + report_notes.of_missing(checked, arms, left.sentences),
         sweep=sweep,
@@ -162,12 +208,23 @@ def analyse(records: ExperimentRecords) -> Comparison:
     )
 
 
-def summarise_arms(checked: CheckedRecords) -> tuple[list[ArmSummary], dict[str, Predictions]]:
-    """Each arm of an experiment without its parity, and the predictions of those that have any."""
+def summarise_arms(
+    checked: CheckedRecords, metric: Metric, shown: Sequence[Metric], left: Left
+) -> tuple[list[ArmSummary], dict[str, Predictions]]:
+    """Each arm of an experiment without its parity, and the predicted classes of those that have any.
+
+    Args:
+        checked: the experiment's records.
+        metric: what its arms are compared by.
+        shown: what else is shown.
+        left: is told which metrics cannot be computed.
+    """
     arms, predictions = [], {}
+    wanted = {other.name: other for other in [*shown, metric]}
+    classes = _classes(checked)
     for name, arm in checked.document["experiment"]["arms"].items():
         runs = [run for run in checked.runs if run.entry["arm"] == name]
-        given = gather_predictions(runs, checked.labels)
+        given = gather_predictions(runs)
         if given is not None:
             predictions[name] = given
         finished = sum(run.result is not None for run in runs)
@@ -176,10 +233,20 @@ def summarise_arms(checked: CheckedRecords) -> tuple[list[ArmSummary], dict[str,
             summarise_arm(
                 name,
                 arm,
-                [summarise_run(run) for run in runs],
+                [
+                    summarise_run(
+                        run,
+                        _metrics(run, name, wanted, left),
+                        recorded_confusion(run, classes),
+                        is_own=validation.is_train_loop(arm),
+                    )
+                    for run in runs
+                ],
+                metric=metric,
                 right=given.right if given is not None and known else None,
-                labels=checked.labels,
-                overlap=_overlap(checked.document),
+                labels=given.labels if given is not None and known else None,
+                overlap=0.0 if validation.is_train_loop(arm) else _overlap(checked.document),
+                examples=given.examples if given is not None and known else "",
             )
         )
     return arms, predictions
@@ -188,23 +255,66 @@ def summarise_arms(checked: CheckedRecords) -> tuple[list[ArmSummary], dict[str,
 def _overlap(document: Record) -> float:
     """The test images for each training image where each seed has test images of its own; else 0."""
     specified, data = document["experiment"].get("data") or {}, document["data"]
-    if not (specified.get("resplit") or specified.get("folds")):
+    if data is None or not (specified.get("resplit") or specified.get("folds")):
         return 0.0
     return float(data["test_images"] / max(data["train_images"], 1))
 
 
-def margin_of(specification: Record) -> float:
-    """Below which an experiment's gaps count as none, also where it was recorded before there was a margin."""
-    return float(specification.get("margin", spec.DEFAULT_MARGIN))
+def _classes(checked: CheckedRecords) -> int:
+    """How many classes there are: those of the data, or as many as training functions know."""
+    if checked.document["data"] is not None:
+        return len(checked.document["data"]["class_names"])
+    found = [
+        1 + int(max(given.labels.max(), given.predicted.max()))
+        for run in checked.runs
+        if (given := run.predictions) is not None and given.predicted is not None and given.labels is not None
+    ]
+    return max(found, default=0)
 
 
-def _attribution(document: Record, arms: list[ArmSummary]) -> Attribution | None:
+def _metrics(run: CheckedRun, arm: str, wanted: Mapping[str, Metric], left: Left) -> dict[str, float]:
+    """What a run's records hold, and what is computed from its predictions: what is wanted, and the accuracy."""
+    found = {}
+    for name, value in recorded_metrics(run).items():
+        least, most = (wanted.get(name) or metrics.known(name)).bounds
+        if least <= value <= most:
+            found[name] = value
+        else:
+            left.out(
+                f"{name} of {arm}",
+                f"{value:g} is not between 0 and 1; if it is in percent, set metric.unit to '%'",
+            )
+    predictions = run.predictions
+    if predictions is None:
+        return found
+    names = dict.fromkeys(wanted)
+    if predictions.predicted is not None and predictions.labels is not None:
+        names |= dict.fromkeys(["test_accuracy", "balanced_accuracy"])
+    for name in names:
+        if name not in found:
+            try:
+                computed = prediction_metrics.compute(name, predictions)
+            except (ValueError, InputError) as error:
+                left.out(f"{name} of {arm}", str(error).rstrip("."))
+                continue
+            if computed is not None:
+                found[name] = computed
+    return found
+
+
+def train_images(document: Record) -> int | None:
+    """Training images of the data; None where only training functions know their data."""
+    return None if document["data"] is None else int(document["data"]["train_images"])
+
+
+def _attribution(document: Record, arms: list[ArmSummary], metric: Metric) -> Attribution | None:
     """What the gap is made of, where the experiment was made to tell."""
     record = document.get("attribution")
     if record is None:
         return None
     return attribution.attribute(
         crossings.Plan.from_json(record["plan"]),
+        metric,
         {arm.name: arm.scores for arm in arms},
         {arm.name: arm.comparable_speeds for arm in arms},
     )
@@ -234,7 +344,6 @@ def _pairs(
         arms.sort(key=lambda arm: arm.name != found.plan.first)
     return pairs.compare(
         arms,
-        margin=margin_of(specification),
         predicted=complete_predictions(arms, predictions),
         performance=measured,
         baseline=None if found is not None else specification.get("baseline"),
@@ -254,9 +363,13 @@ def _parities(
 
 
 def _experiment(document: Record) -> Experiment | None:
-    """The recorded experiment; None where this version cannot read it."""
+    """The recorded experiment's built-in arms; None where there are none, or this version cannot read them."""
+    specification = document["experiment"]
+    arms = {name: arm for name, arm in specification["arms"].items() if not validation.is_train_loop(arm)}
+    if not arms:
+        return None
     try:
-        return spec.from_json(document["experiment"])
+        return spec.from_json(specification | {"arms": arms, "baseline": None})
     except InputError:
         return None
 

@@ -6,12 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from orchestrator.analysis import compare, pairs, performance
+from orchestrator.analysis import compare, metrics, pairs, performance
 from orchestrator.analysis.arms import ArmSummary, Predictions
+from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import PairComparison, differing_factors, times
 from orchestrator.analysis.results import pair_json
-from orchestrator.analysis.verdicts import Verdict
-from orchestrator.analysis.wording import counted, in_points, points
+from orchestrator.analysis.verdicts import Judgement, Verdict
+from orchestrator.analysis.wording import counted
 from orchestrator.store import validation
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
@@ -33,7 +34,7 @@ class Change:
 
     def __str__(self) -> str:
         recipe = f"; differs in {'; '.join(self.differences)}" if self.differences else ""
-        return f"{self.arm}: {self._accuracy()}{self._speed()}{recipe}"
+        return f"{self.arm}: {self._score()}{self._speed()}{recipe}"
 
     def to_json(self) -> Record:
         """As plain JSON, with the pair's fields of `results.json`."""
@@ -44,26 +45,34 @@ class Change:
             if name not in ("first", "second", "differences", "ahead")
         }
 
-    def _accuracy(self) -> str:
-        judgement = self.pair.judgement
+    def _score(self) -> str:
+        judgement, metric = self.pair.judgement, self.pair.metric
         if self.is_identical:
             return f"identical with {counted(self.pair.seeds[0], 'seed')}, bit for bit"
         if judgement is None:
-            return "one of the two has no finished run"
-        change = f"accuracy {points(judgement.gap.mean, signed=True)} points"
+            return f"one of the two has no finished run with {metric.title}"
+        change = f"{metric.noun} {metric.difference(judgement.gap.mean, signed=True)}{metric.gap_unit}"
         if judgement.gap.low is None or judgement.gap.high is None:
             return f"{change}, no verdict ({judgement.obstacle})"
-        low, high = (points(end, signed=True) for end in (judgement.gap.low, judgement.gap.high))
-        margin = in_points(self.pair.margin)
-        meaning = {
-            Verdict.BETTER_BY_MORE: f"changed by more than the margin of {margin}",
-            Verdict.BETTER: f"changed by less than the margin of {margin}"
+        ends = (metric.difference(end, signed=True) for end in (judgement.gap.low, judgement.gap.high))
+        return f"{change} ({' to '.join(ends)}), {self._meaning(judgement)}"
+
+    def _meaning(self, judgement: Judgement) -> str:
+        metric = self.pair.metric
+        if judgement.verdict is Verdict.UNDECIDED:
+            return "not told from chance"
+        if metric.margin is None:
+            return "changed"
+        margin = f"the margin of {metric.tolerance}"
+        if judgement.verdict is Verdict.BETTER_BY_MORE:
+            return f"changed by more than {margin}"
+        if judgement.verdict is Verdict.EQUAL:
+            return f"the same within {metric.tolerance}"
+        return (
+            f"changed by less than {margin}"
             if judgement.is_below_margin
-            else f"changed, not proven to be more than the margin of {margin}",
-            Verdict.EQUAL: f"the same within {margin}",
-            Verdict.UNDECIDED: "not told from chance",
-        }
-        return f"{change} ({low} to {high}), {meaning[judgement.verdict]}"
+            else f"changed, not proven to be more than {margin}"
+        )
 
     def _speed(self) -> str:
         found = self.pair.speed
@@ -84,9 +93,16 @@ class _Side:
     """One of the two experiments."""
 
     checked: CheckedRecords
+    metric: Metric
     arms: dict[str, ArmSummary]
     predictions: dict[str, Predictions]
     performance: performance.Performance
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the data; None where only training functions know it."""
+        data = self.checked.document["data"]
+        return None if data is None else str(data["fingerprint"])
 
 
 def between(
@@ -104,21 +120,20 @@ def between(
     """
     told: list[str] = [] if notes is None else notes
     before, after = _read(first, told), _read(second, told)
-    if before.checked.document["data"]["fingerprint"] != after.checked.document["data"]["fingerprint"]:
+    both = f"{first.storage.url} and {second.storage.url}"
+    names = [(side.metric.name, side.metric.goal) for side in (before, after)]
+    if names[0] != names[1]:
         raise InputError(
-            f"{first.storage.url} and {second.storage.url} were trained on different data, so their accuracies "
-            "cannot be compared"
+            f"{both} are compared by different metrics, {' and '.join(' '.join(name) for name in names)}; make their "
+            "metric the same"
         )
+    if before.fingerprint != after.fingerprint:
+        raise InputError(f"{both} were trained on different data, so their results cannot be compared")
     shared = [name for name in after.arms if name in before.arms]
     if not shared:
-        raise InputError(
-            f"{first.storage.url} and {second.storage.url} share no arm: {', '.join(before.arms)} and "
-            f"{', '.join(after.arms)}"
-        )
-    specification = after.checked.document["experiment"]
+        raise InputError(f"{both} share no arm: {', '.join(before.arms)} and {', '.join(after.arms)}")
     compared = pairs.compare_pairs(
         [(_renamed(after.arms[name], _AFTER), _renamed(before.arms[name], _BEFORE)) for name in shared],
-        margin=compare.margin_of(specification),
         predicted=_predicted(after, _AFTER) | _predicted(before, _BEFORE),
         performance=_together(before, after),
     )
@@ -139,14 +154,17 @@ _BEFORE, _AFTER = "before", "after"
 def _read(records: ExperimentRecords, notes: list[str]) -> _Side:
     left = validation.Left()
     checked = validation.read(records, left)
+    specification = checked.document["experiment"]
+    metric = metrics.compared(specification)
+    arms, predictions = compare.summarise_arms(checked, metric, [], left)
     notes += [f"{records.storage.url}/{sentence}" for sentence in left.sentences]
-    arms, predictions = compare.summarise_arms(checked)
     return _Side(
         checked=checked,
+        metric=metric,
         arms={arm.name: arm for arm in arms},
         predictions=predictions,
         performance=performance.measure(
-            arms, checked.document["experiment"], train_images=checked.document["data"]["train_images"]
+            arms, specification, train_images=compare.train_images(checked.document)
         ),
     )
 
@@ -183,12 +201,25 @@ def _is_identical(before: _Side, after: _Side, name: str) -> bool:
     for seed, one in sides[0].items():
         other = sides[1][seed]
         assert one.result is not None and other.result is not None
-        if any(one.result[field] != other.result[field] for field in ("test_loss", "confusion")):
+        if any(
+            one.result.get(field) != other.result.get(field)
+            for field in ("test_loss", "confusion", "metrics")
+        ):
             return False
         if (one.predictions is None) != (other.predictions is None):
             return False
         if one.predictions is not None and other.predictions is not None:
-            same = np.array_equal(one.predictions.predicted, other.predictions.predicted)
-            if not same or not np.array_equal(one.predictions.confidences, other.predictions.confidences):
+            arrays = (
+                (one.predictions.predicted, other.predictions.predicted),
+                (one.predictions.confidences, other.predictions.confidences),
+                (one.predictions.scores, other.predictions.scores),
+            )
+            if not all(_is_same(*both) for both in arrays):
                 return False
     return True
+
+
+def _is_same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)

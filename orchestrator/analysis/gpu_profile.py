@@ -74,7 +74,7 @@ def variants(experiment: Experiment) -> list[Variant]:
     Raises:
         InputError: the experiment cannot be trained by one worker.
     """
-    changes = {name: _changed(arm) for name, arm in experiment.arms.items()}
+    changes = {name: _changed(arm) for name, arm in experiment.recipe_arms.items()}
     names = dict.fromkeys(change for of_arm in changes.values() for change in of_arm)
     return [
         Variant(

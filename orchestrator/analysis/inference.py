@@ -59,12 +59,14 @@ class Measure:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """One arm's results on the test split."""
+    """One arm's results, by the metric that arms are compared by."""
 
     by_seed: dict[int, float]
     items: np.ndarray | None = None
     """[seeds, images], rows in the order of `by_seed`: what each image adds to its seed's mean. Bool for right
     predictions. None where the values of single images are not known for every seed."""
+    examples: str = ""
+    """Names the images; only arms with the same name have answered the same ones."""
     overlap: float = 0.0
     """Where each seed has test images of its own: the test images for each training image. Seeds then share training
     images, so that the variance of their mean is larger by this part of the variance between them (Nadeau and Bengio,
@@ -172,7 +174,7 @@ def gap(first: Scores, second: Scores) -> Estimate | None:
     if not first.by_seed or not second.by_seed:
         return None
     one, two = first.items, second.items
-    if one is not None and two is not None and one.shape[1] == two.shape[1] > 1:
+    if have_same_items(first, second) and one is not None and two is not None and one.shape[1] > 1:
         if first.by_seed.keys() == second.by_seed.keys():
             order = [list(second.by_seed).index(seed) for seed in first.by_seed]
             return _paired_on_images(one, two[order])
@@ -190,6 +192,13 @@ def gap(first: Scores, second: Scores) -> Estimate | None:
     )
     by_seeds = sum(part.variance for part in parts)
     return _estimate(mean, [parts], Budget(seeds=by_seeds, images=None, residual=None))
+
+
+def have_same_items(first: Scores, second: Scores) -> bool:
+    """Whether values are known for each of the same images."""
+    if first.items is None or second.items is None or first.examples != second.examples:
+        return False
+    return bool(first.items.shape[1] == second.items.shape[1])
 
 
 def crossed(values: np.ndarray) -> Estimate:
@@ -291,12 +300,12 @@ def t_quantile(probability: float, freedom: float) -> float:
     return float(stdtrit(freedom, probability))
 
 
-def share_interval(scores: Scores) -> Interval | None:
-    """An arm's mean with a 95 % interval between 0 and 1, over seeds and images where both are known.
+def score_interval(scores: Scores, *, bounds: tuple[float, float]) -> Interval | None:
+    """An arm's mean with a 95 % interval between bounds, over seeds and images where both are known.
 
-    Korn and Graubard (1998): the interval of Clopper and Pearson (1934) for as many independent predictions as would
-    have the same variance, corrected for the variance's degrees of freedom. Without values of single images it is
-    Student's t over seeds.
+    A share has, with values of single images, the interval of Korn and Graubard (1998): that of Clopper and Pearson
+    (1934) for as many independent predictions as would have the same variance, corrected for the variance's degrees of
+    freedom. Without values of single images it is Student's t over seeds.
     """
     if not scores.by_seed:
         return None
@@ -304,7 +313,7 @@ def share_interval(scores: Scores) -> Interval | None:
     if len(scores.by_seed) == 1:
         return Interval(mean)
     if scores.items is None or scores.items.shape[1] < 2:
-        return mean_interval([*scores.by_seed.values()], bounds=(0, 1), overlap=scores.overlap)
+        return mean_interval([*scores.by_seed.values()], bounds=bounds, overlap=scores.overlap)
     interval = crossed(scores.items).interval(ALPHA)
     count = float(scores.items.shape[1])
     if interval.high is not None:

@@ -12,10 +12,12 @@ import numpy as np
 from orchestrator.analysis import inference, verdicts
 from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.inference import ALPHA, Budget, Interval
+from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.performance import Performance
 from orchestrator.analysis.verdicts import Judgement
 from orchestrator.experiment.spec import describe_value
 from orchestrator.planning.run_plan import stated
+from orchestrator.store.storage import Record
 
 _FACTOR_NAMES = {"inputs": "preprocessing", "init": "initial distribution", "loss": "loss"}
 _LARGEST_LOG = 700.0
@@ -51,12 +53,14 @@ class PairComparison:
     differences: list[str]
     """Every factor besides the framework in which the arms differ, with both values."""
     same_framework: bool
+    same_code: bool
+    """Whether the recipes say all that differs: not with a training function, unless both arms are the same one."""
     judgement: Judgement | None
-    """On the gap in test accuracy, the first minus the second; None where an arm has no result."""
+    """On the gap in the metric, the first minus the second; None where an arm has no result."""
     budget: Budget | None
     """What the gap's variance is made of."""
     seeds: tuple[int, int]
-    """Finished ones of either arm."""
+    """Finished ones of either arm that have the metric."""
     is_paired: bool
     """Whether both have the same seeds, so that they are paired."""
     images: int | None
@@ -67,7 +71,7 @@ class PairComparison:
     """Whether both gave the same prediction for every test image with every seed."""
     balanced_gap: float | None
     """The gap in balanced accuracy."""
-    margin: float
+    metric: Metric
     speed: SpeedComparison | None
     parity_failures: list[str]
     """For arms of two frameworks, where the frameworks do not do the same work on either arm's recipe."""
@@ -84,7 +88,13 @@ class PairComparison:
         """The arm that is proven to be better, if one is."""
         if self.judgement is None or not self.judgement.tells_apart:
             return None
-        return self.first if self.judgement.gap.mean > 0 else self.second
+        return self.leader
+
+    @property
+    def leader(self) -> str:
+        """The arm with the better mean; the first of two that are alike."""
+        gap = 0.0 if self.judgement is None else self.judgement.gap.mean
+        return self.first if self.metric.advantage(gap) >= 0 else self.second
 
 
 def times(log_ratio: float) -> str:
@@ -96,7 +106,6 @@ def times(log_ratio: float) -> str:
 def compare(
     arms: Sequence[ArmSummary],
     *,
-    margin: float,
     predicted: dict[str, np.ndarray],
     performance: Performance | None,
     baseline: str | None = None,
@@ -105,7 +114,6 @@ def compare(
 
     Args:
         arms: in their order.
-        margin: a smaller gap counts as none.
         predicted: of each arm with all of its predictions, int [finished seeds, n].
         performance: what the arms took, if that is compared.
         baseline: the arm that the others are compared with, and not with each other.
@@ -115,23 +123,23 @@ def compare(
     else:
         base = next(arm for arm in arms if arm.name == baseline)
         chosen = [(arm, base) for arm in arms if arm is not base]
-    return compare_pairs(chosen, margin=margin, predicted=predicted, performance=performance)
+    return compare_pairs(chosen, predicted=predicted, performance=performance)
 
 
 def compare_pairs(
     chosen: Sequence[tuple[ArmSummary, ArmSummary]],
     *,
-    margin: float,
     predicted: dict[str, np.ndarray],
     performance: Performance | None,
 ) -> list[PairComparison]:
     """Some pairs of arms; their verdicts hold together, those without enough seeds apart."""
-    judged = [pair for pair in chosen if min(len(arm.done) for arm in pair) >= inference.LEAST_SEEDS]
+    judged = [
+        pair for pair in chosen if min(len(arm.scores.by_seed) for arm in pair) >= inference.LEAST_SEEDS
+    ]
     return [
         _compare(
             first,
             second,
-            margin=margin,
             predicted=predicted,
             performance=performance,
             comparisons=max(len(judged), 1),
@@ -144,43 +152,45 @@ def _compare(
     first: ArmSummary,
     second: ArmSummary,
     *,
-    margin: float,
     predicted: dict[str, np.ndarray],
     performance: Performance | None,
     comparisons: int,
 ) -> PairComparison:
     estimate = inference.gap(first.scores, second.scores)
-    seeds = len(first.done), len(second.done)
+    seeds = len(first.scores.by_seed), len(second.scores.by_seed)
     differences = differing_factors(first, second)
+    same_code = first.recipe.get("train_loop") == second.recipe.get("train_loop")
     both = [arm.parity for arm in (first, second) if arm.parity is not None]
-    is_paired = first.accuracies.keys() == second.accuracies.keys()
+    is_paired = first.scores.by_seed.keys() == second.scores.by_seed.keys()
     has_images = estimate is not None and estimate.budget.images is not None
-    balanced = first.balanced_accuracy, second.balanced_accuracy
+    balanced = [arm.mean("balanced_accuracy") for arm in (first, second)]
     return PairComparison(
         first=first.name,
         second=second.name,
         differences=differences,
-        same_framework=first.framework == second.framework,
+        same_framework=first.framework == second.framework and same_code,
+        same_code=same_code,
         judgement=None
         if estimate is None
-        else verdicts.judge(estimate, seeds=seeds, margin=margin, comparisons=comparisons),
+        else verdicts.judge(estimate, seeds=seeds, metric=first.metric, comparisons=comparisons),
         budget=None if estimate is None else estimate.budget,
         seeds=seeds,
         is_paired=is_paired,
         images=first.right.shape[1] if has_images and first.right is not None else None,
         discordant=_discordant(first, second),
         same_predictions=is_paired and _same_predictions(first, second, predicted),
-        balanced_gap=balanced[0].mean - balanced[1].mean if balanced[0] and balanced[1] else None,
-        margin=margin,
+        balanced_gap=None if balanced[0] is None or balanced[1] is None else balanced[0] - balanced[1],
+        metric=first.metric,
         speed=None if performance is None else compare_speed(first, second, performance, comparisons),
         parity_failures=[]
-        if first.framework == second.framework
+        if first.framework == second.framework or not same_code
         else [
             f"{arm.name}: {arm.parity.differs_at}"
             for arm in (first, second)
             if arm.parity is not None and not arm.parity.agrees
         ],
         is_same_work=not differences
+        and same_code
         and first.framework != second.framework
         and len(both) == 2
         and all(parity.verdict == "same work" for parity in both),
@@ -190,10 +200,10 @@ def _compare(
 def _discordant(first: ArmSummary, second: ArmSummary) -> tuple[float, float] | None:
     """Images that only one of two arms classifies correctly, mean over seeds; their difference is the gap."""
     one, two = first.right, second.right
-    if one is None or two is None or one.shape[1] != two.shape[1]:
+    if one is None or two is None or one.shape[1] != two.shape[1] or first.examples != second.examples:
         return None
-    if first.accuracies.keys() == second.accuracies.keys():
-        order = [list(second.accuracies).index(seed) for seed in first.accuracies]
+    order = _order(first, second)
+    if order is not None:
         two = two[order]
         return float((one & ~two).sum() / len(one)), float((two & ~one).sum() / len(one))
     share, other = one.mean(axis=0), two.mean(axis=0)
@@ -202,10 +212,16 @@ def _discordant(first: ArmSummary, second: ArmSummary) -> tuple[float, float] | 
 
 def _same_predictions(first: ArmSummary, second: ArmSummary, predicted: dict[str, np.ndarray]) -> bool:
     one, two = predicted.get(first.name), predicted.get(second.name)
-    if one is None or two is None:
+    order = _order(first, second)
+    if one is None or two is None or order is None or first.examples != second.examples:
         return False
-    order = [list(second.accuracies).index(seed) for seed in first.accuracies]
     return bool(np.array_equal(one, two[order]))
+
+
+def _order(first: ArmSummary, second: ArmSummary) -> list[int] | None:
+    """The places of the first arm's finished seeds among the second's; None where both do not have the same."""
+    seeds, others = ([run.seed for run in arm.done] for arm in (first, second))
+    return [others.index(seed) for seed in seeds] if {*seeds} == {*others} else None
 
 
 def compare_speed(
@@ -237,14 +253,27 @@ def _speed_doubt(*arms: ArmSummary) -> str | None:
 
 
 def differing_factors(first: ArmSummary, second: ArmSummary) -> list[str]:
-    """Each factor besides the framework in which two arms differ, as `name (a / b)`."""
-    one, two = stated(first.recipe), stated(second.recipe)
+    """Each factor besides the framework in which two arms differ, as `name (a / b)`; of a config each of its keys."""
+    if first.is_own != second.is_own:
+        return []
+    recipes = [_flat(arm.recipe) for arm in (first, second)]
+    one, two = recipes if first.is_own else [stated(recipe) for recipe in recipes]
     factors = [
         f"{_FACTOR_NAMES.get(key, key.replace('_', ' '))} "
-        f"({describe_value(first.recipe.get(key))} / {describe_value(second.recipe.get(key))})"
-        for key in first.recipe | second.recipe
+        f"({describe_value(recipes[0].get(key))} / {describe_value(recipes[1].get(key))})"
+        for key in recipes[0] | recipes[1]
         if one.get(key) != two.get(key)
     ]
     if first.seeds != second.seeds:
         factors.append(f"seeds ({', '.join(map(str, first.seeds))} / {', '.join(map(str, second.seeds))})")
     return factors
+
+
+def _flat(recipe: Record) -> Record:
+    """A recipe with the keys of a training function's config as fields of their own."""
+    config = recipe.get("config")
+    if not isinstance(config, dict):
+        return recipe
+    return {name: value for name, value in recipe.items() if name != "config"} | {
+        f"config.{name}": value for name, value in config.items()
+    }

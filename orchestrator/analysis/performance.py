@@ -34,10 +34,12 @@ PARTS = {
 class ArmPerformance:
     """What one arm's finished runs gave and took; means over seeds, None where the records do not tell."""
 
-    test_accuracy: Measure | None
+    score: Measure | None
+    """The metric that arms are compared by."""
     images_per_second: Measure | None
     seconds: dict[str, float]
-    """By part: start-up (of the cold run), data, steps, evaluation, checkpoints, test."""
+    """By part: start-up (of the cold run), data, steps, evaluation, checkpoints, test; of a training function start-up
+    and training."""
     reached: int
     """Runs that came to the target."""
     end_seconds: Measure | None
@@ -76,7 +78,7 @@ class Performance:
     """What all arms took."""
 
     target: float | None
-    """The accuracy that times are told to; None where no run was finished."""
+    """The accuracy that times are told to; None where no run was finished, and with training functions."""
     split: str
     """`validation` or `training`: whose accuracy that is."""
     is_apart: bool
@@ -94,19 +96,21 @@ class Performance:
         }
 
 
-def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int) -> Performance:
+def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int | None) -> Performance:
     """What the arms' finished runs took.
 
     Args:
         arms: with their runs.
         experiment: as the records have it.
-        train_images: how many an epoch has.
+        train_images: how many an epoch has, where that is known.
     """
     done = [run for arm in arms for run in arm.done]
     validated = all(epoch["validation_accuracy"] is not None for run in done for epoch in run.epochs)
     split = "validation" if validated else "training"
     column = f"{'validation' if validated else 'train'}_accuracy"
     target: float | None = experiment.get("target_accuracy") or _reached_by_all(done, column)
+    if any(arm.is_own for arm in arms):
+        target = None  # what a training function reports is not the accuracy of built-in arms
     price = experiment["scale"].get("price_per_worker_hour")
     fastest = _fastest_products(arms)
     is_apart = bool(experiment.get("measure_speed")) and all(run.is_cold for run in done)
@@ -126,7 +130,7 @@ def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int
         rate = None if per_image is None or speed is None else per_image * speed.mean
         most = fastest.get(arm.recipe.get("precision"))
         measured[arm.name] = ArmPerformance(
-            test_accuracy=_accuracy(arm),
+            score=arm.measures.get(arm.metric.name),
             images_per_second=inference.measure([*arm.speeds.values()], bounds=_POSITIVE),
             seconds=_parts(arm),
             reached=len(reached),
@@ -142,7 +146,9 @@ def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int
             device_memory_peak_bytes=_largest(
                 run.result.get("device_memory_peak_bytes") for run in arm.done if run.result
             ),
-            training_flops=None if per_image is None else float(per_image) * train_images * _epochs(arm),
+            training_flops=None
+            if per_image is None or train_images is None
+            else float(per_image) * train_images * _epochs(arm),
             flops_per_second=rate,
             model_flops_utilisation=None if rate is None or most is None else rate / most,
             latency_seconds=_median_of(arm, "latency_seconds"),
@@ -151,18 +157,12 @@ def measure(arms: Sequence[ArmSummary], experiment: Record, *, train_images: int
     return Performance(target=target, split=split, is_apart=is_apart, arms=measured, times=times)
 
 
-def _accuracy(arm: ArmSummary) -> Measure | None:
-    if arm.accuracy is None:
-        return None
-    return Measure(interval=arm.accuracy, deviation=arm.accuracy_deviation)
-
-
 def _cold_starts(arm: ArmSummary, arms: Sequence[ArmSummary], *, is_apart: bool) -> list[float]:
     """For each finished run of an arm, the start-up of fresh processes.
 
     Runs that share processes started warm, so that they are given the longest start-up in their framework.
     """
-    if is_apart:
+    if is_apart or arm.is_own:
         return [run.startup_seconds or 0.0 for run in arm.done]
     longest = max(
         (other.startup_seconds or 0.0 for other in arms if other.framework == arm.framework), default=0.0
@@ -199,6 +199,9 @@ def _parts(arm: ArmSummary) -> dict[str, float]:
     if not arm.done:
         return {}
     count = len(arm.done)
+    if arm.is_own:
+        started = statistics.mean(run.startup_seconds or 0.0 for run in arm.done)
+        return {"start-up": started, "training": arm.train_seconds or 0.0}
     parts = {"start-up": arm.startup_seconds or 0.0}
     for name, column in PARTS.items():
         parts[name] = sum(epoch.get(column, 0.0) for run in arm.done for epoch in run.epochs) / count
@@ -208,6 +211,8 @@ def _parts(arm: ArmSummary) -> dict[str, float]:
 
 def _work_and_test(run: RunSummary) -> float:
     assert run.result is not None
+    if "test_seconds" not in run.result:
+        return run.train_seconds  # a training function evaluates as it trains
     return sum(_work(epoch) for epoch in run.epochs) + float(run.result["test_seconds"])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from orchestrator.analysis.arms import ArmSummary
+from orchestrator.analysis.arms import ArmSummary, Predictions
 from orchestrator.analysis.pairs import PairComparison
+from orchestrator.analysis.wording import counted, listed
 from orchestrator.store.storage import SCHEMA_VERSION, Record
 from orchestrator.store.validation import CheckedRecords
 
@@ -13,15 +15,17 @@ from orchestrator.store.validation import CheckedRecords
 def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
     """What is particular about the data and about how the runs went."""
     runs = [run for arm in arms for run in arm.runs]
-    notes = [f"Data: {warning}." for warning in document["data"]["warnings"]]
+    data = document["data"] or {"warnings": [], "validation_images": None}
+    notes = [f"Data: {warning}." for warning in data["warnings"]]
     for run in runs:
         if run.state == "failed":
             notes.append(f"{run.arm} seed {run.seed} failed: {run.cause}.")
         elif run.state == "unfinished":
-            notes.append(f"{run.arm} seed {run.seed} is not finished ({len(run.epochs)} epochs).")
+            came = counted(len(run.reports), "report") if run.reports else f"{len(run.epochs)} epochs"
+            notes.append(f"{run.arm} seed {run.seed} is not finished ({came}).")
     if restarts := sum(run.restarts for run in runs):
         notes.append(f"Workers were lost and started again {_times(restarts)}; see the runs below.")
-    if not document["data"]["validation_images"]:
+    if data["validation_images"] == 0:
         notes.append(
             "There is no validation split, so the curves show training accuracy and the test "
             "images were used once, after the last epoch."
@@ -56,6 +60,45 @@ def of_runs(document: Record, arms: list[ArmSummary], pairs: list[PairComparison
     if any(math.isnan(epoch["train_loss"]) for run in runs for epoch in run.epochs):
         notes.append("A training loss became NaN: that run diverged.")
     return notes
+
+
+def of_training_functions(arms: list[ArmSummary], predictions: Mapping[str, Predictions]) -> list[str]:
+    """What cannot be known of the user's own training functions, and what their reports lack.
+
+    Args:
+        arms: all of them.
+        predictions: of each arm that has predicted classes.
+    """
+    own = [arm for arm in arms if arm.is_own]
+    if not own:
+        return []
+    notes = [
+        f"{listed([arm.name for arm in own])} {_are(own, 'a training function', 'training functions')} of the user's "
+        "own: how recipes differ is not known beyond their config, parity cannot be checked, and corruption robustness "
+        "is not tested."
+    ]
+    without = [arm for arm in own if arm.done and arm.name not in predictions]
+    if without:
+        notes.append(
+            f"There are no predicted classes of {listed([arm.name for arm in without])}, so that confusion matrices, "
+            "accuracies by class, calibration and disagreements are left out."
+        )
+    for arm in own:
+        for seeds in arm.identical:
+            alike = ", ".join(map(str, seeds))
+            notes.append(
+                f"Seeds {alike} of {arm.name} gave identical results: the function ignores its seed."
+            )
+    for arm in arms:
+        lacking = [run for run in arm.done if arm.metric.name not in run.metrics]
+        for run in lacking:
+            known = f"it has {', '.join(sorted(run.metrics))}" if run.metrics else "it reported nothing"
+            notes.append(f"{arm.name} seed {run.seed} has no {arm.metric.name}; {known}.")
+    return notes
+
+
+def _are(arms: list[ArmSummary], one: str, several: str) -> str:
+    return f"is {one}" if len(arms) == 1 else f"are {several}"
 
 
 def of_versions(document: Record, *, untold: list[str]) -> list[str]:
@@ -93,23 +136,33 @@ def of_missing(checked: CheckedRecords, arms: list[ArmSummary], left_out: list[s
                 notes.append(f"Delete result.json of {who}, and tandem resume tests the run again.")
             elif (
                 run.result is not None
+                and not arm.is_own
                 and len(run.epochs) < arm.recipe["epochs"]
                 and not arm.recipe.get("early_stopping")
             ):
                 notes.append(f"{len(run.epochs)} of {arm.recipe['epochs']} epochs of {who} are recorded.")
         runs = [run for run in checked.runs if run.entry["arm"] == arm.name and run.result is not None]
         missing = sum(run.predictions is None for run in runs)
-        if missing and not arm.scores.overlap:
+        if missing and not arm.is_own and not arm.scores.overlap:
             notes.append(
                 f"Predictions of {missing} of {len(runs)} finished runs of {arm.name} are missing. Calibration and the "
                 "images on which arms disagree are without them."
             )
-        if arm.done and arm.right is None and not arm.scores.overlap:
-            notes.append(
-                f"Which test images {arm.name} classifies correctly is not known for every run. Its intervals are over "
-                "seeds alone and leave out that other test images would give other accuracies."
-            )
+        if arm.score is not None and arm.scores.items is None and not arm.scores.overlap:
+            notes.append(f"{_why_alone(arm)}. {_OVER_SEEDS_ALONE}")
     return notes
+
+
+_OVER_SEEDS_ALONE = (
+    "Its intervals are over seeds alone and leave out that other test examples would give other values."
+)
+
+
+def _why_alone(arm: ArmSummary) -> str:
+    """Why the interval of an arm is not over its test examples."""
+    if arm.right is None and not arm.is_own:
+        return f"Which test images {arm.name} classifies correctly is not known for every run"
+    return f"What single test examples add to the {arm.metric.title} of {arm.name} is not known"
 
 
 def _times(count: int) -> str:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.analysis.arms import ArmSummary, RunSummary
 from orchestrator.analysis.attribution import Attribution
 from orchestrator.analysis.inference import Interval
+from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import PairComparison, SpeedComparison
 from orchestrator.store.storage import Record
 
 if TYPE_CHECKING:
     from orchestrator.analysis.compare import Comparison
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def document(comparison: Comparison) -> Record:
@@ -26,6 +27,7 @@ def document(comparison: Comparison) -> Record:
             "name": comparison.name,
             "conclusion": comparison.conclusion,
             "notes": comparison.notes,
+            "metric": _metric(comparison.metric),
             "baseline": comparison.baseline,
             "arms": [_arm(arm) for arm in comparison.arms],
             "pairs": [pair_json(pair) for pair in comparison.pairs],
@@ -55,32 +57,40 @@ def interval_json(interval: Interval | None) -> Record | None:
     return None if interval is None else dataclasses.asdict(interval)
 
 
+def _metric(metric: Metric) -> Record:
+    return {"name": metric.name, "goal": metric.goal, "margin": metric.margin, "unit": metric.unit}
+
+
 def _arm(arm: ArmSummary) -> Record:
     return {
         "name": arm.name,
         "framework": arm.framework,
+        "train_loop": arm.recipe["train_loop"] if arm.is_own else None,
         "recipe": arm.recipe,
         "parameters": arm.parameters,
-        "test_accuracy": interval_json(arm.accuracy),
-        "test_accuracy_deviation": arm.accuracy_deviation,
-        "balanced_accuracy": interval_json(arm.balanced_accuracy),
+        "score": interval_json(arm.score),
+        "score_deviation": arm.deviation,
+        "metrics": {
+            name: {"interval": interval_json(found.interval), "deviation": found.deviation}
+            for name, found in arm.measures.items()
+        },
         "images_per_second": interval_json(arm.images_per_second),
         "parity": arm.parity and arm.parity.json(),
         "train_seconds": arm.train_seconds,
         "guessing_seeds": arm.guessing,
+        "identical_seeds": arm.identical,
         "class_accuracy": None if arm.class_accuracy is None else arm.class_accuracy.tolist(),
         "confusion": None if arm.confusion is None else arm.confusion.tolist(),
         "corruption_robustness": {
             kind: [interval_json(interval) for interval in intervals]
             for kind, intervals in arm.corruption_robustness.items()
         },
-        "runs": [run_json(run) for run in arm.runs],
+        "runs": [run_json(run, arm.metric) for run in arm.runs],
     }
 
 
-def run_json(run: RunSummary) -> Record:
-    """A run, as in `results.json` and a row of `results.csv`."""
-    result = run.result or {}
+def run_json(run: RunSummary, metric: Metric) -> Record:
+    """A run, as in `results.json`; without its metrics a row of `results.csv`."""
     return {
         "id": run.id,
         "seed": run.seed,
@@ -94,9 +104,13 @@ def run_json(run: RunSummary) -> Record:
         "images_per_second": run.images_per_second,
         "train_seconds": run.train_seconds,
         "tested_epoch": run.tested_epoch,
-        "test_accuracy": result.get("test_accuracy"),
-        "test_loss": result.get("test_loss"),
-        "balanced_accuracy": run.balanced_accuracy,
+        "reports": len(run.reports) if run.is_own else None,
+        "metric": metric.name,
+        "score": run.metrics.get(metric.name),
+        "test_accuracy": run.metrics.get("test_accuracy"),
+        "test_loss": run.metrics.get("test_loss"),
+        "balanced_accuracy": run.metrics.get("balanced_accuracy"),
+        "metrics": run.metrics,
     }
 
 
@@ -111,7 +125,7 @@ def pair_json(pair: PairComparison) -> Record:
         "obstacle": judgement and judgement.obstacle and judgement.obstacle.value,
         "gap": None if judgement is None else interval_json(judgement.gap),
         "gap_90": None if judgement is None else interval_json(judgement.equality),
-        "margin": pair.margin,
+        "margin": pair.metric.margin,
         "p_value": judgement and judgement.p_value,
         "comparisons": judgement and judgement.comparisons,
         "smallest_detectable_gap": judgement and judgement.detectable,
@@ -125,6 +139,7 @@ def pair_json(pair: PairComparison) -> Record:
         "balanced_gap": pair.balanced_gap,
         "differences": pair.differences,
         "same_framework": pair.same_framework,
+        "same_code": pair.same_code,
         "same_work": pair.is_same_work,
         "parity_failures": pair.parity_failures,
         "speed": _speed(pair.speed),
@@ -169,13 +184,13 @@ def _attribution(found: Attribution) -> Record:
         "shares": [
             {
                 "factor": share.factor,
-                "accuracy": interval_json(share.accuracy),
+                "score": interval_json(share.score),
                 "images_per_second_ratio": share.speed_ratio,
             }
             for share in found.shares
         ],
         "interactions": [
-            {"factors": list(entry.factors), "accuracy": interval_json(entry.accuracy)}
+            {"factors": list(entry.factors), "score": interval_json(entry.score)}
             for entry in found.interactions
         ],
         "remainder": found.remainder,

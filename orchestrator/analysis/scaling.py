@@ -162,6 +162,11 @@ def variants(experiment: Experiment, workers: Sequence[int]) -> list[Variant]:
 
 
 def _at_scale(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) -> Experiment:
+    if experiment.train_loop_arms:
+        raise InputError(
+            f"arms.{next(iter(experiment.train_loop_arms))} has a training function of its own, whose speed is not "
+            "measured; scaling is measured of built-in arms"
+        )
     arms = {
         name: arm.model_copy(
             update={
@@ -171,7 +176,7 @@ def _at_scale(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) 
                 "seeds": [0],
             }
         )
-        for name, arm in experiment.arms.items()
+        for name, arm in experiment.recipe_arms.items()
     }
     images = STEPS * max(arm.batch_size for arm in arms.values())
     document = experiment.model_dump(mode="json") | {
@@ -206,7 +211,10 @@ def measure(
         InputError: the data do not do for one of them, or the cluster is too small.
         TandemError: a run failed, so that there is nothing to compare.
     """
-    prepared = [driver.prepare(step.experiment, driver.open_records(step.experiment)) for step in plan]
+    prepared = [
+        driver.prepare(step.experiment, driver.open_records(step.experiment), module_path=module_path)
+        for step in plan
+    ]
     points = []
     for step, ready in zip(plan, prepared, strict=True):
         tell(f"{step.mode} scaling, {step.workers} worker{'s' if step.workers > 1 else ''}")

@@ -6,10 +6,11 @@ from orchestrator.analysis import attribution
 from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.attribution import Attribution
 from orchestrator.analysis.inference import LEAST_SEEDS, Interval
+from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import LEAST_GROUPS, PairComparison, times
 from orchestrator.analysis.performance import Performance
 from orchestrator.analysis.verdicts import Judgement, Obstacle, Verdict
-from orchestrator.analysis.wording import counted, duration, in_points, listed, percents, points
+from orchestrator.analysis.wording import counted, duration, listed, points
 
 _TELLING = 0.005
 _LISTED = 6
@@ -40,13 +41,15 @@ def conclusion(
 def _ranked(
     arms: list[ArmSummary], pairs: list[PairComparison], performance: Performance, baseline: str | None
 ) -> str:
-    measured = [arm for arm in arms if arm.accuracy is not None]
+    measured = [arm for arm in arms if arm.score is not None]
+    if not measured and any(arm.done for arm in arms):
+        return f"No run has {arms[0].metric.title}, so there is nothing to compare."
     if not measured:
         return "No run has finished, so there is nothing to compare yet."
     if len(arms) == 1:
         return " ".join([f"{_scored(arms[0])}; there is no second arm to compare it with.", *_cautions(arms)])
-    missing = [arm.name for arm in arms if arm.accuracy is None]
-    without = f"{listed(missing)} {'has' if len(missing) == 1 else 'have'} no finished run" if missing else ""
+    missing = [arm for arm in arms if arm.score is None]
+    without = _without(missing) if missing else ""
     if len(measured) == 1:
         told = f"{_scored(measured[0])}; {without}, so there is nothing to compare it with."
         return " ".join([told, *_cautions(measured)])
@@ -63,6 +66,12 @@ def _ranked(
     if leading is not None:
         sentences += _second_half(measured, leading, performance)
     return " ".join(sentences)
+
+
+def _without(missing: list[ArmSummary]) -> str:
+    names = listed([arm.name for arm in missing])
+    what = f"no {missing[0].metric.title}" if any(arm.done for arm in missing) else "no finished run"
+    return f"{names} {'has' if len(missing) == 1 else 'have'} {what}"
 
 
 def _second_half(arms: list[ArmSummary], pair: PairComparison, performance: Performance) -> list[str]:
@@ -88,23 +97,29 @@ def _leading(
     arms: list[ArmSummary], pairs: list[PairComparison], baseline: str | None
 ) -> PairComparison | None:
     """The comparison of the two best arms, or of the best with the baseline; None where it was not made."""
-    ranked = _by_accuracy(arms)
-    ranked.sort(key=lambda arm: len(arm.done) < LEAST_SEEDS)
+    order = ranked(arms)
+    order.sort(key=lambda arm: _seeds(arm) < LEAST_SEEDS)
     if baseline is not None:
-        ranked.sort(key=lambda arm: arm.name != baseline)
-    names = {arm.name for arm in ranked[:2]}
+        order.sort(key=lambda arm: arm.name != baseline)
+    names = {arm.name for arm in order[:2]}
     return next((pair for pair in pairs if {*pair.names} == names), None)
 
 
-def _by_accuracy(arms: list[ArmSummary]) -> list[ArmSummary]:
-    return sorted(arms, key=lambda arm: -arm.accuracy.mean if arm.accuracy else 0.0)
+def ranked(arms: list[ArmSummary]) -> list[ArmSummary]:
+    """Arms with a result, the best mean first."""
+    return sorted(arms, key=lambda arm: -arm.metric.advantage(arm.score.mean) if arm.score else 0.0)
+
+
+def _seeds(arm: ArmSummary) -> int:
+    """Finished seeds that have the metric."""
+    return len(arm.scores.by_seed)
 
 
 def _scored(arm: ArmSummary) -> str:
-    assert arm.accuracy is not None
-    (score,) = percents([arm.accuracy.mean])
-    seeds = f"mean of {len(arm.done)} seeds" if len(arm.done) > 1 else "one seed"
-    return f"{arm.name} scored {score} on the test images ({seeds})"
+    assert arm.score is not None
+    metric = arm.metric
+    seeds = f"mean of {_seeds(arm)} seeds" if _seeds(arm) > 1 else "one seed"
+    return f"{arm.name} scored {metric.value(arm.score.mean)}{metric.where} ({seeds})"
 
 
 def verdict(arms: list[ArmSummary], pair: PairComparison) -> str:
@@ -112,77 +127,81 @@ def verdict(arms: list[ArmSummary], pair: PairComparison) -> str:
     judgement = pair.judgement
     assert judgement is not None
     by_name = {arm.name: arm for arm in arms}
-    names = pair.names if judgement.gap.mean >= 0 else pair.names[::-1]
+    metric = pair.metric
+    names = pair.names if pair.leader == pair.first else pair.names[::-1]
     ahead, behind = by_name[names[0]], by_name[names[1]]
-    if pair.same_predictions:
+    if pair.same_predictions and not judgement.gap.mean:
         return _same_predictions(ahead, pair, judgement)
     if judgement.obstacle is not None:
         return _no_verdict(ahead, behind, judgement.obstacle)
     best, other = _means(ahead, behind)
-    gap = f"{points(abs(judgement.gap.mean))} points"
-    margin = in_points(pair.margin)
+    gap = metric.gap(abs(judgement.gap.mean))
     if pair.ahead is not None:
-        lead = f"{ahead.name} is more accurate than {behind.name}: {best} against {other} on the test images."
+        more = metric.compared("more")
+        lead = f"{ahead.name} is {more} than {behind.name}: {best} against {other}{metric.where}."
         held = f"The gap of {gap} ({_interval(judgement, pair)}; {_basis(pair)})"
-        if judgement.verdict is Verdict.BETTER_BY_MORE:
-            proof = f"{held} is larger than the margin of {margin}."
+        if metric.margin is None:
+            proof = f"{held} is proven; no margin is set, so its size is not judged."
+        elif judgement.verdict is Verdict.BETTER_BY_MORE:
+            proof = f"{held} is larger than the margin of {metric.tolerance}."
         elif judgement.is_below_margin:
-            proof = f"{held} is smaller than the margin of {margin} ({_equality(judgement, pair)})."
+            proof = f"{held} is smaller than the margin of {metric.tolerance} ({_equality(judgement, pair)})."
         else:
-            proof = f"{held} is proven; whether it is larger than the margin of {margin} is open."
+            proof = f"{held} is proven; whether it is larger than the margin of {metric.tolerance} is open."
         unexpected = " That is unexpected, since parity found the same work in both frameworks."
         return f"{lead} {proof}{unexpected if pair.is_same_work else ''}"
     favour = f" in favour of {ahead.name}" if judgement.gap.mean else ""
     if judgement.verdict is Verdict.EQUAL:
         expected = ", as parity predicts" if pair.is_same_work else ""
         return (
-            f"{ahead.name} and {behind.name} are equally accurate within {margin}{expected}: {best} and {other} on "
-            f"the test images. The gap of {gap}{favour} ({_basis(pair)}) has a {_equality(judgement, pair)}, inside "
-            f"the margin ({_interval(judgement, pair)})."
+            f"{ahead.name} and {behind.name} are {metric.compared('equally')} within {metric.tolerance}{expected}: "
+            f"{best} and {other}{metric.where}. The gap of {gap}{favour} ({_basis(pair)}) has a "
+            f"{_equality(judgement, pair)}, inside the margin ({_interval(judgement, pair)})."
         )
     expected = (
         " Parity found the same work in both frameworks, so no gap is expected." if pair.is_same_work else ""
     )
     return (
-        f"{ahead.name} and {behind.name} cannot be told apart in accuracy: {best} and {other} on the test images. "
+        f"{ahead.name} and {behind.name} cannot be told apart in {metric.noun}: {best} and {other}{metric.where}. "
         f"The gap of {gap}{favour} is not enough evidence ({_interval(judgement, pair)}; {_basis(pair)})."
-        f"{_detectable(judgement)}{expected}"
+        f"{_detectable(judgement, pair)}{_no_margin(metric)}{expected}"
     )
 
 
 def _means(ahead: ArmSummary, behind: ArmSummary) -> list[str]:
-    assert ahead.accuracy is not None and behind.accuracy is not None
-    return percents([ahead.accuracy.mean, behind.accuracy.mean])
+    assert ahead.score is not None and behind.score is not None
+    return ahead.metric.values([ahead.score.mean, behind.score.mean])
 
 
 def _same_predictions(arm: ArmSummary, pair: PairComparison, judgement: Judgement) -> str:
-    assert arm.accuracy is not None
-    (score,) = percents([arm.accuracy.mean])
+    assert arm.score is not None
+    metric = pair.metric
     seeds = f"each of {len(arm.done)} seeds" if len(arm.done) > 1 else "their seed"
     expected = ", as parity predicts" if pair.is_same_work else ""
     images = f"all {pair.images:,} test images" if pair.images else "every test image"
-    same = f"{pair.first} and {pair.second} gave the same prediction for {images} with {seeds}"
-    lead = f"{same}{expected}: {score} are right."
+    lead = (
+        f"{pair.first} and {pair.second} gave the same prediction for {images} with {seeds}{expected}: "
+        f"{metric.attained(arm.score.mean)}."
+    )
     if judgement.verdict is not Verdict.EQUAL:
         return lead
     return (
-        f"{lead} On other images they are equally accurate within {in_points(pair.margin)} "
+        f"{lead} On other images they are {metric.compared('equally')} within {metric.tolerance} "
         f"({_equality(judgement, pair)})."
     )
 
 
 def _no_verdict(ahead: ArmSummary, behind: ArmSummary, obstacle: Obstacle) -> str:
+    metric = ahead.metric
     best, other = _means(ahead, behind)
-    scores = f"{ahead.name} scored {best} and {behind.name} {other} on the test images."
+    scores = f"{ahead.name} scored {best} and {behind.name} {other}{metric.where}."
     if obstacle is Obstacle.NO_SPREAD:
         return (
-            f"No verdict on accuracy: the seeds of {ahead.name} and {behind.name} do not vary, which proves nothing, "
-            f"and the predictions for single test images are not known. {scores}"
+            f"No verdict on {metric.noun}: the seeds of {ahead.name} and {behind.name} do not vary, which proves "
+            f"nothing, and the values of single test examples are not known. {scores}"
         )
-    seeds = (
-        f"{ahead.name} has {counted(len(ahead.done), 'finished seed')} and {behind.name} {len(behind.done)}"
-    )
-    return f"No verdict on accuracy: {seeds}, and a verdict needs {LEAST_SEEDS} on each side. {scores}"
+    seeds = f"{ahead.name} has {counted(_seeds(ahead), 'finished seed')} and {behind.name} {_seeds(behind)}"
+    return f"No verdict on {metric.noun}: {seeds}, and a verdict needs {LEAST_SEEDS} on each side. {scores}"
 
 
 def _basis(pair: PairComparison) -> str:
@@ -192,11 +211,11 @@ def _basis(pair: PairComparison) -> str:
 
 
 def _interval(judgement: Judgement, pair: PairComparison) -> str:
-    return f"{_together('95 %', judgement)} {_ends(judgement.gap, judgement.gap.mean)}"
+    return f"{_together('95 %', judgement)} {_ends(judgement.gap, judgement.gap.mean, pair.metric)}"
 
 
 def _equality(judgement: Judgement, pair: PairComparison) -> str:
-    return f"{_together('90 %', judgement)} {_ends(judgement.equality, judgement.gap.mean)}"
+    return f"{_together('90 %', judgement)} {_ends(judgement.equality, judgement.gap.mean, pair.metric)}"
 
 
 def _together(level: str, judgement: Judgement) -> str:
@@ -204,36 +223,41 @@ def _together(level: str, judgement: Judgement) -> str:
     return f"{level} interval{several}"
 
 
-def _ends(interval: Interval, direction: float) -> str:
-    """Both ends in points, in the direction of the arm that is ahead; with signs where zero lies between them."""
+def _ends(interval: Interval, direction: float, metric: Metric) -> str:
+    """Both ends, of a gap that is positive in this direction; with signs where zero lies between them."""
     assert interval.low is not None and interval.high is not None
     ends = (interval.low, interval.high) if direction >= 0 else (-interval.high, -interval.low)
     signed = ends[0] <= 0 <= ends[1]
-    return " to ".join(points(end, signed=signed) for end in ends)
+    return " to ".join(metric.difference(end, signed=signed) for end in ends)
 
 
-def _detectable(judgement: Judgement) -> str:
-    if judgement.detectable is None or judgement.detectable > 1:
+def _detectable(judgement: Judgement, pair: PairComparison) -> str:
+    if judgement.detectable is None or judgement.detectable > pair.metric.span:
         return ""
-    return (
-        f" With these seeds and images, a true gap of {points(judgement.detectable)} points would be found with a "
-        "power of 80 %."
-    )
+    images, gap = " and images" if pair.images else "", pair.metric.gap(judgement.detectable)
+    return f" With these seeds{images}, a true gap of {gap} would be found with a power of 80 %."
+
+
+def _no_margin(metric: Metric) -> str:
+    return " No margin is set, so it is not judged whether they are equal." if metric.margin is None else ""
 
 
 def _several(arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
     """Of three arms or more: who is ahead, who cannot be told apart, and who is behind whom."""
-    judged = [arm for arm in _by_accuracy(arms) if len(arm.done) >= LEAST_SEEDS]
-    few = [arm.name for arm in arms if len(arm.done) < LEAST_SEEDS]
+    metric = arms[0].metric
+    judged = [arm for arm in ranked(arms) if _seeds(arm) >= LEAST_SEEDS]
+    few = [arm.name for arm in arms if _seeds(arm) < LEAST_SEEDS]
     verb = "has" if len(few) == 1 else "have"
     without = (
         f"{listed(few)} {verb} fewer than {LEAST_SEEDS} finished seeds, too few for a verdict." if few else ""
     )
     if len(judged) < 2:
-        ranked = _by_accuracy(arms)
-        scores = percents([arm.accuracy.mean for arm in ranked if arm.accuracy])
-        told = _shortened([f"{arm.name} {score}" for arm, score in zip(ranked, scores, strict=True)])
-        return [f"No verdict on accuracy: {without} Of {len(arms)} arms, the test accuracies are {told}."]
+        order = ranked(arms)
+        scores = metric.values([arm.score.mean for arm in order if arm.score])
+        told = _shortened([f"{arm.name} {score}" for arm, score in zip(order, scores, strict=True)])
+        return [
+            f"No verdict on {metric.noun}: {without} Of {len(arms)} arms, the means of {metric.title} are {told}."
+        ]
     top, *others = judged
     by_name = {arm.name: arm for arm in arms}
     with_top = {other.name: _pair(pairs, top, other) for other in others}
@@ -241,35 +265,36 @@ def _several(arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
     behind = [name for name, pair in with_top.items() if pair.ahead is not None]
     ahead_of = {pair.names: pair.ahead for pair in pairs if pair.ahead is not None}
     opening = f"Of {counted(len(judged), 'arm')}{' with enough seeds' if few else ''}, "
-    assert top.accuracy is not None
-    (score,) = percents([top.accuracy.mean])
+    assert top.score is not None
+    score = metric.value(top.score.mean)
     sentences = []
     if len(tied) == 1:
         nearest = by_name[behind[0]]
         pair = with_top[nearest.name]
         assert pair.judgement is not None
-        gap = points(abs(pair.judgement.gap.mean))
+        gap = metric.gap(abs(pair.judgement.gap.mean))
         sentences.append(
-            f"{opening}{top.name} is more accurate than all others: {score} on the test images, {gap} points ahead of "
+            f"{opening}{top.name} is {metric.compared('more')} than all others: {score}{metric.where}, {gap} ahead of "
             f"{nearest.name} ({_interval(pair.judgement, pair)}; {_basis(pair)}){_beyond(pair)}."
         )
     else:
         within = [
             _pair(pairs, by_name[a], by_name[b]) for place, a in enumerate(tied) for b in tied[place + 1 :]
         ]
-        best = f"the highest test accuracy is {score}, by {top.name}"
+        best = f"the {metric.best} {metric.title} is {score}, by {top.name}"
         if all(pair.judgement and pair.judgement.verdict is Verdict.EQUAL for pair in within):
-            state = f"{listed(tied)} are equally accurate within {in_points(within[0].margin)}"
+            state = f"{listed(tied)} are {metric.compared('equally')} within {metric.tolerance}"
         elif not any(pair.ahead for pair in within):
-            state = f"{listed(tied)} cannot be told apart in accuracy"
+            state = f"{listed(tied)} cannot be told apart in {metric.noun}"
         else:
-            state = f"{listed(tied[1:], last='and')} cannot be told from {top.name} in accuracy"
+            state = f"{listed(tied[1:], last='and')} cannot be told from {top.name} in {metric.noun}"
         sentences.append(f"{opening}{state}; {best}.")
         widest = max((pair.judgement.detectable or 0.0 for pair in within if pair.judgement), default=0.0)
-        if not any(pair.ahead for pair in within) and 0 < widest <= 1 and "cannot" in state:
+        if not any(pair.ahead for pair in within) and 0 < widest <= metric.span and "cannot" in state:
+            images = " and images" if all(pair.images for pair in within) else ""
             sentences.append(
-                f"With these seeds and images, a true gap of {points(widest)} points between any two of them would be "
-                "found with a power of 80 %."
+                f"With these seeds{images}, a true gap of {metric.gap(widest)} between any two of them would be found "
+                "with a power of 80 %."
             )
         sentences += _behind(tied, behind, ahead_of)
     if few:
@@ -279,9 +304,11 @@ def _several(arms: list[ArmSummary], pairs: list[PairComparison]) -> list[str]:
 
 def _beyond(pair: PairComparison) -> str:
     assert pair.judgement is not None
+    if pair.metric.margin is None:
+        return ""
     if pair.judgement.verdict is Verdict.BETTER_BY_MORE:
-        return f", more than the margin of {in_points(pair.margin)}"
-    return f", not proven to be more than the margin of {in_points(pair.margin)}"
+        return f", more than the margin of {pair.metric.tolerance}"
+    return f", not proven to be more than the margin of {pair.metric.tolerance}"
 
 
 def _behind(tied: list[str], behind: list[str], ahead_of: dict[tuple[str, str], str]) -> list[str]:
@@ -304,36 +331,44 @@ def _against(baseline: str, arms: list[ArmSummary], pairs: list[PairComparison])
     """Each arm against the baseline, those that are proven better or worse first."""
     by_name = {arm.name: arm for arm in arms}
     base = by_name.get(baseline)
-    if base is None or base.accuracy is None:
+    if base is None or base.score is None:
         return [f"The baseline {baseline} has no finished run, so nothing is compared with it."]
-    (score,) = percents([base.accuracy.mean])
+    metric = base.metric
+    score = metric.value(base.score.mean)
     kinds: dict[str, list[str]] = {"better": [], "worse": [], "equal": [], "open": [], "few": []}
     for pair in pairs:
         judgement = pair.judgement
         if pair.first not in by_name or judgement is None:
             continue
-        gap = f"{pair.first} by {points(abs(judgement.gap.mean))}" if judgement.tells_apart else pair.first
+        gap = pair.first
+        if judgement.tells_apart:
+            gap = f"{pair.first} by {metric.difference(abs(judgement.gap.mean))}"
         if judgement.obstacle is not None:
             kinds["few"].append(pair.first)
         elif pair.ahead is not None:
-            interval = f"{gap} ({_ends(judgement.gap, judgement.gap.mean)})"
+            interval = f"{gap} ({_ends(judgement.gap, judgement.gap.mean, metric)})"
             kinds["better" if pair.ahead == pair.first else "worse"].append(interval)
         else:
             kinds["equal" if judgement.verdict is Verdict.EQUAL else "open"].append(pair.first)
     comparisons = max((pair.judgement.comparisons for pair in pairs if pair.judgement), default=1)
     sentences = [
-        f"Compared with the baseline {baseline}, {score} on the test images, in points with 95 % intervals for "
+        f"Compared with the baseline {baseline}, {score}{metric.where}, {_in_unit(metric)}with 95 % intervals for "
         f"{counted(comparisons, 'comparison')} together:"
     ]
     texts = {
-        "better": "more accurate: {}",
-        "worse": "less accurate: {}",
-        "equal": f"equally accurate within {in_points(pairs[0].margin)}: {{}}",
+        "better": f"{metric.compared('more')}: {{}}",
+        "worse": f"{metric.compared('less')}: {{}}",
         "open": "not told apart from it: {}",
         "few": f"fewer than {LEAST_SEEDS} finished seeds or no spread, so no verdict: {{}}",
     }
+    if metric.margin is not None:
+        texts["equal"] = f"{metric.compared('equally')} within {metric.tolerance}: {{}}"
     parts = [texts[kind].format(_shortened(names)) for kind, names in kinds.items() if names]
     return [f"{sentences[0]} {'; '.join(parts)}."]
+
+
+def _in_unit(metric: Metric) -> str:
+    return f"in{metric.gap_unit} " if metric.gap_unit else ""
 
 
 def _shortened(items: list[str]) -> str:
@@ -365,7 +400,7 @@ def _cautions(arms: list[ArmSummary]) -> list[str]:
 
 def _reversal(pair: PairComparison) -> str:
     """That balanced accuracy puts two arms in the other order."""
-    if pair.ahead is None or pair.judgement is None or pair.balanced_gap is None:
+    if pair.ahead is None or pair.judgement is None or pair.balanced_gap is None or not pair.metric.rival:
         return ""
     if pair.balanced_gap * pair.judgement.gap.mean >= 0 or abs(pair.balanced_gap) < _TELLING:
         return ""
@@ -400,7 +435,7 @@ def _parity(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
     """The verdict on both arms' recipes; nothing where the verdict on accuracy tells it already."""
     found = [arm.parity for arm in (first, second) if arm.parity is not None]
     tells_already = pair.is_same_work and pair.judgement is not None and pair.judgement.obstacle is None
-    if pair.same_framework or tells_already or not found:
+    if pair.same_framework or not pair.same_code or tells_already or not found:
         return ""
     if failures := dict.fromkeys(pair.parity_failures):
         return (
@@ -413,11 +448,16 @@ def _parity(first: ArmSummary, second: ArmSummary, pair: PairComparison) -> str:
 
 def _credit(pair: PairComparison) -> str:
     subject = "arms" if pair.same_framework else "arms besides the framework"
+    factors = "; ".join(pair.differences)
+    if not pair.same_code:
+        known = f"What differs between the arms: {factors}; what" if factors else "What"
+        return (
+            f"{known} a training function does is not known to tandem, so nothing can be credited with a gap."
+        )
     if not pair.differences:
         if pair.same_framework:
             return "The arms differ in nothing."
         return "The arms differ in nothing but the framework."
-    factors = "; ".join(pair.differences)
     credit = (
         "so no single one of these can be credited"
         if pair.same_framework
@@ -440,7 +480,8 @@ def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison, performa
         [duration(measure.interval.mean) for measure in measures if measure is not None]
         for measures in ([arm.end_seconds for arm in took], [arm.target_seconds for arm in took])
     )
-    whole = f"{names[0]} took {ends[0]} and {names[1]} {ends[1]} from a cold start to the end of the test"
+    end = "the end" if first.is_own or second.is_own else "the end of the test"
+    whole = f"{names[0]} took {ends[0]} and {names[1]} {ends[1]} from a cold start to {end}"
     parts = []
     if found.target is not None and performance.target is not None:
         parts.append(
@@ -458,11 +499,12 @@ def _speed(first: ArmSummary, second: ArmSummary, pair: PairComparison, performa
     detail = f" ({'; '.join(parts)})" if parts else ""
     doubt = f" Beware: {found.doubt}." if found.doubt else ""
     if found.groups is None or found.end.low is None or found.end.high is None:
-        why = (
-            f"a verdict needs {LEAST_GROUPS} groups of fresh processes on each side"
-            if performance.is_apart
-            else "runs share processes; measure_speed: true trains each in fresh ones"
-        )
+        if performance.is_apart:
+            why = f"a verdict needs {LEAST_GROUPS} groups of fresh processes on each side"
+        elif first.is_own and second.is_own:
+            why = "measure_speed: true trains the runs one at a time, arms in turn"
+        else:
+            why = "runs share processes; measure_speed: true trains each in fresh ones"
         return f"{whole}{detail}. There is no verdict on speed: {why}.{doubt}"
     groups = f"over {found.groups[0]} and {found.groups[1]} groups of fresh processes"
     ratio = _ratio(found.end, names[0] == pair.first).removeprefix(", ")

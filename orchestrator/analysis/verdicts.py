@@ -12,6 +12,7 @@ import enum
 from collections.abc import Collection, Iterable, Sequence
 
 from orchestrator.analysis.inference import ALPHA, LEAST_SEEDS, Estimate, Interval
+from orchestrator.analysis.metrics import Metric
 
 
 class Verdict(enum.StrEnum):
@@ -62,13 +63,13 @@ class Judgement:
         return self.verdict in (Verdict.BETTER, Verdict.BETTER_BY_MORE)
 
 
-def judge(estimate: Estimate, *, seeds: tuple[int, int], margin: float, comparisons: int) -> Judgement:
-    """The verdict on a gap between two accuracies.
+def judge(estimate: Estimate, *, seeds: tuple[int, int], metric: Metric, comparisons: int) -> Judgement:
+    """The verdict on a gap between two arms.
 
     Args:
         estimate: of the gap.
         seeds: finished ones of either arm.
-        margin: a smaller gap counts as none.
+        metric: that the gap is in. Without a margin the size of a gap is not judged, and equality is never proven.
         comparisons: that are made together.
     """
     obstacle = None
@@ -89,10 +90,12 @@ def judge(estimate: Estimate, *, seeds: tuple[int, int], margin: float, comparis
             is_below_margin=False,
         )
     alpha = ALPHA / comparisons
-    gap, equality = (estimate.interval(level).within(-1, 1) for level in (alpha, 2 * alpha))
-    p_value = estimate.p_value()
-    is_below = _inside(equality, margin)
-    if _beyond(gap, margin):
+    gap, equality = (
+        estimate.interval(level).within(-metric.span, metric.span) for level in (alpha, 2 * alpha)
+    )
+    p_value, margin = estimate.p_value(), metric.margin
+    is_below = margin is not None and _inside(equality, margin)
+    if margin is not None and _beyond(gap, margin):
         verdict = Verdict.BETTER_BY_MORE
     elif _beyond(gap, 0):
         verdict = Verdict.BETTER

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 _MOST_DECIMALS = 6
+_DIGITS = 4
+_DIGITS_OF_A_DIFFERENCE = 3
+_PLAIN = (1e-4, 1e9)
+"""Sizes of numbers that are written without a power of ten."""
 
 
 def percents(shares: Sequence[float]) -> list[str]:
@@ -25,6 +30,33 @@ def points(share: float, *, signed: bool = False) -> str:
         if float(text) != 0 or value == 0:
             return text.replace("-0.00", "0.00").replace("+0.00", "0.00") if float(text) == 0 else text
     return f"{value:{sign}.1g}"
+
+
+def numbers(values: Sequence[float]) -> list[str]:
+    """`3.213` for each value, with four digits of the largest, or as many as tell unequal ones apart."""
+    largest = max((abs(value) for value in values), default=0.0)
+    for digits in range(_DIGITS, _DIGITS + _MOST_DECIMALS):
+        texts = [_written(value, largest, digits) for value in values]
+        if len(set(texts)) == len({*values}):
+            break
+    return texts
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """`0.31`, with three digits."""
+    text = _written(value, abs(value), _DIGITS_OF_A_DIFFERENCE)
+    return f"+{text}" if signed and value > 0 else text
+
+
+def _written(value: float, largest: float, digits: int) -> str:
+    """A number with so many digits of the largest beside it."""
+    if largest == 0:
+        return "0"
+    if not _PLAIN[0] <= largest < _PLAIN[1]:
+        return f"{value:.{digits}g}"
+    decimals = max(digits - 1 - math.floor(math.log10(largest)), 0)
+    text = f"{value:,.{decimals}f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
 
 
 def in_points(share: float) -> str:

@@ -154,10 +154,11 @@ def init(
         missing = environment.missing_frameworks(FRAMEWORKS)
         frameworks = [name for name in FRAMEWORKS if name not in missing] or [*FRAMEWORKS]
         if data is None and train_loop is None and sys.stdin.isatty() and sys.stdout.isatty():
-            data = typer.prompt("Folder or file of images (empty: handwritten digits)", default="") or None
+            question = "Folder or file of images (nothing for handwritten digits)"
+            data = typer.prompt(question, default="", show_default=False) or None
             if len(frameworks) > 1:
                 both = " and ".join(frameworks)
-                chosen = typer.prompt(f"Compare {both}, or arms of one of them", default=both)
+                chosen = typer.prompt("Frameworks to compare", default=both)
                 frameworks = [name for name in frameworks if name in chosen.split()] or frameworks
         if train_loop is not None:
             text = template.for_train_loop(train_loop, directory=file.parent)
@@ -186,17 +187,15 @@ def parity(
         from orchestrator.experiment import reader
         from orchestrator.planning.parity_plan import works
         from trainers.contract import FRAMEWORKS
-        from trainers.data import registry
 
-        experiment = reader.load(file, set_ or [])
-        registry.make_importable(experiment.data.source, file.parent)
+        experiment, module_path = reader.load(file, set_ or []), file.parent.resolve()
         found, missing = works(experiment)
         if not found:
             raise InputError(f"{file}: {missing[0]}")
         environment.require_frameworks(FRAMEWORKS)
-        prepared = driver.prepare(experiment, driver.open_records(experiment))
+        prepared = driver.prepare(experiment, driver.open_records(experiment), module_path=module_path)
         with local_ray():
-            traces = driver.trace_parity(prepared, found, module_path=file.parent.resolve(), steps=steps)
+            traces = driver.trace_parity(prepared, found, module_path=module_path, steps=steps)
         compared = [
             (work, compare(pair[0], pair[1], FRAMEWORKS)) for work, pair in zip(found, traces, strict=True)
         ]

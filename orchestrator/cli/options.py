@@ -62,12 +62,15 @@ def read_job(
         profiles_gpu: whether the arms are measured on one GPU, instead of training.
 
     Raises:
-        InputError: the file is wrong; or its arms are to be searched, but it has no search space.
+        InputError: the file or a training function is wrong; or arms are to be searched, but there is no search space.
     """
     from orchestrator.experiment import reader
     from orchestrator.experiment.spec import Attribution
+    from orchestrator.planning import train_loop_source
 
     experiment = reader.load(file, set_ or [])
+    for name, arm in experiment.train_loop_arms.items():
+        train_loop_source.look_here(name, arm, file.parent.resolve())
     if searches and experiment.sweep is None:
         raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
     if attributes and experiment.attribution is None:
@@ -87,7 +90,6 @@ def bundle_of(
     """The job of an experiment that was read, with the modules of a directory."""
     from orchestrator.clusters.job_bundle import JobBundle
     from orchestrator.planning.job import JobSpec
-    from trainers.data import registry
 
     spec = JobSpec(
         experiment=experiment,
@@ -96,7 +98,6 @@ def bundle_of(
         scaling=scaling,
         profiles_gpu=profiles_gpu,
     )
-    registry.make_importable(experiment.data.source, module_path)
     return JobBundle(spec=spec, module_path=module_path.resolve(), resumes=resumes)
 
 

@@ -203,7 +203,8 @@ def fetch(
 ) -> None:
     """Copy an experiment's records and report to a directory here."""
     with errors(debug):
+        from orchestrator.store.records import CHECKPOINTS
         from orchestrator.store.storage import Storage
 
-        copied = Storage(results).copy_to(to, skip=() if checkpoints else ("checkpoints",))
+        copied = Storage(results).copy_to(to, skip=None if checkpoints else CHECKPOINTS)
         typer.echo(f"{copied} files in {to}")

@@ -14,7 +14,9 @@ from typing import Any
 
 import psutil
 
+from orchestrator.experiment.spec import Experiment
 from trainers.errors import InputError
+from trainers.ray_trainers import FRAMEWORKS
 
 DISTRIBUTION = "tandem-compare"
 """The package's name in registries."""
@@ -45,6 +47,12 @@ def describe() -> dict[str, Any]:
         "packages": {name: version(name) for name in _PACKAGES},
         "commit": _commit(),
     }
+
+
+def frameworks_of(experiment: Experiment) -> set[str]:
+    """What an experiment's arms train with, as far as it is known."""
+    connected = {FRAMEWORKS.get(arm.trainer) for arm in experiment.train_loop_arms.values()} - {None}
+    return {arm.framework for arm in experiment.recipe_arms.values()} | {str(name) for name in connected}
 
 
 def missing_frameworks(frameworks: Iterable[str]) -> list[str]:

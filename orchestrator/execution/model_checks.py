@@ -71,11 +71,11 @@ def check(prepared: Prepared, *, module_path: Path) -> ModelChecks:
     tried: list[str] = []
     problems: list[str] = []
     notes: list[str] = []
-    for framework, found in _try(experiment, possible, module_path).items():
+    for in_framework, found in _try(experiment, possible, module_path).items():
         if isinstance(found, str):
             left_out.append(found)
         else:
-            tried += possible[framework]
+            tried += possible[in_framework]
             problems += found.problems
             notes += found.notes
     if problems:
@@ -103,7 +103,7 @@ def check_once(prepared: Prepared, *, module_path: Path) -> ModelChecks:
 
 def _with_own_parts(experiment: Experiment) -> dict[str, Arm]:
     """The arms that have a model, an optimizer or a loss of the user's own."""
-    return {name: arm for name, arm in experiment.arms.items() if _own_parts(arm)}
+    return {name: arm for name, arm in experiment.recipe_arms.items() if _own_parts(arm)}
 
 
 def _own_parts(arm: Arm) -> list[str]:
@@ -152,7 +152,7 @@ def make_request(experiment: Experiment, framework: str, names: list[str], modul
             "module_path": str(module_path),
             "data": experiment.data.model_dump(mode="json"),
             "arms": [
-                {"name": name, "recipe": experiment.arms[name].recipe().model_dump(mode="json")}
+                {"name": name, "recipe": experiment.recipe_arms[name].recipe().model_dump(mode="json")}
                 for name in names
             ],
             "workers": (scale.min_workers, scale.max_workers),
@@ -200,5 +200,5 @@ def _key(prepared: Prepared, module_path: Path) -> str:
         str(file.relative_to(module_path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
     }
     versions = {name: environment.version(name) for name in ("keras", "tensorflow", "torch")}
-    known = [_VERSION, experiment.model_dump(mode="json"), prepared.dataset.fingerprint, modules, versions]
+    known = [_VERSION, experiment.model_dump(mode="json"), prepared.data_fingerprint, modules, versions]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

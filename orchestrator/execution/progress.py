@@ -15,10 +15,11 @@ from rich.live import Live
 from rich.table import Table
 
 from orchestrator.execution.driver import Prepared
-from orchestrator.planning.run_plan import Run
+from orchestrator.planning.run_plan import LoopRun, Run
 from orchestrator.store.records import RunRecords
 from orchestrator.store.storage import Record
 
+_SHOWN_METRICS = 3
 _MOST_SILENT_SECONDS = 10.0
 """On a pipe, after which a line says what is waited for."""
 
@@ -111,6 +112,7 @@ class Progress(LiveTable):
         """Of each arm."""
         self._began_at = time.time()
         self._failures_reported: Counter[str] = Counter()
+        self._newest: dict[str, Record | None] = {}
 
     def refresh(self) -> None:
         """Read new records and show them."""
@@ -125,6 +127,8 @@ class Progress(LiveTable):
             if run.id not in self._done:
                 self._report_failures(run, records)
             table.add_row(*self._row(run, records, epochs))
+        for loop_run in self._prepared.loop_runs:
+            table.add_row(*self._loop_row(loop_run))
         total = self._total_left()
         table.caption = None if total is None else f"about {clock(total)} left in total"
         self.redraw(table)
@@ -133,23 +137,23 @@ class Progress(LiveTable):
 
     def _state(self, total: float | None) -> str:
         """How many runs are in which state, in a line."""
-        open_runs = [run for run in self._prepared.runs if run.id not in self._done]
-        starting = sum(
-            run.id not in self._left and bool(self._prepared.records.run(run.id).attempts())
-            for run in open_runs
+        runs: list[Run | LoopRun] = [*self._prepared.runs, *self._prepared.loop_runs]
+        counts = Counter(self._state_of(run) for run in runs)
+        told = ", ".join(
+            f"{counts[state]} {state}" for state in ("train", "start", "wait", "are done") if counts[state]
         )
-        counts = {
-            "train": len(self._left),
-            "start": starting,
-            "wait": len(open_runs) - len(self._left) - starting,
-            "are done": len(self._done),
-        }
-        runs = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        return f"runs: {runs}" + ("" if total is None else f"; about {clock(total)} left in total")
+        return f"runs: {told}" + ("" if total is None else f"; about {clock(total)} left in total")
+
+    def _state_of(self, run: Run | LoopRun) -> str:
+        if run.id in self._done:
+            return "are done"
+        if run.id in self._left or self._newest.get(run.id):
+            return "train"
+        return "start" if self._prepared.records.run(run.id).attempts() else "wait"
 
     def _total_left(self) -> float | None:
-        """Seconds until all runs have trained; None before an epoch was timed."""
-        if not self._epoch_seconds:
+        """Seconds until all runs have trained; None before an epoch was timed, and for training functions."""
+        if not self._epoch_seconds or self._prepared.loop_runs:
             return None
         usual = sum(self._epoch_seconds.values()) / len(self._epoch_seconds)
         ahead = [
@@ -160,6 +164,23 @@ class Progress(LiveTable):
         at_once = max(len(self._left), 1)
         return max([*self._left.values(), (sum(ahead) + sum(self._left.values())) / at_once])
 
+    def _loop_row(self, run: LoopRun) -> list[str]:
+        """A run of a training function; without a terminal, its newest report is printed."""
+        records = self._prepared.records.run(run.id)
+        if run.id not in self._done:
+            self._newest[run.id] = next(reversed(records.reports()), None)
+            if result := records.result():
+                self._done[run.id] = result
+            self._report_failures(run, records)
+        newest, name = self._newest[run.id], f"{run.arm} seed {run.seed}"
+        if newest is None:
+            return [name, "", "", "", "", "starting" if records.attempts() else "waiting"]
+        count, values = newest["report"] + 1, _values(newest["metrics"])
+        if count > self._announced.get(run.id, 0):
+            self.say(f"{name}: report {count}, {values}")
+            self._announced[run.id] = count
+        return [name, f"report {count}", values, "", "", "done" if run.id in self._done else ""]
+
     def _report_epochs(self, run: Run, epochs: list[Record]) -> None:
         """Without a terminal, print each epoch once."""
         for record in epochs[self._announced.get(run.id, 0) :]:
@@ -169,7 +190,7 @@ class Progress(LiveTable):
             )
         self._announced[run.id] = max(self._announced.get(run.id, 0), len(epochs))
 
-    def _report_failures(self, run: Run, records: RunRecords) -> None:
+    def _report_failures(self, run: Run | LoopRun, records: RunRecords) -> None:
         """Print each failure since this command began once; on a terminal, above the table."""
         failures = [failure for failure in records.failures() if failure["failed_at"] > self._began_at]
         for failure in failures[self._failures_reported[run.id] :]:
@@ -203,6 +224,12 @@ class Progress(LiveTable):
             f"{last['images_per_second']:,.0f}",
             clock(left),
         ]
+
+
+def _values(metrics: Record) -> str:
+    """The first metrics of a report."""
+    shown = [f"{name} {value:.4g}" for name, value in metrics.items() if value is not None]
+    return ", ".join(shown[:_SHOWN_METRICS])
 
 
 def _accuracy(record: Record) -> str:

@@ -12,7 +12,7 @@ from concurrent import futures
 from orchestrator.execution.assignment import Assignment, Failure
 from orchestrator.execution.worker import work
 from orchestrator.store.storage import Storage, StorageError
-from trainers.errors import ClusterError, TandemError, one_line
+from trainers.errors import ClusterError, ForeignError, TandemError, one_line
 from trainers.loop import DivergedError
 
 _RAY_OUT_OF_MEMORY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
@@ -23,9 +23,6 @@ def launch(assignment: Assignment) -> futures.Future[Exception | None]:
     from trainers import launch as ray_train
 
     scale = assignment.scale
-    resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
-    if scale.gpus_per_worker:
-        resources["GPU"] = scale.gpus_per_worker
     return ray_train.launch(
         ray_train.Group(
             name=f"{assignment.framework}-{assignment.driver_session}-{assignment.name}",
@@ -35,7 +32,7 @@ def launch(assignment: Assignment) -> futures.Future[Exception | None]:
             workers=scale.workers
             if isinstance(scale.workers, int)
             else (scale.workers.min, scale.workers.max),
-            resources=resources,
+            resources=scale.resources_per_worker,
             accelerator_type=scale.accelerator_type,
             label_selector=scale.label_selector,
             storage_url=Storage(assignment.storage_url).at("ray").url,
@@ -68,6 +65,8 @@ def diagnose(error: Exception) -> Failure:
     Args:
         error: that the workers ended with, mostly a `ray.train.TrainingFailedError`.
     """
+    if isinstance(error, ForeignError):
+        return Failure("error", str(error))
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     for failure in failures.values():
         if isinstance(failure, StorageError):

@@ -25,15 +25,19 @@ _ALIASES = {
 """Names that fields have elsewhere."""
 
 
-def unknown_field(path: Sequence[str | int]) -> str:
+def unknown_field(path: Sequence[str | int], *, is_own: bool = False) -> str:
     """How a sentence about an unknown field ends: with the field that may be meant, or with those that there are.
 
     Args:
         path: of the field.
+        is_own: whether it is in an arm with a training function.
     """
     *above, last = path
     name, schema = str(last), json_schema()
-    block = _block(above, schema)
+    if above[:1] == ["arms"] and len(above) > 1:
+        block = _block(above[2:], schema["$defs"]["TrainLoopArm" if is_own else "Arm"], schema)
+    else:
+        block = _block(above, schema, schema)
     known = list(block.get("properties", {}))
     below, anywhere = [*_fields_below(block, schema)], [*_fields_below(schema, schema)]
     found = (
@@ -73,8 +77,8 @@ def _alike(name: str, fields: Sequence[str]) -> str:
     return _called(close[0], fields) if close else ""
 
 
-def _block(path: Sequence[str | int], schema: dict[str, Any]) -> dict[str, Any]:
-    node = schema
+def _block(path: Sequence[str | int], node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """The block at a path below another one."""
     for step in path:
         entry = node.get("properties", {}).get(step) or node.get("additionalProperties") or {}
         node = _resolved(entry, schema)

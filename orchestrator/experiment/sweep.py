@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from orchestrator.experiment.expressions import Expression
+from orchestrator.experiment.metric import Goal
 from trainers.recipes import Block
 
 Params = dict[str, Any]
 """A value for each parameter, by the dotted name of the recipe's field."""
 
-OBJECTIVES: dict[str, Literal["min", "max"]] = {
-    "validation_accuracy": "max",
-    "validation_balanced_accuracy": "max",
-    "validation_loss": "min",
-    "train_seconds": "min",
-    "images_per_second": "max",
+_KNOWN: dict[str, Goal] = {
+    "validation_accuracy": "maximize",
+    "validation_balanced_accuracy": "maximize",
+    "validation_loss": "minimize",
+    "train_seconds": "minimize",
+    "images_per_second": "maximize",
 }
-"""What a sweep may optimise, and in which direction it is better."""
+"""What a sweep may optimise without naming the goal."""
 
 FIXED_IN_PBT = (
     "model",
@@ -198,17 +200,59 @@ _Scheduler = Annotated[
         | Pbt,
     ),
 ]
+
+
+class Objective(Block):
+    """What a sweep optimises."""
+
+    name: str = Field(min_length=1, max_length=100, description="A metric that is known after each epoch.")
+    goal: Goal
+
+    @property
+    def title(self) -> str:
+        """tandem's own names as words; what a training function reports stays as it is."""
+        return self.name.replace("_", " ") if self.name in _KNOWN else self.name
+
+    @property
+    def worst(self) -> float:
+        """What a diverged trial is given."""
+        if self.goal == "minimize":
+            return 1e9
+        return 0.0 if self.name in _KNOWN else -1e9
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """The goal as Ray Tune calls it."""
+        return "max" if self.goal == "maximize" else "min"
+
+
+def _objectives(value: Any) -> Any:
+    entries = value if isinstance(value, list) else [value]
+    return [_with_goal(entry) if isinstance(entry, str) else entry for entry in entries]
+
+
+def _with_goal(name: str) -> dict[str, str]:
+    if name not in _KNOWN:
+        close = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.5)
+        hint = f", did you mean {close[0]!r}?" if close else "; write another as {name: …, goal: minimize}"
+        raise ValueError(f"{name!r} is not one of {', '.join(_KNOWN)}{hint}")
+    return {"name": name, "goal": _KNOWN[name]}
+
+
 _Objectives = Annotated[
-    list[
-        Literal[
+    list[Objective],
+    BeforeValidator(
+        _objectives,
+        json_schema_input_type=Literal[
             "validation_accuracy",
             "validation_balanced_accuracy",
             "validation_loss",
             "train_seconds",
             "images_per_second",
         ]
-    ],
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        | Objective
+        | list[str | Objective],
+    ),
 ]
 
 
@@ -231,7 +275,10 @@ class Sweep(Block):
     )
     scheduler: _Scheduler = NoScheduler()
     objective: _Objectives = Field(
-        ["validation_accuracy"], min_length=1, description="One, or several to trade off."
+        [Objective(name="validation_accuracy", goal="maximize")],
+        min_length=1,
+        description="One, or several to trade off. A training function's metric is {name, goal}; when left out, it is "
+        "the one that arms are compared by.",
     )
     budget: Budget = Field(Budget(trials=20), description="The same for every arm.")
     seed: int = Field(0, ge=0, description="Decides the trials, and the one seed they all train with.")
@@ -251,9 +298,10 @@ class Sweep(Block):
 
     @field_validator("objective")
     @classmethod
-    def _no_repeats(cls, objective: list[str]) -> list[str]:
-        if len(set(objective)) < len(objective):
-            raise ValueError(f"objective {objective} has one twice")
+    def _no_repeats(cls, objective: list[Objective]) -> list[Objective]:
+        names = [each.name for each in objective]
+        if len(set(names)) < len(names):
+            raise ValueError(f"objective {names} has one twice")
         return objective
 
     @model_validator(mode="after")
@@ -265,7 +313,7 @@ class Sweep(Block):
             raise ValueError(
                 f"scheduler {scheduler} needs a single objective; leave it out to trade several off"
             )
-        if self.objective == ["train_seconds"] and scheduler != "none":
+        if self.objective[0].name == "train_seconds" and scheduler != "none":
             raise ValueError(
                 f"scheduler {scheduler} judges trials after each epoch, when all have trained as long; "
                 "leave it out to search for short training"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
 import math
 import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.experiment.spec import Arm, Experiment
+from orchestrator.experiment.spec import Experiment
 from orchestrator.experiment.sweep import Sweep
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage
@@ -40,8 +41,8 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class _Seen:
-    seconds_per_image: float
-    """Of one epoch: training, validation and checkpoint."""
+    unit_seconds: float
+    """Of an image in one epoch, with validation and checkpoint; of a training function the seconds of a run."""
     start_seconds: float
 
 
@@ -52,7 +53,7 @@ def from_records(
 
     Seconds are, over all runs, epochs * training images * the median seconds per image of the same framework, model,
     batch size, precision, image shape and scale, shared out over the runs that go at once, and one start of workers
-    for each arm.
+    for each arm. A training function takes as long as the median run of the same function, trainer, config and scale.
 
     Args:
         experiment: what is to be trained.
@@ -68,17 +69,17 @@ def from_records(
     seconds, start_seconds, search_seconds, errors, counted = 0.0, 0.0, 0.0, [_LEAST_ERROR], 0
     groups, runs, price = max(fit, 1), 0, experiment.scale.price_per_hour
     for name, arm in experiment.arms.items():
-        alike = seen.get(_key(arm.model_dump(mode="json"), arm.framework, scale, image_shape))
+        recipe = arm.model_dump(mode="json")
+        alike = seen.get(_key(recipe, scale, image_shape))
         if not alike:
             return None
-        rates = [run.seconds_per_image for run in alike]
+        epochs, images = (1, 1) if "train_loop" in recipe else (recipe["epochs"], train_images)
+        rates = [run.unit_seconds for run in alike]
         middle = statistics.median(rates)
         runs += len(arm.seeds)
-        seconds += len(arm.seeds) * arm.epochs * train_images * middle
+        seconds += len(arm.seeds) * epochs * images * middle
         if experiment.sweep is not None:
-            search_seconds += _search_seconds(
-                experiment.sweep, name, arm, train_images * middle, groups, price
-            )
+            search_seconds += _search_seconds(experiment.sweep, name, epochs, images * middle, groups, price)
         start_seconds += statistics.median(run.start_seconds for run in alike)
         errors.append((max(rates) - min(rates)) / 2 / middle)
         counted += len(alike)
@@ -94,11 +95,11 @@ def from_records(
 
 
 def _search_seconds(
-    sweep: Sweep, name: str, arm: Arm, epoch_seconds: float, groups: int, price: float | None
+    sweep: Sweep, name: str, own_epochs: int, epoch_seconds: float, groups: int, price: float | None
 ) -> float:
     """The longest that an arm's search may take, by its budget."""
     budget, trained = sweep.budget_of(name), sweep.space_of(name).get("epochs")
-    longest = arm.epochs if trained is None else max(trained.choice or trained.bounds)
+    longest = own_epochs if trained is None else max(trained.choice or trained.bounds)
     epochs = min(
         math.inf if budget.trials is None else budget.trials * longest,
         math.inf if budget.epochs is None else budget.epochs,
@@ -108,16 +109,23 @@ def _search_seconds(
     return min(epochs * epoch_seconds / groups, affordable / groups, wall)
 
 
-def _key(recipe: Record, framework: str, scale: Record, image_shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """What alike runs share, of recipe and scale as the records have them, maybe a newer version's."""
+def _key(arm: Record, scale: Record, image_shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """What alike runs share, of arm and scale as the records have them, maybe a newer version's."""
     workers = scale["workers"]
+    work: tuple[Any, ...]
+    if "train_loop" in arm:
+        work = (arm["train_loop"], arm.get("trainer"), json.dumps(arm.get("config"), sort_keys=True))
+    else:
+        work = (
+            arm["framework"],
+            arm["model"],
+            arm["batch_size"],
+            arm["precision"],
+            arm["whitening"] is not None,
+            tuple(image_shape),
+        )
     return (
-        framework,
-        recipe["model"],
-        recipe["batch_size"],
-        recipe["precision"],
-        recipe["whitening"] is not None,
-        tuple(image_shape),
+        *work,
         workers["max"] if isinstance(workers, dict) else workers,
         scale["cpus_per_worker"],
         scale["gpus_per_worker"],
@@ -136,16 +144,30 @@ def _runs_of(records: ExperimentRecords) -> list[tuple[tuple[Any, ...], _Seen]]:
         document = records.document()
     except InputError:
         return []
-    scale = document["experiment"]["scale"]
-    shape, images = tuple(document["data"]["image_shape"]), document["data"]["train_images"]
+    specification, data = document["experiment"], document["data"]
+    scale = specification["scale"]
     found = []
     for entry in document["runs"]:
-        run = records.run(entry["id"])
+        run, arm = records.run(entry["id"]), specification["arms"].get(entry["arm"], {})
+        if "train_loop" in arm:
+            measured = _measure_function(run)
+            if measured is not None:
+                found.append((_key(arm, scale, ()), measured))
+            continue
         described = run.description()
-        measured = _measure(run, images)
+        measured = _measure(run, data["train_images"])
         if described is not None and measured is not None:
-            found.append((_key(described["recipe"], entry["framework"], scale, shape), measured))
+            recipe = described["recipe"] | {"framework": entry["framework"]}
+            found.append((_key(recipe, scale, data["image_shape"]), measured))
     return found
+
+
+def _measure_function(run: RunRecords) -> _Seen | None:
+    """What a run of a training function took; None where it is not finished."""
+    result = run.result()
+    if result is None or "training_seconds" not in result:
+        return None
+    return _Seen(result["training_seconds"], result.get("startup_seconds") or 0.0)
 
 
 def _measure(run: RunRecords, images: int) -> _Seen | None:

@@ -8,14 +8,13 @@ import dataclasses
 import json
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 import numpy as np
 
+from orchestrator.planning import train_loop_source
 from trainers.data import DataSpec, decoding, registry, sources
 from trainers.errors import InputError
 
@@ -189,8 +188,8 @@ def for_train_loop(name: str, *, directory: Path) -> str:
     module, _, function = name.partition(":")
     if not re.fullmatch(registry.FUNCTION, name):
         raise InputError(f"--train-loop {name!r}: write package.module:function")
-    file = _module_file(module, directory)
-    if file is None:
+    file = train_loop_source.file_of(module, directory)
+    if file is None or file.suffix != ".py":
         raise InputError(f"--train-loop {name!r}: there is no module {module!r} in {directory} or installed")
     try:
         tree = ast.parse(file.read_text(), str(file))
@@ -241,19 +240,6 @@ def _with_header(lines: Sequence[str]) -> str:
         "# All fields are in docs/experiment-file.md. tandem schema prints the JSON schema, for editors.",
     ]
     return "\n".join([*header, *lines]) + "\n"
-
-
-def _module_file(module: str, directory: Path) -> Path | None:
-    """The file of a module, found without importing it."""
-    path: list[str] | None = [str(directory), *sys.path]
-    spec = None
-    parts = module.split(".")
-    for end in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:end]), path)
-        if spec is None:
-            return None
-        path = list(spec.submodule_search_locations or [])
-    return None if spec is None or not str(spec.origin).endswith(".py") else Path(str(spec.origin))
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

@@ -24,7 +24,7 @@ class Column:
 
 RUNS = (
     Column("arm", "string", "The arm."),
-    Column("framework", "string", "keras or torch."),
+    Column("framework", "string", "keras or torch; empty for a training function."),
     Column("id", "string", "Name of the run's directory."),
     Column("seed", "int64", "The seed."),
     Column("state", "string", "done, failed or unfinished."),
@@ -35,8 +35,15 @@ RUNS = (
     Column("precision", "string", "What the last attempt computed in."),
     Column("startup_seconds", "double", "From the request for workers to the first step."),
     Column("images_per_second", "double", "Median over the epochs after the first."),
-    Column("train_seconds", "double", "Data and step time over all epochs."),
+    Column(
+        "train_seconds",
+        "double",
+        "Data and step time over all epochs; of a training function its whole time.",
+    ),
     Column("tested_epoch", "int64", "The epoch whose weights were tested."),
+    Column("reports", "int64", "Reports of a training function."),
+    Column("metric", "string", "The metric that arms are compared by."),
+    Column("score", "double", "Its value."),
     Column("test_accuracy", "double", "Share of the test images that were classified correctly."),
     Column("test_loss", "double", "Mean loss on the test images; empty if it is no number."),
     Column("balanced_accuracy", "double", "Mean of the classes' own accuracies."),
@@ -73,10 +80,35 @@ EPOCHS = (
 """Of epochs.csv and epochs.parquet: a row for each finished epoch of each run."""
 
 
+METRICS = (
+    Column("arm", "string", "The arm."),
+    Column("id", "string", "Name of the run's directory."),
+    Column("seed", "int64", "The seed."),
+    Column("metric", "string", "A metric that the run has."),
+    Column(
+        "value",
+        "double",
+        "Its value: the last that was reported, or of the tested epoch, the test or the predictions.",
+    ),
+)
+"""Of metrics.csv and metrics.parquet: a row for each metric of each finished run."""
+
+REPORTS = (
+    Column("arm", "string", "The arm."),
+    Column("id", "string", "Name of the run's directory."),
+    Column("seed", "int64", "The seed."),
+    Column("report", "int64", "Which report of the training function."),
+    Column("seconds", "double", "That the training function had run by then, over all attempts."),
+    Column("metric", "string", "A metric of it."),
+    Column("value", "double", "Its value."),
+)
+"""Of reports.csv and reports.parquet: a row for each metric of each report; no file without a training function."""
+
+
 def run_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row for each run."""
     return [
-        {"arm": arm.name, "framework": arm.framework} | strict(run_json(run))
+        {"arm": arm.name, "framework": arm.framework} | strict(_without_metrics(run_json(run, arm.metric)))
         for arm in comparison.arms
         for run in arm.runs
     ]
@@ -89,6 +121,33 @@ def epoch_rows(comparison: Comparison) -> list[dict[str, Any]]:
         for arm in comparison.arms
         for run in arm.runs
         for epoch in run.epochs
+    ]
+
+
+def _without_metrics(run: dict[str, Any]) -> dict[str, Any]:
+    """They have a file of their own."""
+    return {name: value for name, value in run.items() if name != "metrics"}
+
+
+def metric_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row for each metric of each finished run."""
+    return [
+        {"arm": arm.name, "id": run.id, "seed": run.seed, "metric": name, "value": value}
+        for arm in comparison.arms
+        for run in arm.runs
+        for name, value in run.metrics.items()
+    ]
+
+
+def report_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """A row for each metric of each report."""
+    return [
+        {"arm": arm.name, "id": run.id, "seed": run.seed, "metric": name, "value": value}
+        | {"report": line["report"], "seconds": seconds}
+        for arm in comparison.arms
+        for run in arm.runs
+        for line, seconds in zip(run.reports, run.report_seconds, strict=True)
+        for name, value in line["metrics"].items()
     ]
 
 
@@ -137,7 +196,8 @@ def _cast(value: Any, kind: Type) -> Any:
 def markdown() -> str:
     """The dictionary as the tables of docs/data-dictionary.md."""
     lines = []
-    for title, columns in (("results.csv, results.parquet", RUNS), ("epochs.csv, epochs.parquet", EPOCHS)):
+    for name, columns in (("results", RUNS), ("metrics", METRICS), ("epochs", EPOCHS), ("reports", REPORTS)):
+        title = f"{name}.csv, {name}.parquet"
         lines += [f"## {title}", "", "| column | type | meaning |", "|---|---|---|"]
         lines += [f"| `{column.name}` | {column.type} | {column.description} |" for column in columns]
         lines.append("")

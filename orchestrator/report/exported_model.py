@@ -44,7 +44,7 @@ _CARD = """# {experiment}: {arm}
 | input | uint8 pixels [n, {height}, {width}, {channels}]; the preprocessing is in the model |
 | output | probabilities, in the order of the classes |
 | test accuracy of this run | {accuracy:.2%} on {test_images:,} images |
-| test accuracy of the arm | {arm_accuracy} over {seeds} seeds, with the 95 % interval |
+| {metric} of the arm | {arm_score} over {seeds} seeds, with the 95 % interval |
 | trained on | {train_images:,} images, data fingerprint `{fingerprint}` |
 | recipe | {recipe} |
 | run | `{run}`, seed {seed} |
@@ -131,7 +131,9 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> Sav
     comparison = compare.analyse(records)
     chosen = _arm(comparison, arm)
     run = _run(chosen)
-    environment.require_frameworks([chosen.framework])
+    framework = chosen.framework
+    assert framework is not None  # of a built-in arm
+    environment.require_frameworks([framework])
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -147,7 +149,7 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> Sav
         "schema": 1,
         "experiment": comparison.name,
         "arm": chosen.name,
-        "framework": chosen.framework,
+        "framework": framework,
         "run": run.id,
         "class_names": data["class_names"],
         "image_shape": data["image_shape"],
@@ -233,14 +235,23 @@ def picture_fields(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _arm(comparison: Comparison, name: str | None) -> ArmSummary:
-    done = [arm for arm in comparison.arms if arm.accuracy is not None]
+    from orchestrator.analysis.sentences import ranked
+
+    done = [arm for arm in comparison.arms if arm.score is not None]
     if name is not None:
         done = [arm for arm in done if arm.name == name]
+    own = [arm for arm in done if arm.is_own]
+    if own and len(own) == len(done):
+        raise InputError(
+            f"{own[0].name} is a training function of your own, which tandem cannot export; its checkpoints are below "
+            f"runs/{own[0].done[0].id}"
+        )
+    done = [arm for arm in done if not arm.is_own]
     if not done:
         raise InputError(
             f"no arm{'' if name is None else f' {name!r}'} has a finished run to take a model from"
         )
-    return max(done, key=lambda arm: arm.accuracy.mean if arm.accuracy else 0.0)
+    return ranked(done)[0]
 
 
 def _run(arm: ArmSummary) -> RunSummary:
@@ -254,7 +265,7 @@ def _validation_accuracy(run: RunSummary) -> float:
 
 
 def _choice(comparison: Comparison, arm: ArmSummary, run: RunSummary, *, is_named: bool) -> str:
-    others = [other.name for other in comparison.arms if other.accuracy is not None and other is not arm]
+    others = [other.name for other in comparison.arms if other.score is not None and other is not arm]
     why = (
         f"arm {arm.name}"
         if is_named or not others
@@ -288,7 +299,6 @@ def _code(framework: str, class_names: list[str], shape: list[int], pictures: Pi
 
 def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
     from orchestrator.experiment.spec import describe_value
-    from orchestrator.report.tables import percent
 
     data = comparison.document["data"]
     height, width, channels = data["image_shape"]
@@ -301,7 +311,7 @@ def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
         remark=remark,
         experiment=comparison.name,
         arm=arm.name,
-        framework=environment.FRAMEWORK_NAMES[arm.framework],
+        framework=environment.FRAMEWORK_NAMES[str(arm.framework)],
         model=arm.recipe["model"],
         parameters=arm.parameters or 0,
         classes=", ".join(data["class_names"]),
@@ -310,7 +320,8 @@ def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
         channels=channels,
         accuracy=run.result["test_accuracy"],
         test_images=data["test_images"],
-        arm_accuracy=percent(arm.accuracy),
+        metric=arm.metric.title,
+        arm_score=arm.metric.interval(arm.score),
         seeds=len(arm.done),
         train_images=data["train_images"],
         fingerprint=data["fingerprint"][:16],
@@ -359,7 +370,7 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
         raise InputError(
             f"{run_id} has no checkpoint here to take a model from; results are fetched with --checkpoints"
         )
-    recipe = experiment.arms[entry["arm"]].recipe()
+    recipe = experiment.recipe_arms[entry["arm"]].recipe()
     framework: Any = importlib.import_module(f"trainers.{entry['framework']}.engine")
     exported: Any = importlib.import_module(f"trainers.{entry['framework']}.exported_model")
     height, width, channels = document["data"]["image_shape"]

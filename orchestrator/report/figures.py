@@ -23,8 +23,11 @@ from orchestrator.analysis.performance import PARTS
 from trainers.data.corruptions import SEVERITIES
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from orchestrator.analysis.arms import ArmSummary
     from orchestrator.analysis.compare import Comparison
+    from orchestrator.analysis.metrics import Metric
     from orchestrator.store.storage import Record
 
 # Okabe and Ito's palette, told apart under every common colour blindness.
@@ -111,16 +114,67 @@ def learning_curve(comparison: Comparison, measure: str) -> Figure | None:
     return figure
 
 
-def readings(figure: Figure, measure: str) -> dict[str, Any] | None:
-    """What a learning curve shows, for a page to tell under the pointer; None for a figure without curves.
+def reported_curve(comparison: Comparison) -> Figure | None:
+    """What training functions reported of the metric: mean over seeds, band from the lowest to the highest seed."""
+    frame = comparison.reports_frame
+    if frame.empty:
+        return None
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(5.2, 3.6))
+        for arm, rows in frame.groupby("arm", sort=False):
+            colour = _colour(comparison, str(arm))
+            curve = rows.groupby("report")["value"].agg(["mean", "min", "max"])
+            marker = "o" if len(curve) == 1 else None
+            axis.plot(curve.index, curve["mean"], color=colour, label=str(arm), marker=marker)
+            axis.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.2)
+        axis.set_xlabel("report")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _scale(axis, comparison.metric)
+        axis.legend(frameon=False)
+    return figure
+
+
+def reported_over_time(comparison: Comparison) -> Figure | None:
+    """What training functions reported of the metric against the seconds since their start, a line for each run."""
+    frame = comparison.reports_frame
+    if frame.empty:
+        return None
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(5.2, 3.6))
+        for arm, rows in frame.groupby("arm", sort=False):
+            for place, (_, run) in enumerate(rows.groupby("run", sort=False)):
+                axis.plot(
+                    run["seconds"],
+                    run["value"],
+                    color=_colour(comparison, str(arm)),
+                    marker="." if len(run) < 30 else None,
+                    alpha=0.8,
+                    label=str(arm) if place == 0 else None,
+                )
+        axis.set_xlabel("seconds since the training function began")
+        _scale(axis, comparison.metric)
+        axis.legend(frameon=False)
+    return figure
+
+
+def _scale(axis: Axes, metric: Metric) -> None:
+    """Name the vertical axis after a metric, in its unit."""
+    axis.set_ylabel(_plain(metric.title if metric.is_share else metric.heading))
+    if metric.is_share:
+        axis.yaxis.set_major_formatter("{x:.0%}")
+
+
+def readings(figure: Figure, *, step: str, percent: bool) -> dict[str, Any] | None:
+    """What a curve shows, for a page to tell under the pointer; None for a figure without curves.
 
     Args:
         figure: once saved, so that it is laid out.
-        measure: `accuracy` or `loss`.
+        step: what the horizontal axis counts, `epoch` or `report`.
+        percent: whether values are shares.
 
     Returns:
-        `x` epochs; `series` for each arm a mean for each of them or None; `box` and `limits`, the ends of the
-        horizontal axis as shares of the picture's width and as epochs; `percent`, whether values are shares.
+        `x` epochs or reports, as `step` says; `series` for each arm a mean for each of them or None; `box` and
+        `limits`, the ends of the horizontal axis as shares of the picture's width and as steps; `percent`.
     """
     axis = figure.axes[0]
     lines = [line for line in axis.get_lines() if not str(line.get_label()).startswith("_")]
@@ -133,11 +187,12 @@ def readings(figure: Figure, measure: str) -> dict[str, Any] | None:
         series[str(line.get_label())] = [_reading(known.get(epoch)) for epoch in epochs]
     box = axis.get_position()
     return {
+        "step": step,
         "x": epochs,
         "series": series,
         "box": [round(box.x0, 4), round(box.x1, 4)],
         "limits": [round(limit, 4) for limit in axis.get_xlim()],
-        "percent": measure == "accuracy",
+        "percent": percent,
     }
 
 
@@ -150,19 +205,22 @@ def attribution(comparison: Comparison) -> Figure | None:
     found = comparison.attribution
     if found is None or not found.shares:
         return None
-    rows = [(share.factor, share.accuracy) for share in found.shares] + [("all together", found.gap)]
+    metric = found.metric
+    rows = [(share.factor, share.score) for share in found.shares] + [("all together", found.gap)]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(6.4, 1.2 + 0.45 * len(rows)))
         for row, (name, interval) in enumerate(rows):
-            colour = "#555555" if name == "all together" else COLOURS[0 if interval.mean >= 0 else 1]
-            axis.barh(row, interval.mean * 100, color=colour, alpha=0.75, height=0.6)
+            favours_first = metric.advantage(interval.mean) >= 0
+            colour = "#555555" if name == "all together" else COLOURS[0 if favours_first else 1]
+            axis.barh(row, metric.plotted(interval.mean), color=colour, alpha=0.75, height=0.6)
             if interval.low is not None and interval.high is not None:
-                axis.plot([interval.low * 100, interval.high * 100], [row, row], color="black", linewidth=1.5)
+                ends = [metric.plotted(end) for end in (interval.low, interval.high)]
+                axis.plot(ends, [row, row], color="black", linewidth=1.5)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_yticks(range(len(rows)), [name for name, _ in rows])
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel(f"points of test accuracy, {found.plan.first} over {found.plan.second}")
+        axis.set_xlabel(_plain(f"{metric.gap_heading}, {found.plan.first} over {found.plan.second}"))
     return figure
 
 
@@ -254,9 +312,11 @@ def seconds(comparison: Comparison) -> Figure | None:
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 1.6 + 0.5 * len(arms)))
         left = np.zeros(len(arms))
-        for place, part in enumerate(measured[arms[0]].seconds):
-            widths = np.array([measured[arm].seconds[part] for arm in arms])
-            axis.barh(range(len(arms)), widths, left=left, height=0.6, color=COLOURS[place], label=part)
+        parts = dict.fromkeys(part for arm in arms for part in measured[arm].seconds)
+        for place, part in enumerate(parts):
+            widths = np.array([measured[arm].seconds.get(part, 0.0) for arm in arms])
+            colour = COLOURS[place % len(COLOURS)]
+            axis.barh(range(len(arms)), widths, left=left, height=0.6, color=colour, label=part)
             left += widths
         axis.set_yticks(range(len(arms)), arms)
         axis.invert_yaxis()
@@ -313,7 +373,12 @@ def scaling(scales: Record) -> Figure:
 
 def _class_names(comparison: Comparison) -> list[str]:
     """As matplotlib is to show them: a dollar sign begins no formula."""
-    return [name.replace("$", r"\$") for name in comparison.document["data"]["class_names"]]
+    return [_plain(name) for name in comparison.class_names]
+
+
+def _plain(text: str) -> str:
+    """Text in which a dollar sign begins no formula."""
+    return text.replace("$", r"\$")
 
 
 def confusion_matrix(comparison: Comparison, arm: ArmSummary) -> Figure | None:

@@ -23,16 +23,15 @@ from trainers.errors import InputError
 Value = float | str | None
 
 _OF_FINISHED: dict[str, Callable[[ArmSummary], float | None]] = {
-    "accuracy": lambda arm: arm.accuracy.mean if arm.accuracy else None,
-    "accuracy_low": lambda arm: arm.accuracy.low if arm.accuracy else None,
-    "accuracy_high": lambda arm: arm.accuracy.high if arm.accuracy else None,
-    "balanced_accuracy": lambda arm: arm.balanced_accuracy.mean if arm.balanced_accuracy else None,
     "images_per_second": lambda arm: arm.images_per_second.mean if arm.images_per_second else None,
     "train_seconds": lambda arm: arm.train_seconds,
 }
-"""What is known of an arm only when all of its runs have finished."""
+"""What is known of an arm only when all of its runs have finished; its metrics as well."""
 
-_OF_ARMS: dict[str, Callable[[ArmSummary], float | None]] = _OF_FINISHED | {
+_ENDS = {"": "mean", "_low": "low", "_high": "high"}
+"""What is appended to the name of a metric for the ends of its interval."""
+
+_ALWAYS: dict[str, Callable[[ArmSummary], float | None]] = {
     "seeds": lambda arm: float(len(arm.done)),
     "failed_runs": lambda arm: float(sum(run.state == "failed" for run in arm.runs)),
     "unfinished_runs": lambda arm: float(sum(run.state != "done" for run in arm.runs)),
@@ -45,11 +44,6 @@ _VERDICTS = {
     (Verdict.BETTER, False): "worse",
     (Verdict.BETTER_BY_MORE, False): "worse_by_more_than_margin",
 }
-
-QUANTITIES = tuple(_OF_ARMS)
-"""Of an arm, as `torch.accuracy`."""
-PAIR_QUANTITIES = _OF_PAIRS
-"""Of two arms, as `torch.keras.gap_low`: torch over keras."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,26 +142,48 @@ def _value(name: str, comparison: Comparison) -> tuple[Value, str | None]:
         raise InputError(
             f"--fail-if: there is no arm {unknown[0] if unknown else name!r}; the arms are {', '.join(arms)}"
         )
-    choices = _OF_ARMS if len(names) == 1 else _OF_PAIRS
+    metrics = _metrics(comparison)
+    choices = [*metrics, *_OF_FINISHED, *_ALWAYS] if len(names) == 1 else _OF_PAIRS
     if quantity not in choices:
         raise InputError(f"--fail-if: {name}: give one of {', '.join(choices)}")
     value: Value
-    if len(names) == 1:
-        value = _OF_ARMS[quantity](arms[names[0]])
-    else:
+    metric: str | None = None
+    if len(names) == 2:
+        metric = comparison.metric.name
         value = _of_pair(names[0], names[1], quantity, comparison)
+    elif quantity in metrics:
+        metric, end = metrics[quantity]
+        found = arms[names[0]].measures.get(metric)
+        value = None if found is None else getattr(found.interval, end)
+    else:
+        value = (_OF_FINISHED | _ALWAYS)[quantity](arms[names[0]])
     if value is None:
         return None, f"{name} is missing"
     if isinstance(value, float) and not math.isfinite(value):
         return value, f"{name} is no number"
-    if quantity in _OF_FINISHED or (len(names) == 2 and quantity not in ("seeds", "unfinished_runs")):
+    if quantity not in _ALWAYS:
         for arm in (arms[each] for each in names):
             if len(arm.done) < len(arm.runs):
                 return (
                     value,
                     f"{len(arm.runs) - len(arm.done)} of {len(arm.runs)} runs of {arm.name} have no result",
                 )
+            lacking = sum(metric is not None and metric not in run.metrics for run in arm.runs)
+            if lacking:
+                return value, f"{lacking} of {len(arm.runs)} runs of {arm.name} have no {metric}"
     return value, None
+
+
+def _metrics(comparison: Comparison) -> dict[str, tuple[str, str]]:
+    """By the name of a quantity, the metric and the part of its interval that it is.
+
+    `score` is the metric that arms are compared by, and `accuracy` is short for `test_accuracy`.
+    """
+    names = {"score": comparison.metric.name, "accuracy": "test_accuracy"}
+    names |= {name: name for arm in comparison.arms for name in arm.measures}
+    return {
+        f"{name}{suffix}": (metric, end) for name, metric in names.items() for suffix, end in _ENDS.items()
+    }
 
 
 def _of_pair(first: str, second: str, quantity: str, comparison: Comparison) -> Value:
@@ -194,7 +210,8 @@ def _of_judgement(pair: PairComparison, quantity: str, *, in_order: bool) -> Val
     sign = 1 if in_order else -1
     match quantity:
         case "verdict":
-            return _VERDICTS.get((judgement.verdict, (gap.mean > 0) == in_order), judgement.verdict.value)
+            is_ahead = (pair.metric.advantage(gap.mean) > 0) == in_order
+            return _VERDICTS.get((judgement.verdict, is_ahead), judgement.verdict.value)
         case "p_value":
             return judgement.p_value
         case "gap":

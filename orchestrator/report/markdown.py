@@ -33,14 +33,14 @@ def write(comparison: Comparison, pictures: Mapping[str, tuple[str, str, list[st
     lines += [f"- {escape(note)}" for note in comparison.notes] + [""]
     if shares := tables.attributed(comparison):
         lines += ["## Where the gap comes from", ""]
-        lines += [_row(["factor", "points of accuracy", "speed ratio"]), _row(["---"] * 3)]
+        lines += [_row(["factor", comparison.metric.gap_heading, "speed ratio"]), _row(["---"] * 3)]
         lines += [_row([str(share["factor"]), str(share["points"]), str(share["speed"])]) for share in shares]
         lines += ["", escape(tables.attribution_note(comparison)), ""]
         if between := tables.interactions(comparison):
             lines += ["### Interactions", "", *_table(between)]
         lines += ["## Arms", ""]
     lines += _table(tables.arms(comparison))
-    lines += ["Means over seeds with 95 % intervals; those of accuracy are over seeds and test images.", ""]
+    lines += [f"Means over seeds with 95 % intervals: {escape(tables.intervals_note(comparison))}", ""]
     if proofs := tables.evidences(comparison):
         lines += ["## Evidence", "", *_table(proofs), escape(tables.evidence_note(comparison)), ""]
     if groups := tables.groups(comparison):

@@ -45,7 +45,7 @@ for (const card of document.querySelectorAll("[data-curve]")) {
       if (value == null) return `${name}: –`;
       return `${name}: ${curve.percent ? (value * 100).toFixed(2) + " %" : value.toPrecision(4)}`;
     });
-    tip.textContent = [`epoch ${curve.x[place]}`, ...told].join("\n");
+    tip.textContent = [`${curve.step} ${curve.x[place]}`, ...told].join("\n");
     line.hidden = tip.hidden = false;
   };
   const hide = () => { line.hidden = tip.hidden = true; place = -1; };

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.analysis.sweeps import ArmSearch, SweepSummary
-from orchestrator.experiment.sweep import OBJECTIVES
 from orchestrator.store.trial_records import TrialRecord, busy_seconds
 
 if TYPE_CHECKING:
@@ -57,8 +56,10 @@ def draw(summary: SweepSummary) -> SweepPictures | None:
 
 def _thinned(search: ArmSearch, summary: SweepSummary, at_most: int) -> list[TrialRecord]:
     """Trials with a value: all of them, or the best half and an even choice of the others."""
-    goal = summary.sweep.objective[0]
-    scored = [(score, trial) for trial in search.history.trials if (score := trial.score(goal)) is not None]
+    objective = summary.sweep.objective[0]
+    scored = [
+        (score, trial) for trial in search.history.trials if (score := trial.score(objective)) is not None
+    ]
     if len(scored) <= at_most:
         return [trial for _, trial in scored]
     ranked = [trial for _, trial in sorted(scored, key=lambda entry: -entry[0])]
@@ -81,7 +82,7 @@ def _figures(
         study = study_of(trials, sweep, search.arm, complete_stopped=True)
         few = study_of(_thinned(search, summary, _DRAWN_AS_LINES), sweep, search.arm, complete_stopped=True)
         goal = sweep.objective[0]
-        target: dict[str, Any] = {"target_name": goal.replace("_", " ")}
+        target: dict[str, Any] = {"target_name": goal.title}
         if len(sweep.objective) > 1:
             target["target"] = lambda trial: trial.values[0]
         figures = [
@@ -97,7 +98,7 @@ def _figures(
                 ("The two that matter most", show.plot_contour(few, list(importance)[:2], **target))
             )
         if len(sweep.objective) in (2, 3):
-            names = [goal.replace("_", " ") for goal in sweep.objective]
+            names = [objective.title for objective in sweep.objective]
             figures.append(("Pareto front", show.plot_pareto_front(study, target_names=names)))
     figures.append(("Time line by worker", _time_line(trials)))
     return figures
@@ -170,15 +171,15 @@ def best_so_far(summary: SweepSummary) -> Figure | None:
 
     from orchestrator.report.figures import COLOURS, STYLE
 
-    goal = summary.sweep.objective[0]
-    better = np.maximum if OBJECTIVES[goal] == "max" else np.minimum
+    objective = summary.sweep.objective[0]
+    better = np.maximum if objective.goal == "maximize" else np.minimum
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.2, 3.6))
         for search, colour in zip(summary.arms, itertools.cycle(COLOURS), strict=False):
             known = {
-                number: trial.value(goal)
+                number: trial.value(objective)
                 for number, trial in enumerate(search.history.trials, 1)
-                if trial.score(goal) is not None
+                if trial.score(objective) is not None
             }
             if known:
                 numbers, values = [*known], np.array([*known.values()])
@@ -188,6 +189,6 @@ def best_so_far(summary: SweepSummary) -> Figure | None:
             plt.close(figure)
             return None
         axis.set_xlabel("trials")
-        axis.set_ylabel(goal.replace("_", " "))
+        axis.set_ylabel(objective.title)
         axis.legend(frameon=False)
     return figure

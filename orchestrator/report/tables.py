@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.analysis import compare, inference
+from orchestrator.analysis import inference, metrics
+from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.compare import Comparison
 from orchestrator.analysis.inference import Budget, Interval, Measure
+from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import PairComparison, times
 from orchestrator.analysis.parity import NamedDifference
 from orchestrator.analysis.performance import ArmPerformance
 from orchestrator.analysis.sweeps import ArmSearch, SweepSummary
 from orchestrator.analysis.verdicts import Verdict
-from orchestrator.analysis.wording import duration, in_points, listed, points
+from orchestrator.analysis.wording import duration, listed
 from orchestrator.experiment.spec import describe_value
 from orchestrator.planning import crossings
 from trainers.data.corruptions import SEVERITIES
@@ -42,10 +44,13 @@ def arms(comparison: Comparison) -> list[dict[str, str]]:
     """What each arm reached, a table's row each."""
     rows = []
     for arm in comparison.arms:
-        balanced = {"balanced accuracy": percent(arm.balanced_accuracy)} if comparison.is_unbalanced else {}
         rows.append(
-            {"arm": arm.name, "framework": arm.framework, "test accuracy": percent(arm.accuracy)}
-            | balanced
+            {
+                "arm": arm.name,
+                "framework": arm.framework or "training function",
+                comparison.metric.title: comparison.metric.interval(arm.score),
+            }
+            | others(comparison, arm)
             | {
                 "time to the end": _seconds(comparison.performance.arms[arm.name].end_seconds),
                 "images/s": whole(arm.images_per_second),
@@ -55,19 +60,45 @@ def arms(comparison: Comparison) -> list[dict[str, str]]:
     return rows
 
 
+def intervals_note(comparison: Comparison) -> str:
+    """What the intervals of `arms` are over."""
+    scored = [arm for arm in comparison.arms if arm.score is not None]
+    known = [arm for arm in scored if arm.scores.items is not None]
+    if not known:
+        return "over seeds."
+    images = "seeds and test images" if known == scored else "seeds and, where they are known, test images"
+    return f"of {comparison.metric.title} over {images}, of the others over seeds."
+
+
+def shown(comparison: Comparison) -> list[Metric]:
+    """The metrics beside the one that arms are compared by: those that are asked for, and what its rival tells else."""
+    rival = comparison.metric.rival if comparison.is_unbalanced else None
+    further = [] if rival is None else [metrics.known(rival)]
+    names = {comparison.metric.name}
+    found = []
+    for metric in [*comparison.shown, *further]:
+        if metric.name not in names:
+            names.add(metric.name)
+            found.append(metric)
+    return found
+
+
+def others(comparison: Comparison, arm: ArmSummary) -> dict[str, str]:
+    """An arm's further metrics, by their titles."""
+    return {
+        metric.title: metric.interval(found.interval if (found := arm.measures.get(metric.name)) else None)
+        for metric in shown(comparison)
+    }
+
+
 def configuration(comparison: Comparison) -> list[tuple[str, list[str], bool]]:
     """Every recipe field with its value in each arm, and whether they differ."""
-    rows = [("framework", [arm.framework for arm in comparison.arms])]
-    for key in comparison.arms[0].recipe:
-        values = [describe_value(arm.recipe.get(key)) for arm in comparison.arms]
+    rows = [("framework", [arm.framework or "–" for arm in comparison.arms])]
+    for key in dict.fromkeys(key for arm in comparison.arms for key in arm.recipe):
+        values = [describe_value(arm.recipe[key]) if key in arm.recipe else "–" for arm in comparison.arms]
         rows.append((key.replace("_", " "), values))
     rows.append(("seeds", [", ".join(map(str, arm.seeds)) for arm in comparison.arms]))
     return [(field, values, len(set(values)) > 1) for field, values in rows]
-
-
-def _points(interval: Interval) -> str:
-    """`+1.20 (+0.90 to +1.50)`, of a difference of shares in points."""
-    return _with_bounds(interval, lambda share: points(share, signed=True))
 
 
 def _p(value: float | None) -> str:
@@ -87,12 +118,12 @@ def evidences(comparison: Comparison) -> list[dict[str, str]]:
             {
                 "pair": f"{pair.first} − {pair.second}",
                 "verdict": _verdict(pair),
-                "gap, 95 %": _points(judgement.gap),
-                "gap, 90 %": _points(judgement.equality),
+                "gap, 95 %": pair.metric.differences(judgement.gap),
+                "gap, 90 %": pair.metric.differences(judgement.equality),
                 "p": _p(judgement.p_value),
                 "smallest detectable gap": "–"
                 if judgement.detectable is None
-                else points(judgement.detectable),
+                else pair.metric.difference(judgement.detectable),
                 "seeds": " and ".join(map(str, pair.seeds)) + (", paired" if pair.is_paired else ""),
                 "only one is right": "–"
                 if pair.discordant is None
@@ -105,20 +136,32 @@ def evidences(comparison: Comparison) -> list[dict[str, str]]:
 
 def evidence_note(comparison: Comparison) -> str:
     """What the columns of `evidences` mean."""
+    metric = comparison.metric
     alone = all(pair.images is None for pair in comparison.pairs)
     samples = (
-        "seeds alone, which leaves out that other test images would differ"
+        "seeds alone, which leaves out that other test examples would differ"
         if alone
         else "seeds and test images"
     )
+    size = (
+        "There is no margin, so that the size of a gap is not judged and equality is not proven."
+        if metric.margin is None
+        else "It is better by more than the margin if the interval leaves the margin out. Two arms are equal within "
+        f"the margin of {metric.tolerance} if the 90 % interval lies inside it."
+    )
+    is_known = any(pair.discordant is not None for pair in comparison.pairs)
+    right = (
+        " Only one is right: test images that only the first, and only the second arm classifies correctly, mean over "
+        "seeds."
+        if is_known
+        else ""
+    )
+    direction = "" if metric.goal == "maximize" else f"; lower {metric.title} is better"
     return (
-        f"Gaps are in points of test accuracy, the first arm minus the second, with intervals over {samples}. All "
-        "intervals and p-values of one report hold together (Bonferroni). An arm is better if the 95 % interval leaves "
-        "zero out, and by more than the margin if it leaves the margin out. Two arms are equal within the margin of "
-        f"{in_points(compare.margin_of(comparison.document['experiment']))} if the 90 % interval lies inside it. The "
-        "smallest detectable gap is the true gap that would be found with a power of 80 %. Only one is right: test "
-        "images that only the first, and only the second arm classifies correctly, mean over seeds. Uncertainty from: "
-        "parts of the gap's variance."
+        f"Gaps are in {metric.gap_heading}, the first arm minus the second, with intervals over {samples}{direction}. "
+        "All intervals and p-values of one report hold together (Bonferroni). An arm is better if the 95 % interval "
+        f"leaves zero out. {size} The smallest detectable gap is the true gap that would be found with a power of "
+        f"80 %.{right} Uncertainty from: parts of the gap's variance."
     )
 
 
@@ -180,8 +223,8 @@ def attributed(comparison: Comparison) -> list[dict[str, str | float]]:
     rows: list[dict[str, str | float]] = [
         {
             "factor": share.factor,
-            "points": _points(share.accuracy),
-            "points_value": share.accuracy.mean,
+            "points": found.metric.differences(share.score),
+            "points_value": share.score.mean,
             "speed": "–" if share.log_speed is None else _with_bounds(share.log_speed, times),
             "speed_value": share.speed_ratio or "",
         }
@@ -193,7 +236,7 @@ def attributed(comparison: Comparison) -> list[dict[str, str | float]]:
         rows.append(
             {
                 "factor": "three factors and more",
-                "points": points(found.remainder, signed=True),
+                "points": found.metric.difference(found.remainder, signed=True),
                 "points_value": found.remainder,
                 "speed": "–",
                 "speed_value": "",
@@ -201,7 +244,7 @@ def attributed(comparison: Comparison) -> list[dict[str, str | float]]:
         )
     total: dict[str, str | float] = {
         "factor": "all together",
-        "points": _points(found.gap),
+        "points": found.metric.differences(found.gap),
         "points_value": found.gap.mean,
         "speed": whole_speed,
         "speed_value": whole_speed,
@@ -215,7 +258,10 @@ def interactions(comparison: Comparison) -> list[dict[str, str]]:
     if found is None:
         return []
     return [
-        {"factors": " × ".join(entry.factors), "points": _points(entry.accuracy)}
+        {
+            "factors": " × ".join(entry.factors),
+            found.metric.gap_heading: found.metric.differences(entry.score),
+        }
         for entry in found.interactions
     ]
 
@@ -231,7 +277,7 @@ def took(comparison: Comparison) -> list[dict[str, str]]:
             {
                 "arm": arm.name,
                 "time to the end": _seconds(used.end_seconds),
-                f"time to {target}": _time_to(used, len(arm.done)),
+                f"time to {target}": "–" if found.target is None else _time_to(used, len(arm.done)),
                 "cost": _cost(used.cost),
                 "peak memory": _bytes(used.memory_peak_bytes),
                 "GPU memory": _bytes(used.device_memory_peak_bytes),
@@ -260,7 +306,8 @@ def intervals(comparison: Comparison) -> list[dict[str, str]]:
     for arm in comparison.arms:
         used = comparison.performance.arms[arm.name]
         quantities: list[tuple[str, Measure | None, Callable[[float], str]]] = [
-            ("test accuracy, %", used.test_accuracy, lambda share: f"{share * 100:.2f}"),
+            (comparison.metric.heading, used.score, comparison.metric.bare),
+            *((metric.heading, arm.measures.get(metric.name), metric.bare) for metric in shown(comparison)),
             ("seconds to the end", used.end_seconds, lambda seconds: f"{seconds:,.1f}"),
             (f"seconds to {target or 0:.1%}", used.target_seconds, lambda seconds: f"{seconds:,.1f}"),
             ("images/s", used.images_per_second, lambda rate: f"{rate:,.0f}"),
@@ -362,15 +409,21 @@ def calibration(comparison: Comparison) -> dict[str, float]:
     return {
         arm: inference.calibration_error(found.confidences.ravel(), found.right.ravel())
         for arm, found in comparison.predictions.items()
-        if found.right.size
+        if found.right.size and found.confidences is not None
     }
 
 
 def took_note(comparison: Comparison) -> str:
     """What the figures of `took` mean."""
+    if all(arm.is_own for arm in comparison.arms):
+        return (
+            "Time to the end is from a cold start to the end of the training function. Cost includes start-up. What a "
+            "training function does not report is left out."
+        )
     return (
-        "Time to the end is from a cold start to the end of the test; time to an accuracy is from a cold start to the "
-        f"end of the first epoch with that {comparison.performance.split} accuracy. Cost includes start-up. "
+        "Time to the end is from a cold start to the end of the test, or of the training function; time to an accuracy "
+        f"is from a cold start to the end of the first epoch with that {comparison.performance.split} accuracy. Cost "
+        "includes start-up. "
         "Peak memory is the largest worker's. FLOP count "
         "convolutions and matrix products, a training step as three forward passes. Model FLOPs utilisation (MFU) is "
         "their rate divided by that of a large matrix product on the same workers. Latency is for one image, and "
@@ -439,12 +492,12 @@ def _best(search: ArmSearch, summary: SweepSummary) -> str:
         return "–"
     goal = summary.sweep.objective[0]
     winner = search.winner
-    return f"{goal.replace('_', ' ')} {winner.value(goal):.4g} in trial {winner.number}: {winner.describe()}"
+    return f"{goal.title} {winner.value(goal):.4g} in trial {winner.number}: {winner.describe()}"
 
 
 def settings(comparison: Comparison) -> list[dict[str, str]]:
     """What the workers' environment was, a setting to a row and a framework to a column."""
-    frameworks = list(dict.fromkeys(arm.framework for arm in comparison.arms))
+    frameworks = list(dict.fromkeys(arm.framework or arm.name for arm in comparison.arms))
     return [
         {"setting": name}
         | {framework: ", ".join(map(_setting, values.get(framework, []))) or "–" for framework in frameworks}

@@ -15,6 +15,7 @@ from orchestrator.analysis.compare import Comparison
 from orchestrator.analysis.wording import duration
 from orchestrator.report import columns, figures, markdown, sweep, tables, wrong_images
 from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Record
 from trainers.data.labelled import in_words
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ _SECTIONS = {
     "learning": (
         "Learning curves",
         "Mean over seeds; the band runs from the lowest to the highest seed. Dotted: training.",
+    ),
+    "reported": (
+        "Reported by training functions",
+        "The metric that arms are compared by: mean over seeds by report, with a band from the lowest to the highest "
+        "seed; and over time, one line for each run.",
     ),
     "speed": (
         "Speed",
@@ -71,7 +77,7 @@ def write(records: ExperimentRecords) -> Comparison:
         InputError: there is no experiment at that place.
     """
     comparison = compare.analyse(records)
-    names = [*comparison.document["data"]["class_names"], *(arm.name for arm in comparison.arms)]
+    names = [*comparison.class_names, *(arm.name for arm in comparison.arms), comparison.metric.heading]
     searched = sweep.draw(comparison.sweep) if comparison.sweep else None
     storage = records.storage.at("report")
     with plt.rc_context(figures.lettering("".join(names))):
@@ -84,10 +90,14 @@ def write(records: ExperimentRecords) -> Comparison:
                 storage.write(f"figures/{name}.png", figures.save(figure, "png"))
                 storage.write(f"figures/{name}.svg", drawings[name])
     storage.write_json("results.json", results.document(comparison))
-    for name, table, rows in (
-        ("results", columns.RUNS, columns.run_rows(comparison)),
-        ("epochs", columns.EPOCHS, columns.epoch_rows(comparison)),
-    ):
+    tabled = {
+        "results": (columns.RUNS, columns.run_rows(comparison)),
+        "metrics": (columns.METRICS, columns.metric_rows(comparison)),
+        "epochs": (columns.EPOCHS, columns.epoch_rows(comparison)),
+    }
+    if reported := columns.report_rows(comparison):
+        tabled["reports"] = (columns.REPORTS, reported)
+    for name, (table, rows) in tabled.items():
         text, binary = columns.files(table, rows)
         storage.write(f"{name}.csv", text)
         storage.write(f"{name}.parquet", binary)
@@ -97,9 +107,15 @@ def write(records: ExperimentRecords) -> Comparison:
     titled = {section: (*_SECTIONS[section], list(group)) for section, group in pictures.items()}
     storage.write("report.md", markdown.write(comparison, titled).encode())
     curves = {
-        f"{measure} by epoch": figures.readings(pictures["learning"][f"{measure}-by-epoch"], measure)
-        for measure in ("accuracy", "loss")
-        if f"{measure}-by-epoch" in pictures.get("learning", {})
+        section: {
+            name.replace("-", " "): figures.readings(pictures[section][name], step=step, percent=percent)
+            for name, step, percent in drawn
+            if name in pictures.get(section, {})
+        }
+        for section, drawn in {
+            "learning": [("accuracy-by-epoch", "epoch", True), ("loss-by-epoch", "epoch", False)],
+            "reported": [("metric-by-report", "report", comparison.metric.is_share)],
+        }.items()
     }
     page = _html(comparison, pictures, drawings, searched, curves)
     storage.write("report.html", page.encode())
@@ -117,12 +133,17 @@ def _draw(comparison: Comparison) -> Pictures:
         for arm in comparison.arms
         if arm.name in predictions and predictions[arm.name].right.size
     }
+    sure = {arm: found.confidences for arm, found in scored.items() if found.confidences is not None}
     drawn: dict[str, dict[str, Figure | None]] = {
         "attribution": {"attribution": figures.attribution(whole)},
         "sweep": {"best-by-trials": searched},
         "learning": {
             "accuracy-by-epoch": figures.learning_curve(comparison, "accuracy"),
             "loss-by-epoch": figures.learning_curve(comparison, "loss"),
+        },
+        "reported": {
+            "metric-by-report": figures.reported_curve(comparison),
+            "metric-over-time": figures.reported_over_time(comparison),
         },
         "speed": {
             "accuracy-over-time": figures.accuracy_over_time(comparison),
@@ -135,7 +156,7 @@ def _draw(comparison: Comparison) -> Pictures:
         "reliability": {
             "reliability": figures.reliability(
                 comparison,
-                {arm: found.confidences.ravel() for arm, found in scored.items()},
+                {arm: confidences.ravel() for arm, confidences in sure.items()},
                 {arm: found.right.ravel() for arm, found in scored.items()},
             )
         },
@@ -163,21 +184,15 @@ def _ends(comparison: Comparison) -> Comparison:
 def _context(comparison: Comparison) -> dict[str, Any]:
     data = comparison.document["data"]
     session = comparison.sessions[-1] if comparison.sessions else None
-    height, width, channels = data["image_shape"]
     ends = _ends(comparison)
     return {
         "comparison": comparison,
         "ends": ends.arms,
         "between": [arm for arm in comparison.arms if arm not in ends.arms],
         "configuration": tables.configuration(comparison),
-        "classes": data["class_names"],
+        "classes": comparison.class_names,
         "data": data,
-        "data_line": (
-            f"{data['train_images']:,} training, {data['validation_images']:,} validation and "
-            f"{data['test_images']:,} test images of {width}×{height}×{channels} "
-            f"in {len(data['class_names'])} classes"
-            + (f"; groups: {in_words(data['groups'])}" if data.get("groups") else "")
-        ),
+        "data_line": _data_line(data),
         "environment": session["environment"] if session else None,
         "settings": tables.settings(comparison),
         "command": _reproduce(comparison),
@@ -200,10 +215,24 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "attribution_note": tables.attribution_note(comparison),
         "calibration": tables.calibration(comparison),
         "script": (Path(__file__).parent / "page.js").read_text(),
-        "percent": tables.percent,
+        "shown": tables.shown(comparison),
+        "intervals_note": tables.intervals_note(comparison),
+        "gap_heading": comparison.metric.gap_heading.capitalize(),
         "whole": tables.whole,
         "duration": duration,
     }
+
+
+def _data_line(data: Record | None) -> str:
+    if data is None:
+        return "training functions with data of their own"
+    height, width, channels = data["image_shape"]
+    return (
+        f"{data['train_images']:,} training, {data['validation_images']:,} validation and "
+        f"{data['test_images']:,} test images of {width}×{height}×{channels} "
+        f"in {len(data['class_names'])} classes"
+        + (f"; groups: {in_words(data['groups'])}" if data.get("groups") else "")
+    )
 
 
 def _reproduce(comparison: Comparison) -> str | None:
@@ -219,7 +248,7 @@ def _html(
     pictures: Pictures,
     drawings: dict[str, bytes],
     searched: SweepPictures | None,
-    curves: dict[str, dict[str, Any] | None],
+    curves: dict[str, dict[str, dict[str, Any] | None]],
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -233,9 +262,7 @@ def _html(
                 + base64.b64encode(drawings[name]).decode()
                 for name in group
             },
-            "curves": {
-                name: curve for name, curve in curves.items() if curve is not None and section == "learning"
-            },
+            "curves": {name: curve for name, curve in curves.get(section, {}).items() if curve is not None},
         }
         for section, group in pictures.items()
     ]

@@ -12,17 +12,23 @@ from orchestrator.store.records import ExperimentRecords
 
 
 def write(comparison: Comparison, records: ExperimentRecords) -> bytes | None:
-    """A row for each image, with the predictions of every arm; None where the predictions or labels are not recorded.
+    """A row for each image, with the predictions of every arm; None where predictions or labels are not known.
 
     Columns: `image`, its place among the test images; `file`, relative to `data.path`; `class`; `disputed`, whether
     most seeds of one arm predict another class than those of another; and of each arm `NAME_predicted`, what most of
     its seeds predict, and `NAME_wrong`, how many of its seeds are wrong.
     """
-    kept = records.disagreements() or {}
-    labels, arms = kept.get("test_labels"), comparison.predictions
-    if labels is None or not arms:
+    known = {name: found for name, found in comparison.predictions.items() if found.labels is not None}
+    if not known:
         return None
-    classes = comparison.document["data"]["class_names"]
+    reference = next(iter(known.values()))
+    arms = {name: found for name, found in known.items() if found.examples == reference.examples}
+    labels = np.asarray(reference.labels)
+    count = 1 + max(int(labels.max()), *(int(found.predicted.max()) for found in arms.values()))
+    classes = [str(label) for label in range(count)]
+    if comparison.document["data"] is not None:
+        named = comparison.document["data"]["class_names"]
+        classes[: len(named)] = named
     names = records.test_names()
     usual = {name: _most_frequent(found.predicted, len(classes)) for name, found in arms.items()}
     wrong = {name: (found.predicted != labels).sum(axis=0) for name, found in arms.items()}

@@ -22,6 +22,12 @@ RunId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,99}$")]
 """Names that become parts of paths: no dots, no slashes."""
 
 
+MetricName = Annotated[str, Field(min_length=1, max_length=100)]
+Unit = Annotated[str, Field(min_length=1, max_length=20)]
+Reported = dict[MetricName, float | None]
+"""Metrics by name; one that is no number is null, or NaN."""
+
+
 class Checked(BaseModel):
     """Refuses wrong types and keeps fields that it does not know."""
 
@@ -44,6 +50,20 @@ class Scale(Checked):
     price_per_worker_hour: Amount | None = None
 
 
+class ShownMetric(Checked):
+    """A metric to show."""
+
+    name: MetricName
+    unit: Unit | None = None
+
+
+class ComparedMetric(ShownMetric):
+    """The metric that arms are compared by."""
+
+    goal: Literal["maximize", "minimize"] | None = None
+    margin: Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)] | None = None
+
+
 class Experiment(Checked):
     """The experiment as it was understood; its arms are checked one by one."""
 
@@ -51,6 +71,8 @@ class Experiment(Checked):
     arms: dict[str, Any]
     scale: Scale
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    metric: ComparedMetric | None = None
+    metrics: list[ShownMetric] = Field(default_factory=list)
     target_accuracy: Share | None = None
     baseline: str | None = None
     measure_speed: bool = False
@@ -64,13 +86,26 @@ class Arm(Checked):
     epochs: Positive
 
 
-class RunEntry(Checked):
-    """A run in the list of an experiment."""
+class TrainLoopArm(Checked):
+    """One arm that is a training function of the user's own."""
+
+    train_loop: str
+    seeds: Annotated[list[Count], Field(min_length=1)]
+    trainer: str | None = None
+
+
+class TrainLoopEntry(Checked):
+    """A run of such an arm in the list of an experiment."""
 
     id: RunId
     arm: Name
-    framework: Literal["keras", "torch"]
     seed: Count
+
+
+class RunEntry(TrainLoopEntry):
+    """A run in the list of an experiment."""
+
+    framework: Literal["keras", "torch"]
 
 
 class Data(Checked):
@@ -91,7 +126,8 @@ class Document(Checked):
 
     experiment: Experiment
     runs: list[Any]
-    data: Data
+    data: Data | None = None
+    """None where no arm is built in."""
     attribution: Any = None
     sweep: Any = None
     module_path: str | None = None
@@ -130,7 +166,7 @@ class Attempt(Checked):
 
     driver_session: str
     workers: Positive
-    startup: dict[str, Amount]
+    startup: dict[str, Amount] = Field(default_factory=dict)
     precision: str | None = None
     environment: WorkerEnvironment | None = None
 
@@ -230,6 +266,25 @@ _NEEDED = {
     "finish": ("budget",),
 }
 """The fields of each kind of event."""
+
+
+class Report(Checked):
+    """A line of reports.jsonl: what a training function reported, and how long after its start."""
+
+    report: Count
+    seconds: Amount
+    metrics: Reported
+
+
+class TrainLoopResult(Checked):
+    """result.json of a training function's run: the last value of each metric."""
+
+    metrics: Reported
+    reports: Count
+    training_seconds: Amount
+    startup_seconds: Amount | None = None
+    workers: Positive | None = None
+    trainer: str | None = None
 
 
 class Scaling(Checked):

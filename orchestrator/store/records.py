@@ -16,6 +16,15 @@
             predictions.npz    predicted class and confidence of each test image
             inputs.npz         how pixels were scaled and whitened
             checkpoints/       the last two epochs' state, the best's and one within an epoch, with checksums
+        runs/<run id>/         of a training function of the user's own; Ray Train keeps its checkpoints here
+            run.json           arm, seed, function, config
+            attempts.jsonl     every time workers started, from which checkpoint, start-up times
+            reports.jsonl      metrics of every report of rank 0
+            returned.json      when the function returned
+            failures.jsonl     as above
+            result.json        the last value of each metric
+            predictions.npz    what the function predicted, if its last checkpoint has that file
+            checkpoint_*/      as the function reported them
         parity/                a trace of a few steps of each recipe in each framework
         report/                made from all of the above, at any time
 
@@ -26,6 +35,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 
@@ -37,6 +47,9 @@ from trainers.errors import InputError
 from trainers.inputs import InputTransform
 
 _CHECKPOINTS_KEPT = 2
+CHECKPOINTS = re.compile(r"(^|/)runs/[^/]+/[^/]+/")
+"""Matches the path of every file in a directory of a run; these directories hold checkpoints."""
+_PREDICTIONS = "predictions.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +187,42 @@ class RunRecords:
         names = (name.removesuffix(".json") for name in self._files.names("checkpoints"))
         return sorted(int(name) for name in names if name.isdigit())
 
+    def add_reports(self, records: list[Record]) -> None:
+        """Note what a training function reported."""
+        self._files.append_lines("reports.jsonl", records)
+
+    def reports(self) -> list[Record]:
+        """What a training function reported, in order; of a report that came again after a resume, the later."""
+        by_number = {record["report"]: record for record in self._files.read_lines("reports.jsonl")}
+        return [by_number[number] for number in sorted(by_number)]
+
+    def note_return(self, at: float) -> None:
+        """Note when a training function returned, in seconds since the epoch."""
+        self._files.write_json("returned.json", {"at": at})
+
+    def returned_at(self) -> float | None:
+        """When a training function returned; None while it has not."""
+        returned = self._files.read_json("returned.json")
+        return None if returned is None else float(returned["at"])
+
+    def handed_over(self, checkpoint: str) -> dict[str, np.ndarray] | None:
+        """The predictions that a training function put into a checkpoint; None where there are none.
+
+        Raises:
+            InputError: the file is damaged, or needs pickle to be read.
+        """
+        name = f"{checkpoint}/{_PREDICTIONS}"
+        arrays = self._files.read_arrays(name)
+        if arrays is None and self._files.read(name) is not None:
+            raise InputError(f"{name} is not an .npz file that can be read without pickle")
+        return arrays
+
+    def finish_loop(self, result: Record, predictions: dict[str, np.ndarray] | None) -> None:
+        """Write how a training function's run ended; the run is done."""
+        if predictions is not None:
+            self._files.write_arrays(_PREDICTIONS, predictions)
+        self._files.write_json("result.json", result)
+
     def add_hang(self, record: Record) -> None:
         """Note, before a worker ends itself, that it did nothing for too long."""
         self._files.write_json("hang.json", record)
@@ -187,7 +236,7 @@ class RunRecords:
     def finish(self, result: Record, predictions: dict[str, np.ndarray], inputs: InputTransform) -> None:
         """Write the final test, any predictions, and what a model needs of the data; the run is done."""
         if predictions:
-            self._files.write_arrays("predictions.npz", predictions)
+            self._files.write_arrays(_PREDICTIONS, predictions)
         self._files.write_arrays("inputs.npz", inputs.arrays())
         self._files.write_json("result.json", result)
 
@@ -204,7 +253,7 @@ class RunRecords:
 
     def predictions(self) -> dict[str, np.ndarray] | None:
         """The arrays `predicted`, int [n], and `confidences`, float [n], on the test split."""
-        arrays = self._files.read_arrays("predictions.npz")
+        arrays = self._files.read_arrays(_PREDICTIONS)
         return None if arrays is None else upgraded_predictions(arrays)
 
     def inputs(self) -> InputTransform | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -178,8 +179,8 @@ class Storage:
         except OSError as error:
             raise StorageError(f"storage {self.url!r}: {name} cannot be removed: {_reason(error)}") from error
 
-    def copy_to(self, directory: Path, *, skip: tuple[str, ...] = ()) -> int:
-        """Copy all files to a local directory, but for directories of some names; returns how many.
+    def copy_to(self, directory: Path, *, skip: re.Pattern[str] | None = None) -> int:
+        """Copy all files to a local directory, but for those whose path matches; returns how many.
 
         Raises:
             StorageError: there is nothing to copy, or it cannot be read.
@@ -191,7 +192,7 @@ class Storage:
         target, copied = Storage(str(directory)), 0
         for entry in entries:
             name = entry.path.removeprefix(self._base).lstrip("/")
-            if entry.type is not pafs.FileType.File or set(name.split("/")[:-1]) & set(skip):
+            if entry.type is not pafs.FileType.File or (skip is not None and skip.search(name)):
                 continue
             target.write(name, self.read(name) or b"")
             copied += 1
@@ -222,8 +223,12 @@ class Storage:
 
     def append_line(self, name: str, record: Record) -> None:
         """Add one record to a .jsonl file."""
-        line = json.dumps({"schema": SCHEMA_VERSION} | record).encode() + b"\n"
-        self.write(name, (self.read(name) or b"") + line)
+        self.append_lines(name, [record])
+
+    def append_lines(self, name: str, records: list[Record]) -> None:
+        """Add records to a .jsonl file."""
+        lines = "".join(json.dumps({"schema": SCHEMA_VERSION} | record) + "\n" for record in records)
+        self.write(name, (self.read(name) or b"") + lines.encode())
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Write arrays as a compressed .npz."""

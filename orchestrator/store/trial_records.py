@@ -19,7 +19,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from orchestrator.experiment.spec import describe_value
-from orchestrator.experiment.sweep import OBJECTIVES, Budget, Params, Sweep
+from orchestrator.experiment.sweep import Budget, Objective, Params, Sweep
 from orchestrator.store.record_models import TrialEvent
 from orchestrator.store.storage import SCHEMA_VERSION, Record, Storage
 
@@ -61,21 +61,21 @@ class TrialRecord:
             for name, value in self.params.items()
         )
 
-    def value(self, objective: str) -> float | None:
+    def value(self, objective: Objective) -> float | None:
         """What the last epoch reached."""
         if not self.epochs:
             return None
-        if objective == "train_seconds":
+        if objective.name == "train_seconds":
             return self.train_seconds
-        value = self.epochs[-1].get(objective)
+        value = self.epochs[-1].get(objective.name)
         return None if value is None else float(value)
 
-    def score(self, objective: str) -> float | None:
+    def score(self, objective: Objective) -> float | None:
         """The value, negated where less is better; None where it is no number."""
         value = self.value(objective)
         if value is None or not math.isfinite(value):
             return None
-        return value if OBJECTIVES[objective] == "max" else -value
+        return value if objective.goal == "maximize" else -value
 
     @property
     def train_seconds(self) -> float:

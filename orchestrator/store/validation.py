@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,12 +26,20 @@ _SAME_ACCURACY = 1e-6
 _T = TypeVar("_T")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """One run's predictions int [n] and confidences float [n] on the test split."""
+    """What one run predicted for each test example."""
 
-    predicted: np.ndarray
-    confidences: np.ndarray
+    predicted: np.ndarray | None
+    """Int [n] classes; None for a regression and for several labels."""
+    confidences: np.ndarray | None
+    """Float [n], the probabilities of these classes, where they are known."""
+    scores: np.ndarray | None
+    """Probabilities float [n, classes], or predicted values [n]; None where only classes are known."""
+    labels: np.ndarray | None
+    """Int [n] classes, 0 or 1 [n, labels], or float [n]; None where they are not known."""
+    ids: np.ndarray | None = None
+    """Names of the test examples, where a training function gave them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,9 @@ class CheckedRun:
     """Of the experiment's document: id, arm, framework and seed."""
     attempts: list[Record]
     epochs: list[Record]
+    """Empty for a run of a training function."""
+    reports: list[Record]
+    """Empty for a built-in run."""
     failures: list[Record]
     result: Record | None
     predictions: Predictions | None
@@ -97,21 +109,34 @@ def read(records: ExperimentRecords, left: Left) -> CheckedRecords:
         InputError: there is no experiment, or what describes it is damaged, so that nothing can be reported.
     """
     document = read_document(records, left)
-    data = document["data"]
-    classes, images = len(data["class_names"]), data["test_images"]
-    arrays = _arrays(records, "disagreements.npz", left) or {}
-    labels = arrays.get("test_labels")
-    if labels is not None and not _are_whole(labels, (images,), classes):
-        left.out("disagreements.npz", f"test_labels are not a class for each of {images} images")
-        labels = None
+    data, arms = document["data"], document["experiment"]["arms"]
+    labels = disagreements = None
+    if data is not None:
+        arrays = _arrays(records, "disagreements.npz", left) or {}
+        labels = arrays.get("test_labels")
+        images = data["test_images"]
+        if labels is not None and not _are_whole(labels, (images,), len(data["class_names"])):
+            left.out("disagreements.npz", f"test_labels are not a class for each of {images} images")
+            labels = None
+        disagreements = _disagreements(arrays, data, left)
     return CheckedRecords(
         document=document,
         sessions=_lines(records, "sessions.jsonl", record_models.DriverSession, left),
-        runs=[_run(records, entry, classes, images, labels, left) for entry in document["runs"]],
+        runs=[
+            _train_loop_run(records, entry, left)
+            if is_train_loop(arms[entry["arm"]])
+            else _run(records, entry, data, labels, left)
+            for entry in document["runs"]
+        ],
         labels=labels,
-        disagreements=_disagreements(arrays, data, left),
+        disagreements=disagreements,
         scales=_scales(records, left),
     )
+
+
+def is_train_loop(arm: Record) -> bool:
+    """Whether an arm, as it was recorded, is a training function of the user's own."""
+    return "train_loop" in arm
 
 
 def clean(value: Any) -> Any:
@@ -127,8 +152,10 @@ def clean(value: Any) -> Any:
 def _reason(error: ValidationError) -> str:
     problem = error.errors()[0]
     field = ".".join(str(step) for step in problem["loc"])
-    given = one_line(ValueError(repr(problem.get("input"))))
-    return f"{field or 'it'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {given[:80]}"
+    told = f"{field or 'it'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    if problem["type"] == "missing":
+        return told
+    return f"{told}, not {' '.join(repr(problem.get('input')).split())[:80]}"
 
 
 def _check(model: type[BaseModel], value: Any, name: str, left: Left) -> bool:
@@ -164,7 +191,7 @@ def read_document(records: ExperimentRecords, left: Left) -> Record:
     url = records.storage.url
     document = _json(records, "experiment.json", left)
     if document is None:
-        why = f": {left.sentences[0]}" if left.sentences else ""
+        why = f": {left.sentences[0].removesuffix('.')}" if left.sentences else ""
         raise InputError(
             f"{url!r} holds no experiment{why}; give the directory that has experiment.json in it, such as "
             "tandem-results/quickstart"
@@ -177,18 +204,26 @@ def read_document(records: ExperimentRecords, left: Left) -> Record:
     arms = {
         name: arm
         for name, arm in specification["arms"].items()
-        if _is_name(name, left) and _check(record_models.Arm, arm, f"experiment.json, arm {name}", left)
+        if _is_name(name, left) and _check(_arm_model(arm), arm, f"experiment.json, arm {name}", left)
     }
     if not arms:
         raise InputError(f"{url}/experiment.json is damaged: {' '.join(left.sentences) or 'it has no arms'}")
     if specification.get("baseline") not in (None, *arms):
         left.out("experiment.json, baseline", f"there is no arm {specification['baseline']!r}")
         specification["baseline"] = None
+    document.setdefault("data", None)
+    if document["data"] is None and not all(map(is_train_loop, arms.values())):
+        raise InputError(f"{url}/experiment.json is damaged: data: field required")
     document["experiment"] = specification | {"arms": arms}
     document["runs"] = _entries(document["runs"], arms, left)
     if document.get("attribution") is not None and not _is_plan(document["attribution"], left):
         document["attribution"] = None
     return document
+
+
+def _arm_model(arm: Any) -> type[BaseModel]:
+    is_own = isinstance(arm, dict) and is_train_loop(arm)
+    return record_models.TrainLoopArm if is_own else record_models.Arm
 
 
 def _is_name(name: str, left: Left) -> bool:
@@ -202,15 +237,17 @@ def _is_name(name: str, left: Left) -> bool:
     return True
 
 
-def _entries(entries: list[Any], arms: Collection[str], left: Left) -> list[Record]:
+def _entries(entries: list[Any], arms: Mapping[str, Record], left: Left) -> list[Record]:
     kept: list[Record] = []
     seen: set[object] = set()
     for place, entry in enumerate(entries):
         name = f"experiment.json, run {place + 1}"
-        if not _check(record_models.RunEntry, entry, name, left):
+        if not _check(record_models.TrainLoopEntry, entry, name, left):
             continue
         if entry["arm"] not in arms:
             left.out(name, f"there is no arm {entry['arm']!r}")
+        elif not is_train_loop(arms[entry["arm"]]) and not _check(record_models.RunEntry, entry, name, left):
+            continue
         elif seen & {entry["id"], (entry["arm"], entry["seed"])}:
             left.out(name, f"{entry['arm']} seed {entry['seed']} is there twice")
         else:
@@ -262,14 +299,10 @@ def _lines(records: ExperimentRecords, name: str, model: type[BaseModel], left: 
 
 
 def _run(
-    records: ExperimentRecords,
-    entry: Record,
-    classes: int,
-    images: int,
-    labels: np.ndarray | None,
-    left: Left,
+    records: ExperimentRecords, entry: Record, data: Record, labels: np.ndarray | None, left: Left
 ) -> CheckedRun:
     at = f"runs/{entry['id']}"
+    classes, images = len(data["class_names"]), data["test_images"]
     epochs = {
         line["epoch"]: line for line in _lines(records, f"{at}/epochs.jsonl", record_models.Epoch, left)
     }
@@ -278,11 +311,103 @@ def _run(
         entry=entry,
         attempts=_lines(records, f"{at}/attempts.jsonl", record_models.Attempt, left),
         epochs=[epochs[epoch] for epoch in sorted(epochs)],
+        reports=[],
         failures=_lines(records, f"{at}/failures.jsonl", record_models.Failure, left),
         result=result,
         predictions=None
         if result is None
         else _predictions(records, f"{at}/predictions.npz", result, classes, images, labels, left),
+    )
+
+
+def _train_loop_run(records: ExperimentRecords, entry: Record, left: Left) -> CheckedRun:
+    at = f"runs/{entry['id']}"
+    reports = {
+        line["report"]: line | {"metrics": _finite(line["metrics"])}
+        for line in _lines(records, f"{at}/reports.jsonl", record_models.Report, left)
+    }
+    result = _json(records, f"{at}/result.json", left)
+    if result is not None and not _check(record_models.TrainLoopResult, result, f"{at}/result.json", left):
+        result = None
+    if result is not None:
+        result["metrics"] = _finite(result["metrics"])
+    return CheckedRun(
+        entry=entry,
+        attempts=_lines(records, f"{at}/attempts.jsonl", record_models.Attempt, left),
+        epochs=[],
+        reports=[reports[number] for number in sorted(reports)],
+        failures=_lines(records, f"{at}/failures.jsonl", record_models.Failure, left),
+        result=result,
+        predictions=None if result is None else _handed_over(records, f"{at}/predictions.npz", left),
+    )
+
+
+def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """The metrics that are numbers."""
+    return {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
+
+
+def _handed_over(records: ExperimentRecords, name: str, left: Left) -> Predictions | None:
+    """The predictions that a training function left in its last checkpoint."""
+    arrays = _arrays(records, name, left)
+    if arrays is None:
+        return None
+    given, labels, ids = arrays.get("predictions"), arrays.get("labels"), arrays.get("ids")
+    if given is None or labels is None:
+        left.out(name, "it needs the arrays predictions and labels")
+        return None
+    if given.ndim == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    are_numbers = all(array.dtype.kind in "biuf" and np.isfinite(array).all() for array in (given, labels))
+    if not are_numbers or given.ndim not in (1, 2) or not len(labels) == len(given) > 0:
+        left.out(
+            name,
+            f"predictions {given.shape} and labels {labels.shape} are not finite numbers, a row for each example",
+        )
+        return None
+    if ids is not None and (ids.shape != (len(labels),) or len(np.unique(ids)) < len(ids)):
+        left.out(name, "ids are not one for each example, all different")
+        return None
+    found = _understood(given, labels, ids)
+    if found is None:
+        left.out(
+            name,
+            f"predictions {given.shape} do not fit labels {labels.shape}: neither classes, nor values, nor several "
+            "labels of 0 and 1",
+        )
+    return found
+
+
+def _understood(given: np.ndarray, labels: np.ndarray, ids: np.ndarray | None) -> Predictions | None:
+    """Predictions by their form: classes, probabilities, values of a regression, or several labels."""
+    if labels.ndim == 2:
+        if given.shape != labels.shape or not np.isin(labels, (0, 1)).all():
+            return None
+        return Predictions(
+            predicted=None, confidences=None, scores=given.astype(float), labels=labels.astype(int), ids=ids
+        )
+    if labels.ndim != 1:
+        return None
+    is_class = labels.dtype.kind in "biu" and labels.min() >= 0
+    if given.ndim == 1 and is_class and given.dtype.kind in "biu" and given.min() >= 0:
+        return Predictions(
+            predicted=given.astype(int), confidences=None, scores=None, labels=labels.astype(int), ids=ids
+        )
+    if given.ndim == 1 and is_class and labels.max() <= 1 and _are_shares(given):
+        given = np.stack([1 - given, given], axis=1)
+    if given.ndim == 1:
+        return Predictions(
+            predicted=None, confidences=None, scores=given.astype(float), labels=labels.astype(float), ids=ids
+        )
+    if not is_class or labels.max() >= given.shape[1]:
+        return None
+    are_probabilities = _are_shares(given) and np.allclose(given.sum(axis=1), 1, atol=1e-3)
+    return Predictions(
+        predicted=given.argmax(axis=1),
+        confidences=given.max(axis=1).astype(float) if are_probabilities else None,
+        scores=given.astype(float),
+        labels=labels.astype(int),
+        ids=ids,
     )
 
 
@@ -341,7 +466,7 @@ def _predictions(
             told = result["test_accuracy"]
             left.out(name, f"its predictions have an accuracy of {right:.4f}, result.json says {told:.4f}")
             return None
-    return Predictions(predicted, confidences)
+    return Predictions(predicted=predicted, confidences=confidences, scores=None, labels=labels)
 
 
 def _arrays(records: ExperimentRecords, name: str, left: Left) -> dict[str, np.ndarray] | None:

@@ -38,7 +38,7 @@ class SweepProgress(LiveTable):
             return
         self._refreshed_at = time.monotonic()
         self._rows[arm] = self._row(arm, searcher)
-        goal = self._sweep.objective[0].replace("_", " ")
+        goal = self._sweep.objective[0].title
         table = Table("arm", f"best {goal}", "running", "done", "stopped", "failed", "left", box=None)
         for name in self._arms:
             table.add_row(*self._rows.get(name, [name, "", "", "", "", "", "waiting"]))
@@ -63,7 +63,7 @@ class SweepProgress(LiveTable):
         if trial.state in ("failed", "diverged"):
             return f"{trial.state}, {trial.cause}"
         values = [
-            f"{goal.replace('_', ' ')} {value:.4g}"
+            f"{goal.title} {value:.4g}"
             for goal in self._sweep.objective
             if (value := trial.value(goal)) is not None
         ]

@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune import logger, schedulers
 from ray.tune.search import Searcher
 
-from orchestrator.experiment.sweep import OBJECTIVES, Asha, Hyperband, Median, Parameter, Pbt, Space, Sweep
+from orchestrator.experiment.sweep import Asha, Hyperband, Median, Parameter, Pbt, Space, Sweep
 from orchestrator.store.storage import Record
 from orchestrator.sweep.searcher import ArmSearcher
 from trainers.recipes import Recipe
@@ -20,7 +20,7 @@ from trainers.recipes import Recipe
 def make_scheduler(sweep: Sweep, recipe: Recipe, space: Space) -> schedulers.TrialScheduler:
     """The scheduler that a sweep names, with time counted in epochs."""
     goal = sweep.objective[0]
-    common: dict[str, Any] = {"time_attr": "epoch", "metric": goal, "mode": OBJECTIVES[goal]}
+    common: dict[str, Any] = {"time_attr": "epoch", "metric": goal.name, "mode": goal.mode}
     match sweep.scheduler:
         case Asha() as asha:
             return schedulers.ASHAScheduler(

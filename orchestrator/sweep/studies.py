@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.analysis.sweeps import summarise
 from orchestrator.experiment.search_space import label
-from orchestrator.experiment.sweep import OBJECTIVES, Parameter, Params, Space, Sweep
+from orchestrator.experiment.sweep import Parameter, Params, Space, Sweep
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.trial_records import TrialRecord
 from trainers.errors import InputError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 _STARTUP_TRIALS = 10
-_WORST = {"max": 0.0, "min": 1e9}
 
 
 def make_sampler(search: str, seed: int) -> BaseSampler:
@@ -54,20 +53,20 @@ def make_study(sweep: Sweep, name: str, storage: Any = None) -> optuna.Study:
     return optuna.create_study(
         study_name=name,
         storage=storage,
-        directions=["maximize" if OBJECTIVES[goal] == "max" else "minimize" for goal in sweep.objective],
+        directions=[objective.goal for objective in sweep.objective],
     )
 
 
 def values_of(trial: TrialRecord, sweep: Sweep) -> list[float] | None:
     """A trial's objectives; a diverged trial has the worst there are, a failed one none."""
     if trial.state == "diverged":
-        return [_WORST[OBJECTIVES[goal]] for goal in sweep.objective]
+        return [objective.worst for objective in sweep.objective]
     values = [trial.value(goal) for goal in sweep.objective]
     if trial.state == "failed" or any(value is None for value in values):
         return None
     return [
-        _WORST[OBJECTIVES[goal]] if value is None or not math.isfinite(value) else value
-        for goal, value in zip(sweep.objective, values, strict=True)
+        objective.worst if value is None or not math.isfinite(value) else value
+        for objective, value in zip(sweep.objective, values, strict=True)
     ]
 
 
@@ -78,7 +77,7 @@ def tell(study: optuna.Study, told: optuna.Trial, trial: TrialRecord, sweep: Swe
         study.tell(told, state=TrialState.FAIL)
     elif trial.state == "stopped" and len(sweep.objective) == 1:
         for epoch in trial.epochs:
-            told.report(float(epoch.get(sweep.objective[0], values[0])), epoch["epoch"])
+            told.report(float(epoch.get(sweep.objective[0].name, values[0])), epoch["epoch"])
         study.tell(told, state=TrialState.PRUNED)
     else:
         study.tell(told, values)
@@ -155,7 +154,9 @@ def _frozen(trial: TrialRecord, sweep: Sweep, space: Space) -> FrozenTrial:
         values=values,
         params=fixed(params),
         distributions={name: _distribution(space[name]) for name in params},
-        intermediate_values={epoch["epoch"]: epoch[goal] for epoch in trial.epochs if goal in epoch},
+        intermediate_values={
+            epoch["epoch"]: epoch[goal.name] for epoch in trial.epochs if goal.name in epoch
+        },
         user_attrs={"run": trial.run, "number": trial.number},
     )
     if times:

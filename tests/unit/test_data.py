@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trainers.data import Dataset, DataSpec, open_dataset
+from trainers.data import Dataset, DataSpec, open_dataset, validation
 from trainers.data.decoding import UnreadableError
 from trainers.data.download import download
 from trainers.data.sources import resolve
@@ -798,3 +798,25 @@ def test_two_downloads_at_once_fetch_once(server: str, tmp_path: Path) -> None:
         thread.join()
     assert target.read_bytes() == CONTENT
     assert len(RangeHandler.requests) == 1
+
+
+def test_a_thousand_classes_without_test_images_are_one_note() -> None:
+    names = [f"class{number:04}" for number in range(1200)]
+    train, test = np.repeat(np.arange(1200), 2), np.arange(500)
+    arrays = {
+        f"{split}_{what}": values
+        for split, labels in (("train", train), ("validation", train[:0]), ("test", test))
+        for what, values in (
+            ("labels", labels),
+            (
+                "images",
+                np.random.default_rng(len(labels)).integers(0, 256, (len(labels), 4, 4, 1)).astype(np.uint8),
+            ),
+        )
+    }
+    assert validation.warnings(arrays, names) == [
+        "700 of 1200 classes, such as 'class0500', have no test image"
+    ]
+    arrays["test_labels"] = np.arange(1199)
+    arrays["test_images"] = np.random.default_rng(7).integers(0, 256, (1199, 4, 4, 1)).astype(np.uint8)
+    assert validation.warnings(arrays, names) == ["class 'class1199' has no test image"]

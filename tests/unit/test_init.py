@@ -88,6 +88,10 @@ def test_the_file_for_a_training_function_has_what_its_module_says(tmp_path: Pat
     assert "train_loop: my_training:train_loop" in text and "trainer: torch " in text
     assert "config: {lr: 0.001, width: 32, epochs: 5}" in text
     assert "metric: {name: val_loss, goal: minimize}" in text
+    (tmp_path / "experiment.yaml").write_text(text)
+    checked = tandem("check", "experiment.yaml", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    assert "3 runs" in checked.stdout
     for name, told in (
         ("my_training:x", "has no function 'x'"),
         ("nowhere:x", "there is no module"),

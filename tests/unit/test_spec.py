@@ -201,6 +201,15 @@ def test_a_field_of_another_block_is_found_in_the_whole_file(
     assert f"{field}: unknown field, did you mean {meant!r}?" in message
 
 
+def test_a_field_of_a_recipe_is_not_suggested_for_a_training_function(experiment_file: Write) -> None:
+    arm = "{train_loop: 'm:f', trainer: torch, configs: {}, ema_decay: 0.5}"
+    message = problem(
+        experiment_file, f"name: x\narms: {{a: {arm}}}\nmetric: {{name: loss, goal: minimize}}\n"
+    )
+    assert "arms.a.configs: unknown field, did you mean 'config'?" in message
+    assert "arms.a.ema_decay: unknown field" in message
+
+
 def test_an_override_without_its_block_is_told_where_the_field_is(experiment_file: Write) -> None:
     told = problem(experiment_file, MINIMAL, "learning_rate=0.1")
     assert "neither a field nor an arm, did you mean 'arms.*.optimizer.learning_rate'?" in told

@@ -21,6 +21,8 @@ IMAGE_SUFFIXES = frozenset({
     ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })
 # fmt: on
+_MOST_NAMED = 5
+"""Names that a message has at most."""
 IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 """What messages call the splits."""
 
@@ -208,7 +210,7 @@ def classes_of_names(splits: dict[str, Split], source: Path) -> tuple[list[str],
     places = {name: place for place, name in enumerate(class_names)}
     named = {name for split in splits.values() for name in split.labels.tolist()}
     if unknown := named - {*class_names}:
-        raise InputError(f"{source}: no training picture is of the classes {', '.join(sorted(unknown))}")
+        raise InputError(f"{source}: no training picture is of the classes {listed(sorted(unknown))}")
     return class_names, {
         kind: dataclasses.replace(
             split, labels=np.array([places[name] for name in split.labels.tolist()], np.int64)
@@ -238,6 +240,12 @@ def _are_names(labels: np.ndarray) -> bool:
     return labels.dtype.kind == "U" or (
         labels.dtype == object and all(isinstance(label, str) for label in labels)
     )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def groups_in_names(names: Sequence[str], group_by: str) -> np.ndarray:

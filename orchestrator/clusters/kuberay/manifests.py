@@ -143,8 +143,21 @@ def _config_map(bundle: JobBundle, metadata: Manifest) -> Manifest:
         "kind": "ConfigMap",
         "metadata": metadata,
         "immutable": True,
-        "data": files,
+        "data": {_key(name): text for name, text in files.items()},
     }
+
+
+def _files_in_place(bundle: JobBundle, name: str) -> Manifest:
+    """The ConfigMap as a volume, with the modules of packages in directories of their own."""
+    files = bundle.files()
+    if not any("/" in file for file in files):
+        return {"name": name}
+    return {"name": name, "items": [{"key": _key(file), "path": file} for file in sorted(files)]}
+
+
+def _key(name: str) -> str:
+    """The key of a file in the ConfigMap, which allows no slash."""
+    return name.replace("/", "--")
 
 
 def _has_config_map(settings: Kubernetes) -> bool:
@@ -275,7 +288,7 @@ def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str,
                 "volumeMounts": _mounts(settings),
             }
         ],
-        "volumes": _volumes(settings, pod, name),
+        "volumes": _volumes(bundle, settings, pod, name),
     }
     # The autoscaler in the head pod calls the Kubernetes API. The pod's own field overrides its account's.
     spec["automountServiceAccountToken"] = is_head and settings.autoscales
@@ -302,12 +315,12 @@ def _mounts(settings: Kubernetes) -> list[Manifest]:
     ]
 
 
-def _volumes(settings: Kubernetes, pod: Pod, name: str) -> list[Manifest]:
+def _volumes(bundle: JobBundle, settings: Kubernetes, pod: Pod, name: str) -> list[Manifest]:
     shared = max(1, pod.memory_gib // 3)
     return [
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shared}Gi"}},
         {"name": "scratch", "emptyDir": {}},
-        *([{"name": "job", "configMap": {"name": name}}] if _has_config_map(settings) else []),
+        *([{"name": "job", "configMap": _files_in_place(bundle, name)}] if _has_config_map(settings) else []),
         *(
             {"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim.claim}}
             for place, claim in enumerate(settings.claims)

@@ -19,6 +19,7 @@ from trainers.data.labelled import (
     Split,
     groups_in_names,
     is_hidden,
+    listed,
     split_named,
     splits_named,
 )
@@ -64,7 +65,7 @@ def _read(path: Path | None, spec: DataSpec) -> Labelled:
     def split(root: _Root) -> Split:
         if unknown := {*root.names} - {*train.names}:
             raise InputError(
-                f"{root.path} has the classes {', '.join(sorted(unknown))}, which {train.path} does not have"
+                f"{root.path} has the classes {listed(sorted(unknown))}, which {train.path} does not have"
             )
         files: list[tuple[Path, int]] = []
         for folder in root.classes:
@@ -130,7 +131,7 @@ def _find_roots(path: Path, notes: list[str]) -> dict[str, _Root]:
             used.update(candidates)
             notes.extend(_unlabelled(folder, kind) for folder in candidates)
     if left := [folder.name for folder in folders if folder not in used]:
-        notes.append(f"folders beside the splits were left out: {_listed(left)}")
+        notes.append(f"folders beside the splits were left out: {listed(left)}")
     return roots
 
 
@@ -241,7 +242,7 @@ def _left_beside(root: _Root) -> list[str]:
         notes.append(f"{_plural(len(beside))} beside the class folders of {root.path.name}/ were left out")
     with_pictures = {*_folders(root.path)}
     if empty := [folder.name for folder in _subfolders(root.path) if folder not in with_pictures]:
-        notes.append(f"folders of {root.path.name}/ without pictures were left out: {_listed(empty)}")
+        notes.append(f"folders of {root.path.name}/ without pictures were left out: {listed(empty)}")
     return notes
 
 
@@ -252,8 +253,8 @@ def _alike_inside(root: _Root) -> list[str]:
     if len(names) < 2 or any(found != inside[0] for found in inside) or all(map(str.isdecimal, names)):
         return []
     return [
-        f"each class folder holds the folders {_listed(names)}: if these are the classes, put them above "
-        f"{_listed(root.names)}"
+        f"each class folder holds the folders {listed(names)}: if these are the classes, put them above "
+        f"{listed(root.names)}"
     ]
 
 
@@ -329,11 +330,6 @@ def _kinds(suffixes: Counter[str]) -> str:
     return ", ".join(
         f"{count} {suffix or 'without a suffix'}" for suffix, count in suffixes.most_common(_MOST_NAMED)
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 SOURCE = Source(read=_read, recognizes=Path.is_dir, precedence=-1, fields=frozenset({"group_by"}))
