@@ -25,7 +25,7 @@ FOR_CUDA_12 = {"nvidia-cuda-runtime-cu12": "12.8.90"}
 def test_a_gpu_that_cannot_be_used_is_named(
     driver: str | None, installed: dict[str, str], rules: list[str]
 ) -> None:
-    assert [finding.cause for finding in gpu_findings(driver, installed)] == rules
+    assert [finding.cause for finding in gpu_findings(driver, installed, has_cuda=False)] == rules
 
 
 def test_the_finding_says_which_driver_would_do() -> None:

@@ -672,13 +672,13 @@ def test_a_metric_that_built_in_arms_never_have_is_refused_before_anything_is_sp
     fine = reader.load_mapping(
         document | {"metric": {"name": "kappa", "goal": "maximize"}, "metrics": ["macro_f1"]}
     )
-    workflows.summary(fine, fit=1)
+    workflows.summary(fine, fit=1, module_path=tmp_path)
     for name in ("rmse", "kapa", "auroc"):
         wrong = reader.load_mapping(document | {"metric": {"name": name, "goal": "maximize"}})
         with pytest.raises(
             InputError, match=f"metric '{name}': built-in arms have no such metric; choose from "
         ):
-            workflows.summary(wrong, fit=1)
+            workflows.summary(wrong, fit=1, module_path=tmp_path)
 
 
 # --- the experiment file

@@ -59,7 +59,9 @@ print("sha256", printed.sum.hexdigest(), flush=True)
 """Run by the pod with the results' directory and patterns of paths that are left out."""
 
 
-def fetch(kubernetes: KubernetesApi, bundle: JobBundle, directory: Path, *, skip: re.Pattern[str] | None) -> int:
+def fetch(
+    kubernetes: KubernetesApi, bundle: JobBundle, directory: Path, *, skip: re.Pattern[str] | None
+) -> int:
     """Copy an experiment's results from its claim to a local directory; returns the number of files.
 
     Raises:
@@ -87,7 +89,7 @@ def _await_end(kubernetes: KubernetesApi, name: str) -> str:
     """Wait until a pod has ended; returns its phase."""
     limit = time.monotonic() + _START_SECONDS
     while True:
-        (pod,) = kubernetes.list(api.POD, fields=f"metadata.name={name}") or [None]
+        pod = next(iter(kubernetes.list(api.POD, fields=f"metadata.name={name}")), None)
         phase = str(status_of(pod).get("phase"))
         if pod is None or phase in ("Succeeded", "Failed"):
             return phase
