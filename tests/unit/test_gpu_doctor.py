@@ -29,7 +29,7 @@ def test_a_gpu_that_cannot_be_used_is_named(
 
 
 def test_the_finding_says_which_driver_would_do() -> None:
-    (finding,) = gpu_findings("550.54.15", {"nvidia-cuda-runtime": "13.0.96"})
+    (finding,) = gpu_findings("550.54.15", {"nvidia-cuda-runtime": "13.0.96"}, has_cuda=True)
     assert finding.sentence == (
         "the NVIDIA driver 550.54.15 is too old for CUDA 13, which nvidia-cuda-runtime is of"
     )
