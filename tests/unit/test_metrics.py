@@ -776,7 +776,7 @@ def test_every_sentence_on_a_metric_agrees_with_its_numbers(tmp_path: Path) -> N
         )
         told = comparison.conclusion
         assert judgement.gap.low is not None and judgement.gap.high is not None
-        if found := re.match(r"(\w) is better in m than (\w): ([-\d.,e]+) u against ([-\d.,e]+) u", told):
+        if found := re.match(r"(\w) is better in m than (\w): ([-+\d.,e]+) u against ([-+\d.,e]+) u", told):
             kinds.add("better")
             assert found[1] == better == pair.ahead
             assert np.sign(judgement.gap.low) == np.sign(judgement.gap.high) != 0
