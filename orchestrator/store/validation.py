@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from orchestrator.store.storage import Record
 from trainers.errors import InputError, one_line
 
 _SAME_ACCURACY = 1e-6
+_LARGEST_VALUE = 1e30
 _T = TypeVar("_T")
 
 
@@ -340,8 +340,12 @@ def _train_loop_run(records: ExperimentRecords, entry: Record, left: Left) -> Ch
 
 
 def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """The metrics that are numbers."""
-    return {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
+    """The metrics that are numbers, and small enough for their squares to be numbers."""
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if value is not None and abs(value) <= _LARGEST_VALUE
+    }
 
 
 def _handed_over(records: ExperimentRecords, name: str, left: Left) -> Predictions | None:

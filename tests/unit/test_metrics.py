@@ -754,7 +754,7 @@ def test_every_sentence_on_a_metric_agrees_with_its_numbers(tmp_path: Path) -> N
     generator = np.random.default_rng(4)
     kinds = set()
     for number in range(60):
-        scale = float(10.0 ** generator.integers(-4, 6))
+        scale = float(10.0 ** generator.integers(-20, 20))
         goal = str(generator.choice(["maximize", "minimize"]))
         metric = {"name": "m", "goal": goal, "unit": "u"} | (
             {"margin": scale * float(generator.choice([0.05, 0.5]))} if generator.random() < 0.8 else {}
@@ -776,9 +776,10 @@ def test_every_sentence_on_a_metric_agrees_with_its_numbers(tmp_path: Path) -> N
         )
         told = comparison.conclusion
         assert judgement.gap.low is not None and judgement.gap.high is not None
-        if found := re.match(r"(\w) is better in m than (\w): ([-\d.,e]+) u against ([-\d.,e]+) u", told):
+        if found := re.match(r"(\w) is better in m than (\w): ([-+\d.,e]+) u against ([-+\d.,e]+) u", told):
             kinds.add("better")
-            assert found[1] == better == pair.ahead and judgement.gap.low * judgement.gap.high > 0
+            assert found[1] == better == pair.ahead
+            assert np.sign(judgement.gap.low) == np.sign(judgement.gap.high) != 0
             shown = [float(found[place].replace(",", "")) for place in (3, 4)]
             assert shown == pytest.approx([means[found[1]], means[found[2]]], rel=1e-3)
             more = (
@@ -797,3 +798,49 @@ def test_every_sentence_on_a_metric_agrees_with_its_numbers(tmp_path: Path) -> N
             assert "cannot be told apart in m" in told and judgement.gap.low <= 0 <= judgement.gap.high
         assert (", lower is better" in told) == (goal == "minimize")
     assert kinds == {"better", "equal", "open"}
+
+
+LIES: list[tuple[str, Any]] = [
+    ("metrics", value)
+    for value in (
+        None,
+        [],
+        "x",
+        {"val_rmse": "1"},
+        {"val_rmse": 10**400},
+        {"val_rmse": 1e300},
+        {"": 1},
+        {"x" * 200: 1},
+    )
+] + [
+    (field, value)
+    for field in (
+        "reports",
+        "training_seconds",
+        "startup_seconds",
+        "workers",
+        "trainer",
+        "note",
+        "report",
+        "seconds",
+    )
+    for value in (None, -1, "x", [], {}, float("nan"), 1e300, 10**30)
+]
+
+
+@pytest.mark.parametrize("name", ["result.json", "reports.jsonl"])
+def test_records_of_functions_that_lie_are_left_out_or_reported_and_end_nothing(
+    tmp_path: Path, name: str
+) -> None:
+    records = regression(tmp_path / "x", handed_over=True)
+    file = tmp_path / "x" / "runs" / "mine-seed0-0" / name
+    lines = file.read_text().splitlines() if name == "reports.jsonl" else [file.read_text()]
+    told = 0
+    for field, value in LIES:
+        file.write_text("\n".join([json.dumps(json.loads(lines[0]) | {field: value}), *lines[1:]]) + "\n")
+        comparison = compare.analyse(records)
+        check_schema(comparison)
+        told += any(f"mine-seed0-0/{name}" in note for note in comparison.notes)
+    file.write_text("{torn")
+    assert any(f"mine-seed0-0/{name}" in note for note in compare.analyse(records).notes)
+    assert told > 10
