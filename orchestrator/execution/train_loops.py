@@ -47,14 +47,14 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
     if not waiting:
         return
     uses_datasets = any(run.loop.datasets for run in waiting)
-    slots = driver.cluster_capacity(
+    at_once = driver.cluster_capacity(
         prepared.experiment.scale, spare_cpus=_CPUS_OF_DATASETS if uses_datasets else 0
     )
     if prepared.experiment.measure_speed:
-        slots, waiting = 1, in_blocks(waiting)
+        at_once, waiting = 1, in_blocks(waiting)
     training_now: dict[futures.Future[Exception | None], LoopRun] = {}
     while waiting or training_now:
-        while waiting and len(training_now) < slots:
+        while waiting and len(training_now) < at_once:
             run = waiting.pop(0)
             training_now[_launch(prepared, run, driver_session, module_path)] = run
         ended, _ = futures.wait(training_now, timeout=_WATCH_SECONDS, return_when=futures.FIRST_COMPLETED)
