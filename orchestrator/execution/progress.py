@@ -103,9 +103,8 @@ class Progress(LiveTable):
         super().__init__(console)
         self._prepared = prepared
         self._done: dict[str, Record] = {}
-        self._announced = {
-            run.id: len(prepared.records.run(run.id).epochs()) for run in prepared.runs
-        }  # an earlier command printed those
+        # What earlier drivers trained was printed by them.
+        self._announced = {run.id: len(prepared.records.run(run.id).epochs()) for run in prepared.runs}
         self._left: dict[str, float] = {}
         """Seconds of each run that trains."""
         self._epoch_seconds: dict[str, float] = {}

@@ -329,7 +329,7 @@ def test_the_clock_does_not_hide_identical_results(tmp_path: Path) -> None:
     assert compare.analyse(records).arms[0].identical == [[0, 1, 2]]
 
 
-def test_of_reports_that_came_twice_the_later_counts_and_the_last_one_is_the_result(tmp_path: Path) -> None:
+def test_of_reports_that_came_twice_the_later_counts(tmp_path: Path) -> None:
     records = make_reported(
         tmp_path / "x", {"mine": Function(values=[0.5, 0.6, 0.7])}, metric={"name": "acc", "goal": "maximize"}
     )
@@ -340,14 +340,30 @@ def test_of_reports_that_came_twice_the_later_counts_and_the_last_one_is_the_res
     ]
     with (run / "reports.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in again)
-    result = json.loads((run / "result.json").read_text())
-    result["metrics"] = {}
-    (run / "result.json").write_text(json.dumps(result))
     found = compare.analyse(records).arms[0].runs[0]
     assert [line["report"] for line in found.reports] == [0, 1, 2, 3, 4]
     assert found.report_seconds == [5, 10, 15, 15 + 9, 15 + 10], "the second attempt's time begins anew"
     assert found.reports[3]["metrics"] == {"acc": 0.55}
-    assert found.metrics["acc"] == 0.55, "the last report that holds the metric"
+
+
+def test_reports_of_a_lost_attempt_do_not_outlive_it(tmp_path: Path) -> None:
+    """The function starts again from an older checkpoint and ends earlier than before."""
+    records = make_reported(
+        tmp_path / "x", {"mine": Function(values=[0.5, 0.6, 0.7])}, metric={"name": "acc", "goal": "maximize"}
+    )
+    run = tmp_path / "x" / "runs" / "mine-seed0-0"
+    with (run / "reports.jsonl").open("a") as file:
+        file.write(json.dumps({"report": 1, "seconds": 9.0, "metrics": {"acc": 0.55}, "attempt": 2}) + "\n")
+    found = compare.analyse(records).arms[0].runs[0]
+    assert [line["report"] for line in found.reports] == [0, 1]
+    assert [line["report"] for line in records.run("mine-seed0-0").reports()] == [0, 1]
+
+
+def test_why_predictions_are_not_used_is_told(tmp_path: Path) -> None:
+    records = regression(tmp_path / "x")
+    file = tmp_path / "x" / "runs" / "mine-seed1-0" / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"note": "predictions.npz needs labels"}))
+    assert "mine seed 1: predictions.npz needs labels." in compare.analyse(records).notes
 
 
 def test_a_metric_that_was_never_reported_is_said_with_what_was(tmp_path: Path) -> None:
@@ -369,7 +385,6 @@ def test_values_that_are_no_numbers_are_no_results(tmp_path: Path) -> None:
     result = json.loads(file.read_text())
     for value in (float("nan"), None, float("inf")):
         file.write_text(json.dumps(result | {"metrics": {"val_rmse": value}}))
-        (file.parent / "reports.jsonl").write_text("")
         comparison = compare.analyse(records)
         assert comparison.arms[0].scores.by_seed.keys() == {1, 2, 3}
         assert "mine seed 0 has no val_rmse; it reported nothing." in comparison.notes
