@@ -59,7 +59,9 @@ print("sha256", printed.sum.hexdigest(), flush=True)
 """Run by the pod with the results' directory and patterns of paths that are left out."""
 
 
-def fetch(kubernetes: KubernetesApi, bundle: JobBundle, directory: Path, *, skip: re.Pattern[str] | None) -> int:
+def fetch(
+    kubernetes: KubernetesApi, bundle: JobBundle, directory: Path, *, skip: re.Pattern[str] | None
+) -> int:
     """Copy an experiment's results from its claim to a local directory; returns the number of files.
 
     Raises:
