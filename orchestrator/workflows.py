@@ -139,7 +139,7 @@ def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
     return {
         "runs": runs,
         "at_once": min(fit, runs),
-        "data": None if data is None else _data_facts(data),
+        "data": None if data is None else _data_summary(data),
         "notes": prepared.notes,
         "own_parts": models.to_json(),
         "sweep": None
@@ -155,7 +155,7 @@ def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
     }
 
 
-def _data_facts(data: Dataset) -> Record:
+def _data_summary(data: Dataset) -> Record:
     labels = {"train": data.train_labels, "validation": data.validation_labels, "test": data.test_labels}
     counts = {
         split: np.bincount(of_split, minlength=len(data.class_names)).tolist()
