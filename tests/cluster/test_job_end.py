@@ -93,8 +93,8 @@ def test_a_finished_job_leaves_nothing_and_cancel_removes_what_is_left(
     cancelled = json.loads(tandem("cancel", job, "--on", "kuberay", "--json").stdout)
     assert cancelled[0]["state"] == "succeeded" and jobs(stuck) == []
 
-    job = submitted(written(tmp_path, keep_seconds=1))
-    ended(stuck, job, 5, **done)
+    job = submitted(written(tmp_path, keep_seconds=0))
+    ended(stuck, job, 40, **done)
     until(lambda: jobs(stuck) == [])
 
 

@@ -190,7 +190,7 @@ def check_ending(spec: dict[str, Any], keep_seconds: int) -> None:
         return
     assert "shutdownAfterJobFinishes" not in spec and "ttlSecondsAfterFinished" not in spec
     assert not spec.get("suspend"), "KubeRay refuses both together"
-    delays = {"DeleteCluster": 0, "DeleteSelf": keep_seconds}
+    delays = {"DeleteCluster": 0, "DeleteSelf": max(30, keep_seconds)}
     ends = ({"jobStatus": "SUCCEEDED"}, {"jobStatus": "FAILED"}, {"jobDeploymentStatus": "Failed"})
     rules = spec["deletionStrategy"]["deletionRules"]
     for policy, seconds in delays.items():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.clusters.interface import Finding
 from orchestrator.clusters.job_bundle import JobBundle
-from orchestrator.clusters.job_cluster import DriverLostError, Job, JobCluster, JobState, StatusNode
+from orchestrator.clusters.job_cluster import DriverLostError, Job, JobCluster, JobState, StatusNode, submitted
 from orchestrator.clusters.kuberay import api, claim_reader, manifests, status
 from orchestrator.clusters.kuberay.api import KubernetesApi
 from orchestrator.clusters.kuberay.capacity import shortfalls
@@ -72,7 +72,7 @@ class KubeRay(JobCluster):
                 self._create_files(bundle, ray_job)
                 return status.job_of(ray_job)
         attempt = max((status.attempt(ray_job) for ray_job in earlier), default=0) + 1
-        bundle = _submitted(bundle, time.time())
+        bundle = submitted(bundle, time.time())
         try:
             created = self._create_job(bundle, attempt, deletion_rules=True)
         except _NoDeletionRules:
@@ -413,7 +413,7 @@ class KubeRay(JobCluster):
     def _create_files(self, bundle: JobBundle, ray_job: Manifest) -> None:
         """Create the ConfigMap that a RayJob's pods mount; it is deleted with the RayJob."""
         if bundle.spec.submitted_at is None:
-            bundle = _submitted(bundle, seconds_of(ray_job["metadata"]["creationTimestamp"]))
+            bundle = submitted(bundle, seconds_of(ray_job["metadata"]["creationTimestamp"]))
         attempt = status.attempt(ray_job)
         for manifest in manifests.render(bundle, namespace=self._api.namespace, attempt=attempt):
             if manifest["kind"] != "ConfigMap":
@@ -442,10 +442,6 @@ def _recognised_deletion_rules() -> Iterator[None]:
         if refusal.status == 400 and "deletion" in str(refusal):
             raise _NoDeletionRules from None
         raise
-
-
-def _submitted(bundle: JobBundle, at: float | None) -> JobBundle:
-    return dataclasses.replace(bundle, spec=dataclasses.replace(bundle.spec, submitted_at=at))
 
 
 def _require(findings: list[Finding]) -> None:
