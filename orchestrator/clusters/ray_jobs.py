@@ -20,7 +20,14 @@ from typing import Any
 from orchestrator.clusters.driver_diagnosis import diagnose_log, driver_failed
 from orchestrator.clusters.interface import Finding
 from orchestrator.clusters.job_bundle import JobBundle, attempt_id, attempt_of
-from orchestrator.clusters.job_cluster import Job, JobCluster, JobState, StatusNode, message_in_one_line, submitted
+from orchestrator.clusters.job_cluster import (
+    Job,
+    JobCluster,
+    JobState,
+    StatusNode,
+    message_in_one_line,
+    submitted,
+)
 from orchestrator.planning.job import ENTRYPOINT
 from trainers.errors import ClusterError, InputError, TandemError
 

@@ -15,7 +15,14 @@ from pathlib import Path
 
 from orchestrator.clusters.interface import Finding
 from orchestrator.clusters.job_bundle import JobBundle
-from orchestrator.clusters.job_cluster import DriverLostError, Job, JobCluster, JobState, StatusNode, submitted
+from orchestrator.clusters.job_cluster import (
+    DriverLostError,
+    Job,
+    JobCluster,
+    JobState,
+    StatusNode,
+    submitted,
+)
 from orchestrator.clusters.kuberay import api, claim_reader, manifests, status
 from orchestrator.clusters.kuberay.api import KubernetesApi
 from orchestrator.clusters.kuberay.capacity import shortfalls
