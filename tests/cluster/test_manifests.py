@@ -222,6 +222,19 @@ def test_start_seconds_are_for_all_attempts_together() -> None:
     assert job["spec"]["preRunningDeadlineSeconds"] == 300 and job["spec"]["backoffLimit"] == 2
 
 
+def test_what_kuberay_1_7_adds_is_rendered() -> None:
+    _, job = rendered(
+        experiment(rocksdb={"size_gib": 2, "storage_class": "fast"}, history_server="history:1")
+    )
+    ray_job().validate(job)
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["gcsFaultToleranceOptions"]["backend"] == "rocksdb"
+    assert cluster["gcsFaultToleranceOptions"]["storage"]["storageClassName"] == "fast"
+    assert cluster["historyServerOptions"]["collectorOptions"]["image"] == "history:1"
+    with pytest.raises(InputError, match="redis keeps Ray's state already"):
+        rendered(experiment(rocksdb={}, redis={"address": "redis:6379"}))
+
+
 def test_a_cleanup_pod_of_redis_mounts_nothing_that_goes_with_the_job() -> None:
     (job,) = rendered(experiment(redis={"address": "redis:6379"}))
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]

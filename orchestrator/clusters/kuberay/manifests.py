@@ -275,6 +275,13 @@ def _ray_cluster(bundle: JobBundle, settings: Kubernetes, name: str) -> Manifest
         }
     if settings.redis is not None and not bundle.spec.is_check:
         cluster["gcsFaultToleranceOptions"] = _fault_tolerance(settings.redis)
+    if settings.rocksdb is not None and not bundle.spec.is_check:
+        volume: Manifest = {"size": f"{settings.rocksdb.size_gib}Gi", "deletionPolicy": "DeleteWithCluster"}
+        if settings.rocksdb.storage_class is not None:
+            volume["storageClassName"] = settings.rocksdb.storage_class
+        cluster["gcsFaultToleranceOptions"] = {"backend": "rocksdb", "storage": volume}
+    if settings.history_server is not None:
+        cluster["historyServerOptions"] = {"collectorOptions": {"image": settings.history_server}}
     return cluster
 
 
