@@ -28,6 +28,7 @@ from orchestrator.clusters.job_cluster import (
     message_in_one_line,
     submitted,
 )
+from orchestrator.execution.driver_log import own_lines
 from orchestrator.planning.job import ENTRYPOINT
 from trainers.errors import ClusterError, InputError, TandemError
 
@@ -159,7 +160,7 @@ class RayJobs(JobCluster):
                 continue
             reached_at = time.monotonic()
             whole = len(log) if ended else log.rfind("\n") + 1
-            yield from log[printed:whole].splitlines()
+            yield from own_lines(log[printed:whole])
             printed = max(printed, whole)
             if ended or not follow:
                 return

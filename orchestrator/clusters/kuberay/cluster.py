@@ -32,6 +32,7 @@ from orchestrator.clusters.kuberay.logs import Log, open_log
 from orchestrator.clusters.kuberay.objects import Manifest, group_of, ready_since, seconds_of, status_of
 from orchestrator.clusters.kuberay.snapshot import Snapshot
 from orchestrator.execution import lease
+from orchestrator.execution.driver_log import own_lines
 from orchestrator.store.storage import Storage, StorageError
 from trainers.errors import ClusterError, InputError
 
@@ -232,7 +233,7 @@ class KubeRay(JobCluster):
             latest = ray_job or latest
             state = JobState.STOPPED if ray_job is None else status.job_state(ray_job)
             ended = state.is_terminal or not follow
-            yield from self._logs[job_id].new(latest, final=ended).splitlines()
+            yield from own_lines(self._logs[job_id].new(latest, final=ended))
             if ended:
                 return
             if time.monotonic() - explained_at < _EXPLAIN_SECONDS:
