@@ -121,8 +121,8 @@ class KubeRay(JobCluster):
         limit = time.monotonic() + _FIRST_LOOK_SECONDS
         while time.monotonic() < limit:
             seen = status_of(self._api.get(api.RAY_JOB, name))
-            if seen.get("jobDeploymentStatus"):
-                return seen["jobDeploymentStatus"] == "ValidationFailed" and _GATE in str(seen.get("message"))
+            if deployment := seen.get("jobDeploymentStatus"):
+                return str(deployment) == "ValidationFailed" and _GATE in str(seen.get("message"))
             time.sleep(_FIRST_LOOK_SECONDS / 10)
         return False
 
