@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.analysis import scaling
+from orchestrator.analysis import gpu_profile, scaling
 from orchestrator.execution import driver
 from orchestrator.experiment import reader, spec
 from orchestrator.store.records import RunRecords
@@ -172,6 +172,24 @@ def test_four_workers_on_two_labelled_nodes_train_as_one(
     elsewhere = spec.Scale(label_selector={"pool": "serving"})
     with pytest.raises(InputError, match="there is no node with pool: serving; correct scale"):
         driver.cluster_capacity(elsewhere)
+
+
+@pytest.mark.slow
+def test_arms_are_profiled_with_one_change_at_a_time(
+    tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
+) -> None:
+    text = ELASTIC.format(model="lenet5", epochs=1, batch_size=16, workers=1, storage=tmp_path)
+    wanted = ("as-written", "batch-size-x2")
+    plan = [
+        step for step in gpu_profile.variants(reader.load(experiment_file(text))) if step.change in wanted
+    ]
+    measured = gpu_profile.measure(plan, module_path=tmp_path)
+    assert [(each.arm, each.change, each.failure) for each in measured] == [
+        ("only", change, None) for change in wanted
+    ]
+    assert gpu_profile.measure(plan, module_path=tmp_path) == measured, "nothing is trained again"
+    speed, times, faster = gpu_profile.sentences(gpu_profile.summary(measured))
+    assert "images/s, MFU" in speed and "input" in times and "only: batch-size-x2: " in faster
 
 
 def test_a_driver_waits_for_the_node_that_it_asked_for(cluster: Cluster) -> None:
