@@ -136,12 +136,13 @@ class Progress(LiveTable):
 
     def _state(self, total: float | None) -> str:
         """How many runs are in which state, in a line."""
-        counts = Counter(map(self._state_of, [*self._prepared.runs, *self._prepared.loop_runs]))
+        runs: list[Run | LoopRun] = [*self._prepared.runs, *self._prepared.loop_runs]
+        counts = Counter(map(self._state_of, runs))
         states = ("training", "testing", "starting", "waiting", "done")
-        runs = ", ".join(f"{counts[state]} {state}" for state in states if counts[state])
+        shown = ", ".join(f"{counts[state]} {state}" for state in states if counts[state])
         is_idle = counts["waiting"] and not any(counts[state] for state in states[:3])
         left = "" if total is None else f"; about {clock(total)} left in total"
-        return f"{'workers start; ' if is_idle else ''}runs: {runs}{left}"
+        return f"{'workers start; ' if is_idle else ''}runs: {shown}{left}"
 
     def _state_of(self, run: Run | LoopRun) -> str:
         if run.id in self._done:
