@@ -46,7 +46,7 @@ class Measured:
     images_per_second: float | None
     """None if it failed."""
     failure: str | None = None
-    utilisation: float | None = None
+    model_flops_utilisation: float | None = None
     """Model FLOPs over those of a large matrix product on the same device in the same precision."""
     memory_bytes: int | None = None
     """Of the GPU, at most; None on CPUs."""
@@ -146,7 +146,7 @@ def measure(
                     arm=run.arm,
                     change=step.change,
                     images_per_second=speed,
-                    utilisation=3 * flops * speed / most if flops and most else None,
+                    model_flops_utilisation=3 * flops * speed / most if flops and most else None,
                     memory_bytes=result["device_memory_peak_bytes"],
                     seconds={
                         part: float(sum(epoch[column] for epoch in epochs)) for part, column in _PARTS.items()
@@ -194,7 +194,7 @@ def sentences(profile: Record) -> Iterator[str]:
 
 def _figures(written: Record) -> Iterator[str]:
     yield f"{written['images_per_second']:,.0f} images/s"
-    if written["utilisation"] is not None:
-        yield f"MFU {written['utilisation']:.0%}"
+    if written["model_flops_utilisation"] is not None:
+        yield f"MFU {written['model_flops_utilisation']:.0%}"
     if written["memory_bytes"] is not None:
         yield f"{written['memory_bytes'] / 2**30:.1f} GiB of GPU memory"

@@ -63,7 +63,7 @@ def test_what_is_faster_comes_first_and_what_failed_last() -> None:
         arm="torch",
         change="as-written",
         images_per_second=1000.0,
-        utilisation=0.31,
+        model_flops_utilisation=0.31,
         memory_bytes=3 << 30,
         seconds=seconds,
     )
