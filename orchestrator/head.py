@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator import workflows
-from orchestrator.execution import driver, driver_log, termination
+from orchestrator.execution import driver, driver_log, room, termination
 from orchestrator.execution.job_failure import JobFailure, final_failures, is_final
 from orchestrator.execution.progress import open_console
 from orchestrator.execution.ray_runtime import joined_ray
@@ -70,7 +70,7 @@ def _attempt(job_id: str, spec: JobSpec, directory: Path) -> int:
         return code
     modules.keep(records.storage, _modules_in(directory))
     try:
-        with termination.stopped_at(spec.deadline(now=time.time())):
+        with termination.stopped_at(spec.deadline(now=time.time())), failure.memory_noted():
             code = _run(spec, directory)
     except TandemError as error:
         if is_final(error):
@@ -103,19 +103,16 @@ def _run(spec: JobSpec, directory: Path) -> int:
         return 0
     records = driver.open_records(spec.experiment)
     console = open_console(sys.stderr, width=200)
-    outcome = workflows.run(spec, records, directory, console, connect=lambda: _joined_ray(spec))
+    outcome = workflows.run(spec, records, directory, console, connect=_joined_ray)
     print(*outcome.lines, sep="\n", flush=True)
     return outcome.exit_code
 
 
 @contextlib.contextmanager
-def _joined_ray(spec: JobSpec) -> Iterator[None]:
-    """Join the Ray cluster; at the end, take back what its autoscaler was asked for, which else stays in force."""
-    with joined_ray():
-        try:
-            yield
-        finally:
-            driver.ask_for_room(spec.experiment.scale, runs=0)
+def _joined_ray() -> Iterator[None]:
+    """Join the Ray cluster; at the end, take back what its autoscaler was asked for."""
+    with joined_ray(), room.given_back():
+        yield
 
 
 def _runs_that_fit(experiment: Experiment) -> int:

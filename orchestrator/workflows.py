@@ -21,7 +21,7 @@ from orchestrator.execution.driver import Prepared
 from orchestrator.execution.progress import Progress, waiting
 from orchestrator.execution.prometheus import Metrics
 from orchestrator.execution.ray_runtime import local_ray
-from orchestrator.experiment.spec import Arm, Experiment, Scale
+from orchestrator.experiment.spec import Experiment, Scale
 from orchestrator.planning import crossings, estimate
 from orchestrator.planning.job import JobSpec, Outcome
 from orchestrator.store.records import ExperimentRecords
@@ -139,7 +139,7 @@ def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
     return {
         "runs": runs,
         "at_once": min(fit, runs),
-        "data": None if data is None else _data_facts(data),
+        "data": None if data is None else _data_summary(data),
         "notes": prepared.notes,
         "own_parts": models.to_json(),
         "sweep": None
@@ -155,7 +155,7 @@ def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
     }
 
 
-def _data_facts(data: Dataset) -> Record:
+def _data_summary(data: Dataset) -> Record:
     labels = {"train": data.train_labels, "validation": data.validation_labels, "test": data.test_labels}
     counts = {
         split: np.bincount(of_split, minlength=len(data.class_names)).tolist()
@@ -293,7 +293,7 @@ def train(
         prepared = dataclasses.replace(prepared, attribution=origin)
     for warning in [*(prepared.dataset.warnings if prepared.dataset else []), *prepared.notes]:
         console.print(f"note: {warning}", soft_wrap=True)
-    with console.status("trying own models"):
+    with waiting(console, "trying own models"):
         models = model_checks.check_once(prepared, module_path=module_path)
     for note in (*models.notes, *models.left_out):
         console.print(f"note: {note}", soft_wrap=True)
@@ -394,14 +394,15 @@ def _lease(records: ExperimentRecords, console: Console) -> AbstractContextManag
 
 
 def _check_metrics(experiment: Experiment) -> None:
-    """Refuse a metric that no arm will have. What training functions report is known only when they run.
+    """Refuse a metric that built-in arms will not have. What training functions report is known only when they run.
 
     Raises:
         InputError: names the metric, and those that there are.
     """
-    if all(isinstance(arm, Arm) for arm in experiment.arms.values()):
+    if experiment.recipe_arms:
         compared = [] if experiment.metric is None else [experiment.metric.name]
-        prediction_metrics.require([*compared, *(metric.name for metric in experiment.metrics)])
+        shown = [] if experiment.train_loop_arms else [metric.name for metric in experiment.metrics]
+        prediction_metrics.require([*compared, *shown])
 
 
 def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Record | None]:

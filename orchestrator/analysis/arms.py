@@ -318,10 +318,7 @@ def recorded_metrics(run: CheckedRun) -> dict[str, float]:
     if run.result is None:
         return {}
     if "metrics" in run.result:
-        last: dict[str, float] = {
-            name: value for line in run.reports for name, value in line["metrics"].items()
-        }
-        return {**last, **run.result["metrics"]}
+        return dict(run.result["metrics"])
     tested = run.result.get("tested_epoch")
     of_epoch = [epoch for epoch in run.epochs if tested in (None, epoch["epoch"])]
     held = (of_epoch[-1] if of_epoch else {}) | run.result

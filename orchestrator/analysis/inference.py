@@ -181,17 +181,23 @@ def gap(first: Scores, second: Scores) -> Estimate | None:
         return _unpaired_on_images(one, two)
     if first.by_seed.keys() == second.by_seed.keys():
         differences = [first.by_seed[seed] - second.by_seed[seed] for seed in first.by_seed]
-        return _over_seeds(differences, overlap=max(first.overlap, second.overlap))
+        overlap = max(first.overlap, second.overlap)
+        return _over_seeds(differences, overlap=overlap, scale=_scale(first, second))
     sides = [np.array([*scores.by_seed.values()]) for scores in (first, second)]
     mean = float(sides[0].mean() - sides[1].mean())
     if min(map(len, sides)) < 2:
-        return _estimate(mean, [], Budget(seeds=0.0, images=None, residual=None))
+        return _estimate(mean, [], Budget(seeds=0.0, images=None, residual=None), _scale(first, second))
     parts = tuple(
         Part(float(np.var(side, ddof=1)) * (1 / len(side) + scores.overlap), len(side) - 1)
         for side, scores in zip(sides, (first, second), strict=True)
     )
-    by_seeds = sum(part.variance for part in parts)
-    return _estimate(mean, [parts], Budget(seeds=by_seeds, images=None, residual=None))
+    budget = Budget(seeds=sum(part.variance for part in parts), images=None, residual=None)
+    return _estimate(mean, [parts], budget, _scale(first, second))
+
+
+def _scale(*sides: Scores) -> float:
+    """The largest value, by which rounding errors are told from differences."""
+    return max(abs(value) for side in sides for value in side.by_seed.values())
 
 
 def have_same_items(first: Scores, second: Scores) -> bool:
@@ -268,17 +274,21 @@ def _combined(mean: float, seeds: list[Part], images: Part, residual: float) -> 
     )
 
 
-def _estimate(mean: float, variances: Sequence[tuple[Part, ...]], budget: Budget) -> Estimate:
+def _estimate(
+    mean: float, variances: Sequence[tuple[Part, ...]], budget: Budget, scale: float = 1.0
+) -> Estimate:
+    """A mean of values that are as large as a scale: what is smaller by twelve digits is a rounding error."""
     most = max((sum(part.variance for part in parts) for parts in variances), default=0.0)
-    varies = math.sqrt(most) > _NO_SPREAD * max(abs(mean), 1.0)
-    mean = mean if abs(mean) > _NO_SPREAD else 0.0
+    varies = math.sqrt(most) > _NO_SPREAD * max(abs(mean), scale)
+    mean = mean if abs(mean) > _NO_SPREAD * scale else 0.0
     return Estimate(mean=mean, variances=tuple(variances) if varies else (), budget=budget)
 
 
-def _over_seeds(values: Sequence[float], *, overlap: float = 0.0) -> Estimate:
+def _over_seeds(values: Sequence[float], *, overlap: float = 0.0, scale: float = 1.0) -> Estimate:
     mean, count = float(np.mean(values)), len(values)
     variance = float(np.var(values, ddof=1)) * (1 / count + overlap) if count > 1 else 0.0
-    return _estimate(mean, [(Part(variance, count - 1),)], Budget(seeds=variance, images=None, residual=None))
+    budget = Budget(seeds=variance, images=None, residual=None)
+    return _estimate(mean, [(Part(variance, count - 1),)], budget, scale)
 
 
 def _with_exact(found: Estimate, differences: np.ndarray) -> Estimate:
@@ -334,7 +344,8 @@ def mean_interval(
     """
     if not values:
         return None
-    return _over_seeds(values, overlap=overlap).interval(ALPHA).within(*bounds)
+    scale = max(map(abs, values))
+    return _over_seeds(values, overlap=overlap, scale=scale).interval(ALPHA).within(*bounds)
 
 
 def measure(

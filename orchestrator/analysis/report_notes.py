@@ -84,6 +84,11 @@ def of_training_functions(arms: list[ArmSummary], predictions: Mapping[str, Pred
             "accuracies by class, calibration and disagreements are left out."
         )
     for arm in own:
+        notes += [
+            f"{arm.name} seed {run.seed}: {note}."
+            for run in arm.done
+            if (note := (run.result or {}).get("note"))
+        ]
         for seeds in arm.identical:
             alike = ", ".join(map(str, seeds))
             notes.append(

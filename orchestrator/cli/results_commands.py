@@ -11,7 +11,16 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, Debug, ResultsDirectory, errors
+from orchestrator.cli.options import (
+    LOCAL,
+    AsJson,
+    Debug,
+    Namespace,
+    On,
+    ResultsDirectory,
+    errors,
+    read_job,
+)
 from trainers.errors import InputError
 
 app = typer.Typer()
@@ -196,15 +205,29 @@ def export(
 
 @app.command()
 def fetch(
-    results: Annotated[str, typer.Argument(metavar="URL", help="Results of an experiment.")],
+    results: Annotated[
+        str,
+        typer.Argument(
+            metavar="URL",
+            help="Results of an experiment; with --on, the experiment file, for results on a claim.",
+        ),
+    ],
     to: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to copy them to.")],
+    on: On = LOCAL,
+    namespace: Namespace = None,
     checkpoints: Annotated[bool, typer.Option(help="Copy checkpoints as well.")] = False,
     debug: Debug = False,
 ) -> None:
     """Copy an experiment's records and report to a directory here."""
     with errors(debug):
+        from orchestrator.clusters.registry import open_cluster
         from orchestrator.store.records import CHECKPOINTS
         from orchestrator.store.storage import Storage
 
-        copied = Storage(results).copy_to(to, skip=None if checkpoints else CHECKPOINTS)
+        skip = None if checkpoints else CHECKPOINTS
+        if on == LOCAL:
+            copied = Storage(results).copy_to(to, skip=skip)
+        else:
+            cluster = open_cluster(on, namespace=namespace)
+            copied = cluster.fetch(read_job(Path(results), None), to, skip=skip)
         typer.echo(f"{copied} files in {to}")

@@ -32,6 +32,9 @@ def diagnose_log(log: str) -> Finding | None:
             "the job reached its deadline",
             "raise kubernetes.deadline_seconds and submit again: it resumes from its records",
         )
+    if error.startswith("out of memory: the driver"):
+        sentence, _, remedy = error.partition("; ")
+        return Finding("driver-out-of-memory", sentence, remedy)
     if error.startswith("storage ") or "AccessDenied" in log or "NoSuchBucket" in log:
         return Finding(
             "storage",

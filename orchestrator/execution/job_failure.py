@@ -6,15 +6,23 @@ recorded failure. Failures of the cluster or of the storage are not recorded, so
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator.execution.lease import HeldError
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Storage, StorageError
 from trainers.errors import ClusterError, InputError, TandemError
 
-_FILE = "failure.json"
+_FILE, _MEMORY_FILE = "failure.json", "memory.json"
+_NOTE_SECONDS = 5.0
+_FULL = 0.95
+"""Of its limit: a container that uses so much is about to be killed."""
+_CGROUP = Path("/sys/fs/cgroup")
 _LOST = re.compile(r"the worker of rank [\d, ]+ died")
 
 
@@ -36,11 +44,53 @@ class JobFailure:
     def read(self) -> tuple[int, list[str]] | None:
         """The exit code and the lines of an earlier attempt that failed for good; None if there is none."""
         record = self._storage.read_json(_FILE)
-        if record is None or record["submitted_at"] != self._submitted_at:
+        if record is not None and self._is_same_job(record["submitted_at"], record["failed_at"]):
+            return int(record["exit_code"]), [str(line) for line in record["lines"]]
+        killed = self._killed_for_memory()
+        return None if killed is None else (1, [killed])
+
+    @contextlib.contextmanager
+    def memory_noted(self, *, every: float = _NOTE_SECONDS) -> Iterator[None]:
+        """Note how full this container's memory is while the block lasts.
+
+        A note that is left behind shows that the driver was killed, and whether memory may be the cause.
+        """
+        over = threading.Event()
+
+        def note() -> None:
+            while not over.wait(every):
+                if (memory := container_memory()) is not None:
+                    used, limit = memory
+                    record = {"submitted_at": self._submitted_at, "used_bytes": used, "limit_bytes": limit}
+                    with contextlib.suppress(StorageError):
+                        self._storage.write_json(_MEMORY_FILE, record | {"noted_at": time.time()})
+
+        noting = threading.Thread(target=note, daemon=True, name="tandem-memory")
+        noting.start()
+        try:
+            yield
+        finally:
+            over.set()
+            noting.join(timeout=every)
+            self._storage.delete(_MEMORY_FILE)
+
+    def _killed_for_memory(self) -> str | None:
+        """Why the driver before this one must have been killed; None if it was not, or not for memory."""
+        note = self._storage.read_json(_MEMORY_FILE)
+        if note is None or not self._is_same_job(note["submitted_at"], note["noted_at"]):
             return None
-        if self._submitted_at is None and time.time() - record["failed_at"] > self._seconds:
+        if note["used_bytes"] < _FULL * note["limit_bytes"]:
             return None
-        return int(record["exit_code"]), [str(line) for line in record["lines"]]
+        used, limit = (note[name] / 2**30 for name in ("used_bytes", "limit_bytes"))
+        return (
+            f"tandem: out of memory: the driver was killed while its pod used {used:.2f} of {limit:.2f} GiB; raise "
+            "kubernetes.head.memory_gib and submit again: it resumes from its records"
+        )
+
+    def _is_same_job(self, submitted_at: float | None, noted_at: float) -> bool:
+        if submitted_at != self._submitted_at:
+            return False
+        return submitted_at is not None or time.time() - noted_at <= self._seconds
 
     def write(self, exit_code: int, lines: list[str]) -> None:
         """Record a failure that another attempt would repeat."""
@@ -71,3 +121,14 @@ def final_failures(records: ExperimentRecords) -> list[str]:
             return []
         lines.append(f"{run['arm']} seed {run['seed']} failed: {cause}; failed permanently")
     return lines
+
+
+def container_memory(cgroup: Path = _CGROUP) -> tuple[int, int] | None:
+    """Bytes that this container uses and that cannot be freed, and its limit; None where it has none."""
+    try:
+        limit = (cgroup / "memory.max").read_text().strip()
+        lines = (line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        counted = {name: int(value) for name, value in lines}
+        return None if limit == "max" else (counted["anon"] + counted["shmem"], int(limit))
+    except (OSError, ValueError, KeyError):
+        return None

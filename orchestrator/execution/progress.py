@@ -103,9 +103,8 @@ class Progress(LiveTable):
         super().__init__(console)
         self._prepared = prepared
         self._done: dict[str, Record] = {}
-        self._announced = {
-            run.id: len(prepared.records.run(run.id).epochs()) for run in prepared.runs
-        }  # an earlier command printed those
+        # What earlier drivers trained was printed by them.
+        self._announced = {run.id: len(prepared.records.run(run.id).epochs()) for run in prepared.runs}
         self._left: dict[str, float] = {}
         """Seconds of each run that trains."""
         self._epoch_seconds: dict[str, float] = {}
@@ -173,13 +172,15 @@ class Progress(LiveTable):
                 self._done[run.id] = result
             self._report_failures(run, records)
         newest, name = self._newest[run.id], f"{run.arm} seed {run.seed}"
+        is_done = run.id in self._done
         if newest is None:
-            return [name, "", "", "", "", "starting" if records.attempts() else "waiting"]
+            started = "starting" if records.attempts() else "waiting"
+            return [name, "", "", "", "", "done" if is_done else started]
         count, values = newest["report"] + 1, _values(newest["metrics"])
         if count > self._announced.get(run.id, 0):
             self.say(f"{name}: report {count}, {values}")
             self._announced[run.id] = count
-        return [name, f"report {count}", values, "", "", "done" if run.id in self._done else ""]
+        return [name, f"report {count}", values, "", "", "done" if is_done else ""]
 
     def _report_epochs(self, run: Run, epochs: list[Record]) -> None:
         """Without a terminal, print each epoch once."""

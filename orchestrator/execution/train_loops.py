@@ -13,7 +13,9 @@ import numpy as np
 
 from orchestrator.execution import driver, worker_group
 from orchestrator.execution.driver import Prepared
+from orchestrator.experiment.metric import KNOWN
 from orchestrator.experiment.spec import Experiment
+from orchestrator.experiment.train_loop import TrainLoopArm
 from orchestrator.planning.run_plan import LoopRun, in_blocks
 from orchestrator.store.records import RunRecords
 from orchestrator.store.storage import Record, Storage
@@ -45,14 +47,14 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
     if not waiting:
         return
     uses_datasets = any(run.loop.datasets for run in waiting)
-    slots = driver.cluster_capacity(
+    at_once = driver.cluster_capacity(
         prepared.experiment.scale, spare_cpus=_CPUS_OF_DATASETS if uses_datasets else 0
     )
     if prepared.experiment.measure_speed:
-        slots, waiting = 1, in_blocks(waiting)
+        at_once, waiting = 1, in_blocks(waiting)
     training_now: dict[futures.Future[Exception | None], LoopRun] = {}
     while waiting or training_now:
-        while waiting and len(training_now) < slots:
+        while waiting and len(training_now) < at_once:
             run = waiting.pop(0)
             training_now[_launch(prepared, run, driver_session, module_path)] = run
         ended, _ = futures.wait(training_now, timeout=_WATCH_SECONDS, return_when=futures.FIRST_COMPLETED)
@@ -105,7 +107,7 @@ def _launch(
         resources=scale.resources_per_worker,
         accelerator_type=scale.accelerator_type,
         label_selector=scale.label_selector,
-        checkpoints=_checkpoint_config(prepared.experiment, run),
+        checkpoints=checkpoint_config(prepared.experiment, run.loop),
         hang_seconds=scale.hang_seconds,
         callback=ReportRecorder(url, run.id, launched_at=launched_at),
         on_start=attempt.start,
@@ -114,12 +116,14 @@ def _launch(
     return launch.call_fit(partial(train_loop.fit, loop))
 
 
-def _checkpoint_config(experiment: Experiment, run: LoopRun) -> dict[str, Any]:
+def checkpoint_config(experiment: Experiment, arm: TrainLoopArm) -> dict[str, Any]:
     """The arguments of Ray Train's `CheckpointConfig`."""
-    kept, compared = run.loop.checkpoint, experiment.metric
+    kept, compared = arm.checkpoint, experiment.metric
     goal = kept.goal
     if goal is None and compared is not None and compared.name == kept.metric:
         goal = compared.goal
+    if goal is None and kept.metric in KNOWN:
+        goal, _ = KNOWN[kept.metric]
     return {
         "num_to_keep": kept.keep,
         "checkpoint_score_attribute": kept.metric,
@@ -135,7 +139,7 @@ def _finish(experiment: Experiment, run: LoopRun, records: RunRecords) -> str | 
     is_reported = compared is not None and any(compared.name in report["metrics"] for report in reports)
     # A metric that is not reported may be computed from predictions.
     if compared is not None and (is_reported or predictions is None):
-        mistake = find_mistake(run, reports, compared.name)
+        mistake = _find_mistake(run, reports, compared.name)
         if mistake is not None:
             return mistake if note is None else f"{mistake}; {note}"
     training_seconds = _training_seconds(reports, attempts, records.returned_at())
@@ -158,7 +162,7 @@ def _finish(experiment: Experiment, run: LoopRun, records: RunRecords) -> str | 
     return None
 
 
-def find_mistake(run: LoopRun, reports: Sequence[Record], metric: str) -> str | None:
+def _find_mistake(run: LoopRun, reports: Sequence[Record], metric: str) -> str | None:
     """What is wrong with the reports of a function that returned; None where they hold the metric."""
     function = run.loop.train_loop
     if metric == TRAINING_SECONDS:

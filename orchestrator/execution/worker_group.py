@@ -16,6 +16,7 @@ from trainers.errors import ClusterError, ForeignError, TandemError, one_line
 from trainers.loop import DivergedError
 
 _RAY_OUT_OF_MEMORY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
+_MEMORY_USED = re.compile(r"running was ([\d.]+ ?[A-Za-z]+) / ([\d.]+ ?[A-Za-z]+)")
 
 
 def launch(assignment: Assignment) -> futures.Future[Exception | None]:
@@ -77,11 +78,13 @@ def diagnose(error: Exception) -> Failure:
     dead = sorted(rank for rank, failure in failures.items() if _is_death(failure))
     if dead:
         ranks = ", ".join(str(rank) for rank in dead)
-        killed = any(_RAY_OUT_OF_MEMORY.search(str(failures[rank])) for rank in dead)
-        if killed:
+        said = " ".join(str(failures[rank]) for rank in dead)
+        if _RAY_OUT_OF_MEMORY.search(said):
+            used = _MEMORY_USED.search(said)
+            full = f", which used {used[1]} of {used[2]}" if used else ""
             return Failure(
                 "error",
-                f"out of memory: Ray ended the worker of rank {ranks} to save its node; lower batch_size "
+                f"out of memory: Ray ended the worker of rank {ranks} to save its node{full}; lower batch_size "
                 "(half needs about half as much), run fewer at once, or use a larger node",
                 str(error),
             )
@@ -97,6 +100,8 @@ def diagnose(error: Exception) -> Failure:
 
 
 def _is_death(failure: Exception) -> bool:
-    from ray.exceptions import RayActorError
+    """Whether a worker's process was lost. Ray's error for a process that it killed for memory is no actor death."""
+    from ray.exceptions import OutOfMemoryError, RayActorError
 
-    return isinstance(getattr(failure, "health_check_failure", failure), RayActorError)
+    lost = getattr(failure, "health_check_failure", failure)
+    return isinstance(lost, RayActorError | OutOfMemoryError)

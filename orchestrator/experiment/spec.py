@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from orchestrator.experiment.kubernetes import Kubernetes
-from orchestrator.experiment.metric import DEFAULT_MARGIN, KNOWN, CompareBy, ShownMetrics
+from orchestrator.experiment.metric import DEFAULT_MARGIN, CompareBy, ShownMetrics
 from orchestrator.experiment.seeds import Seeds, default_seeds
 from orchestrator.experiment.sweep import Sweep
 from orchestrator.experiment.train_loop import TrainLoopArm
@@ -208,24 +208,6 @@ class Experiment(Block):
     storage: str = Field(
         "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _objective_of_training_functions(cls, value: Any) -> Any:
-        """A sweep of training functions optimises the metric that arms are compared by, unless it says otherwise."""
-        if not isinstance(value, dict) or not isinstance(value.get("arms"), dict):
-            return value
-        sweep, metric = value.get("sweep"), value.get("metric")
-        metric = {"name": metric} if isinstance(metric, str) else metric
-        has_functions = any(isinstance(arm, dict) and "train_loop" in arm for arm in value["arms"].values())
-        if (
-            not (has_functions and isinstance(sweep, dict) and isinstance(metric, dict))
-            or "objective" in sweep
-        ):
-            return value
-        goal, _ = KNOWN.get(str(metric.get("name")), (None, None))
-        objective = {"name": metric.get("name"), "goal": metric.get("goal") or goal}
-        return value | {"sweep": sweep | {"objective": objective}}
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:

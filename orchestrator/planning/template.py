@@ -48,7 +48,7 @@ _CONFIG = {
 
 
 @dataclasses.dataclass(frozen=True)
-class _Facts:
+class _Summary:
     """What the data hold."""
 
     training_images: int
@@ -82,7 +82,7 @@ def for_data(where: str | None, *, directory: Path, frameworks: Sequence[str]) -
             f"--data {where!r} does not exist; give a folder of pictures, a file, or one of "
             f"{', '.join(registry.names())}"
         )
-    return _data_file(name, line, _facts(spec), frameworks)
+    return _data_file(name, line, _summary(spec), frameworks)
 
 
 def _named(source: str) -> DataSpec:
@@ -91,7 +91,7 @@ def _named(source: str) -> DataSpec:
     return DataSpec(source=source)
 
 
-def _facts(spec: DataSpec) -> _Facts | None:
+def _summary(spec: DataSpec) -> _Summary | None:
     """None for data that would be downloaded."""
     if spec.path is None and spec.source != "digits":
         return None
@@ -109,7 +109,7 @@ def _facts(spec: DataSpec) -> _Facts | None:
         * (0.9 if labelled.validation is None else 1)
     )
     counts = Counter(train.labels.tolist()).values()
-    return _Facts(
+    return _Summary(
         training_images=int(images),
         sizes=sorted({(height, width) for height, width, _ in shapes}),
         has_colour=any(channels == 3 for *_, channels in shapes),
@@ -117,24 +117,24 @@ def _facts(spec: DataSpec) -> _Facts | None:
     )
 
 
-def _data_file(name: str, data: str, facts: _Facts | None, frameworks: Sequence[str]) -> str:
+def _data_file(name: str, data: str, summary: _Summary | None, frameworks: Sequence[str]) -> str:
     smallest, has_colour, batch_size = 32, True, 64
     size = _line("  # image_size: 64", "needed if pictures differ in size")
     weights = _line(
         "  # loss: {class_weights: balanced}", "every class counts alike, however few images it has"
     )
-    if facts is not None:
-        keeps_size = len(facts.sizes) == 1 and max(facts.sizes[0]) <= _SMALL
-        smallest = min(facts.sizes[0]) if keeps_size else 64
-        has_colour = facts.has_colour
-        batch_size = 2 ** int(np.clip(np.log2(max(facts.training_images / 8, 1)), 2, 6))
-        low, high = (f"{width}x{height}" for height, width in (facts.sizes[0], facts.sizes[-1]))
+    if summary is not None:
+        keeps_size = len(summary.sizes) == 1 and max(summary.sizes[0]) <= _SMALL
+        smallest = min(summary.sizes[0]) if keeps_size else 64
+        has_colour = summary.has_colour
+        batch_size = 2 ** int(np.clip(np.log2(max(summary.training_images / 8, 1)), 2, 6))
+        low, high = (f"{width}x{height}" for height, width in (summary.sizes[0], summary.sizes[-1]))
         size = _line("  # image_size: 64", f"pixels a side; when left out, the pictures keep their {low}")
         if not keeps_size:
             size = _line(
                 "  image_size: 64", f"pixels a side, of {low} to {high}; more show more, and train longer"
             )
-        if facts.is_unbalanced:
+        if summary.is_unbalanced:
             weights = _line(
                 "  loss: {class_weights: balanced}", "the classes differ much in size; all count alike"
             )

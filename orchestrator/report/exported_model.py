@@ -265,12 +265,11 @@ def _validation_accuracy(run: RunSummary) -> float:
 
 
 def _choice(comparison: Comparison, arm: ArmSummary, run: RunSummary, *, is_named: bool) -> str:
-    others = [other.name for other in comparison.arms if other.score is not None and other is not arm]
-    why = (
-        f"arm {arm.name}"
-        if is_named or not others
-        else f"arm {arm.name}, which has the highest test accuracy"
-    )
+    exportable = [other for other in comparison.arms if other.score is not None and not other.is_own]
+    others = [other.name for other in exportable if other is not arm]
+    why = f"arm {arm.name}"
+    if others and not is_named:
+        why += f", the best by {arm.metric.title}"
     seeds = f", which has the highest validation accuracy of {len(arm.done)}" if len(arm.done) > 1 else ""
     remedy = f"; --arm exports another: {', '.join(others)}" if others else ""
     return f"{why}; seed {run.seed}{seeds}{remedy}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.experiment.spec import NAME
 
@@ -218,56 +218,6 @@ class Result(Checked):
     device_memory_peak_bytes: Amount | None = None
 
 
-class TrialEpoch(Checked):
-    """What an epoch of a trial measured. Losses may be no number, since they diverge."""
-
-    epoch: Positive
-    train_loss: float | None = None
-    validation_loss: float | None = None
-    train_accuracy: Share | None = None
-    validation_accuracy: Share | None = None
-    validation_balanced_accuracy: Share | None = None
-    images_per_second: Amount | None = None
-    data_seconds: Amount
-    step_seconds: Amount
-    compile_seconds: Amount = 0
-    evaluation_seconds: Amount = 0
-    slot: str | None = None
-
-
-class TrialEvent(Checked):
-    """A line of the log of a search."""
-
-    event: Literal["begin", "start", "epoch", "change", "end", "finish"]
-    time: Amount
-    trial: Count | None = None
-    run: str | None = None
-    params: dict[str, Any] | None = None
-    metrics: TrialEpoch | None = None
-    donor: str | None = None
-    epoch: Count | None = None
-    state: Literal["done", "stopped", "diverged", "failed"] | None = None
-    cause: str | None = None
-    budget: dict[str, Any] | None = None
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> TrialEvent:
-        missing = [name for name in _NEEDED.get(self.event, ()) if getattr(self, name) is None]
-        if missing:
-            raise ValueError(f"{', '.join(missing)} of {self.event} missing")
-        return self
-
-
-_NEEDED = {
-    "start": ("trial", "run", "params"),
-    "epoch": ("trial", "metrics"),
-    "change": ("trial", "run", "params", "donor", "epoch"),
-    "end": ("trial", "state"),
-    "finish": ("budget",),
-}
-"""The fields of each kind of event."""
-
-
 class Report(Checked):
     """A line of reports.jsonl: what a training function reported, and how long after its start."""
 
@@ -285,6 +235,7 @@ class TrainLoopResult(Checked):
     startup_seconds: Amount | None = None
     workers: Positive | None = None
     trainer: str | None = None
+    note: str | None = None
 
 
 class Scaling(Checked):

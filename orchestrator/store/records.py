@@ -36,6 +36,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -76,6 +77,20 @@ class PackedState:
     sha256: str
     epochs: list[Record]
     """Metrics of the epochs up to it."""
+
+
+def reports_that_count(reports: Iterable[Record]) -> list[Record]:
+    """Reports in the order of their numbers, without those of lost attempts.
+
+    After a resume from an older checkpoint, a report replaces the one with its number and all that followed that one:
+    the function may end earlier than before.
+    """
+    kept: list[Record] = []
+    for report in reports:
+        while kept and kept[-1]["report"] >= report["report"]:
+            kept.pop()
+        kept.append(report)
+    return kept
 
 
 class RunRecords:
@@ -192,9 +207,8 @@ class RunRecords:
         self._files.append_lines("reports.jsonl", records)
 
     def reports(self) -> list[Record]:
-        """What a training function reported, in order; of a report that came again after a resume, the later."""
-        by_number = {record["report"]: record for record in self._files.read_lines("reports.jsonl")}
-        return [by_number[number] for number in sorted(by_number)]
+        """What a training function reported, in order, as `reports_that_count`."""
+        return reports_that_count(self._files.read_lines("reports.jsonl"))
 
     def note_return(self, at: float) -> None:
         """Note when a training function returned, in seconds since the epoch."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -18,11 +17,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.store import record_models
 from orchestrator.store.old_records import upgraded, upgraded_predictions
-from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.records import ExperimentRecords, reports_that_count
 from orchestrator.store.storage import Record
 from trainers.errors import InputError, one_line
 
 _SAME_ACCURACY = 1e-6
+_LARGEST_VALUE = 1e30
 _T = TypeVar("_T")
 
 
@@ -322,10 +322,7 @@ def _run(
 
 def _train_loop_run(records: ExperimentRecords, entry: Record, left: Left) -> CheckedRun:
     at = f"runs/{entry['id']}"
-    reports = {
-        line["report"]: line | {"metrics": _finite(line["metrics"])}
-        for line in _lines(records, f"{at}/reports.jsonl", record_models.Report, left)
-    }
+    reports = reports_that_count(_lines(records, f"{at}/reports.jsonl", record_models.Report, left))
     result = _json(records, f"{at}/result.json", left)
     if result is not None and not _check(record_models.TrainLoopResult, result, f"{at}/result.json", left):
         result = None
@@ -335,7 +332,7 @@ def _train_loop_run(records: ExperimentRecords, entry: Record, left: Left) -> Ch
         entry=entry,
         attempts=_lines(records, f"{at}/attempts.jsonl", record_models.Attempt, left),
         epochs=[],
-        reports=[reports[number] for number in sorted(reports)],
+        reports=[report | {"metrics": _finite(report["metrics"])} for report in reports],
         failures=_lines(records, f"{at}/failures.jsonl", record_models.Failure, left),
         result=result,
         predictions=None if result is None else _handed_over(records, f"{at}/predictions.npz", left),
@@ -343,8 +340,12 @@ def _train_loop_run(records: ExperimentRecords, entry: Record, left: Left) -> Ch
 
 
 def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """The metrics that are numbers."""
-    return {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
+    """The metrics that are numbers, and small enough for their squares to be numbers."""
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if value is not None and abs(value) <= _LARGEST_VALUE
+    }
 
 
 def _handed_over(records: ExperimentRecords, name: str, left: Left) -> Predictions | None:

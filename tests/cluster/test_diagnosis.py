@@ -16,6 +16,7 @@ from orchestrator.clusters.kuberay.diagnosis.job import lost_driver
 from orchestrator.clusters.kuberay.manifests import EXPERIMENT
 from orchestrator.clusters.kuberay.snapshot import Snapshot
 from orchestrator.clusters.kuberay.status import tree
+from tests.cluster import fault_table
 
 TRANSCRIPTS = Path(__file__).with_name("transcripts")
 JOB: dict[str, Any] = {
@@ -132,6 +133,14 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         "queue-silent",
         {"job": JOB | {"metadata": JOB["metadata"] | {"labels": {"kueue.x-k8s.io/queue-name": "q"}}, "spec": {"suspend": True}}},
         "integration ray.io/rayjob",
+    ),
+    (
+        "queue-unreadable",
+        {
+            "job": JOB | {"metadata": JOB["metadata"] | {"labels": {"kueue.x-k8s.io/queue-name": "q"}}, "spec": {"suspend": True}},
+            "unreadable": frozenset({"workloads.kueue.x-k8s.io"}),
+        },
+        "may not list workloads.kueue.x-k8s.io",
     ),
     ("suspended", {"job": JOB | {"spec": {"suspend": True}}}, "kubectl patch rayjob job"),
     (
@@ -320,6 +329,10 @@ def test_there_are_many_causes_and_none_where_nothing_is_wrong() -> None:
         diagnose(Snapshot(namespace="team", job=RUNNING, pods=pods, lease_renewed_at=now - 3, now=now)) == []
     )
     assert diagnose(Snapshot(namespace="team", job=JOB, now=1e9)) == []
+
+
+def test_the_document_has_every_cause() -> None:
+    assert fault_table.DOCUMENT.read_text() == fault_table.document(), "python -m tests.cluster.fault_table"
 
 
 def is_lost(*, renewed: float, ready: float, now: float, started: float = 0.0) -> bool:

@@ -6,16 +6,21 @@ import base64
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
 from orchestrator import head
-from orchestrator.execution.job_failure import JobFailure
+from orchestrator.clusters.driver_diagnosis import diagnose_log
+from orchestrator.execution import job_failure, room
+from orchestrator.execution.driver_log import KeptLog
+from orchestrator.execution.job_failure import JobFailure, container_memory
 from orchestrator.execution.termination import DeadlineError, sigterm_interrupts, stopped_at
 from orchestrator.experiment import reader
 from orchestrator.planning.job import JOB_FILE, JobSpec
@@ -133,7 +138,8 @@ def test_the_shipped_account_has_a_token_where_the_autoscaler_runs(
     growing = [{"min": 0, "max": 2, "cpus": 1}]
     job = submitted(written(tmp_path, workers=growing, service_account="tandem-driver"))
     (pod,) = until(lambda: store.list("pods", "default"))
-    assert pod["status"]["containerStatuses"][0]["ready"], pod["status"]
+    ready = {status["name"]: status.get("ready") for status in pod["status"]["containerStatuses"]}
+    assert ready["autoscaler"], pod["status"]
     tandem("cancel", job, "--on", "kuberay")
 
     *_, manifest = yaml.safe_load_all(tandem("render", written(tmp_path, workers=growing)).stdout)
@@ -159,7 +165,6 @@ def test_an_old_shortage_is_told_once_and_only_while_it_lasts(tmp_path: Path, st
     told = json.loads(tandem("doctor", job, "--on", "kuberay", "--json").stdout)
     shortages = [finding for finding in told if finding["cause"] == "quota"]
     assert len(shortages) == 1 and shortages[0]["count"] > 1 and "requests.cpu=2" in shortages[0]["sentence"]
-    time.sleep(1.1)  # events and pods have times in whole seconds
     store.delete(("resourcequotas", "default", "team"))
     until(lambda: len(store.list("pods", "default")) == 2)
     told = json.loads(tandem("doctor", job, "--on", "kuberay", "--json").stdout)
@@ -215,6 +220,64 @@ def test_a_users_own_error_is_not_repeated(
     directory = driver(tmp_path, submitted_at=3.0)
     assert head.main("job", directory) == 3
     assert head.main("job", directory) == 0, "what another cluster may mend is tried again"
+
+
+def test_a_driver_that_was_killed_for_memory_is_not_started_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failure(submitted_at: float) -> JobFailure:
+        return JobFailure(Storage(str(tmp_path)), "job", submitted_at=submitted_at, seconds=0)
+
+    cgroup = tmp_path / "cgroup"
+    cgroup.mkdir()
+    (cgroup / "memory.max").write_text(f"{8 << 30}\n")
+    (cgroup / "memory.stat").write_text(f"anon {5 << 30}\nfile {3 << 30}\nshmem {(3 << 30) - (100 << 20)}\n")
+    memory = container_memory(cgroup)
+    assert memory is not None and memory[1] == 8 << 30
+    monkeypatch.setattr(job_failure, "container_memory", lambda: memory)
+    with failure(1.0).memory_noted(every=0.05):
+        until((tmp_path / "jobs/job/memory.json").exists, seconds=30)
+        left_behind = (tmp_path / "jobs/job/memory.json").read_bytes()
+    assert failure(1.0).read() is None, "it ended by itself"
+    (tmp_path / "jobs/job/memory.json").write_bytes(left_behind)
+    code, (line,) = failure(1.0).read() or (0, [""])
+    assert code == 1 and "used 7.90 of 8.00 GiB" in line
+    found = diagnose_log(line)
+    assert found is not None and found.cause == "driver-out-of-memory" and "head.memory_gib" in found.remedy
+    assert failure(2.0).read() is None, "submitted again, perhaps with more memory"
+
+
+def test_a_request_for_resources_is_taken_back_when_its_driver_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "_WATCH_SECONDS", 0.05)
+    process = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    taken: list[float] = []
+    keeper = threading.Thread(
+        target=room.Keeper().watch,
+        args=(process.pid, process.create_time()),
+        kwargs={"then": lambda: taken.append(time.time())},
+    )
+    keeper.start()
+    time.sleep(0.5)
+    assert taken == [], "its driver lives"
+    process.kill()
+    keeper.join(timeout=30)
+    assert len(taken) == 1
+    process.wait()
+
+
+def test_the_log_of_a_job_numbers_its_attempts_and_leaves_out_earlier_jobs(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    for start, text in (
+        ("1000.000", "epoch 1 of an earlier job"),
+        ("2000.500", "epoch 1"),
+        ("2100.000", "epoch 2"),
+    ):
+        storage.write(f"logs/job/{start}-00001.txt", f"{text}\n".encode())
+    log = KeptLog(storage, "job", since=2000.0)
+    assert log.new() == "epoch 1\nattempt 2, started 1970-01-01 00:35:00+00:00\nepoch 2\n"
+    assert log.new(final=True) == ""
 
 
 def test_a_failure_of_a_rendered_job_is_not_taken_for_a_later_jobs(tmp_path: Path) -> None:

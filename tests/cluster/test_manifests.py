@@ -66,6 +66,9 @@ def ray_job() -> jsonschema.Draft202012Validator:
 
 LABEL = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 POD = {
+    "ephemeral_storage_gib": st.integers(1, 500),
+    "scratch_gib": st.integers(1, 500),
+    "affinity": st.just({"nodeAffinity": {}}),
     "cpus": st.integers(1, 256),
     "memory_gib": st.integers(1, 2048),
     "node_selector": st.dictionaries(LABEL, LABEL, max_size=2),
@@ -109,6 +112,11 @@ KUBERNETES = st.fixed_dictionaries(
         "secrets": st.lists(LABEL, max_size=2),
         "pull_secrets": st.lists(LABEL, max_size=2),
         "service_account": LABEL,
+        "labels": st.dictionaries(LABEL, LABEL, max_size=2),
+        "annotations": st.dictionaries(LABEL, LABEL, max_size=2),
+        "priority_class": LABEL,
+        "runtime_class": LABEL,
+        "image_pull_policy": st.sampled_from(["Always", "IfNotPresent", "Never"]),
         "claims": st.lists(st.fixed_dictionaries({"claim": LABEL, "path": st.just("/data")}), max_size=1),
     },
 )
@@ -203,6 +211,12 @@ def test_the_operator_deletes_what_a_job_leaves() -> None:
     assert policies == {"DeleteSelf"}, "the standing cluster stays"
 
 
+def test_a_cluster_that_autoscales_in_kueues_queue_is_elastic() -> None:
+    for workers, elastic in (([{"min": 0, "max": 2}], True), ([{"min": 2, "max": 2}], False)):
+        _, job = rendered(experiment(queue="q", workers=workers))
+        assert ("kueue.x-k8s.io/elastic-job" in job["metadata"]["annotations"]) == elastic
+
+
 def test_start_seconds_are_for_all_attempts_together() -> None:
     _, job = rendered(experiment(start_seconds=900, retries=2))
     assert job["spec"]["preRunningDeadlineSeconds"] == 300 and job["spec"]["backoffLimit"] == 2
@@ -274,7 +288,11 @@ def test_the_users_modules_go_along(tmp_path: Path) -> None:
         ({"kubernetes": {"image": "a", "workers": [{"min": 3, "max": 2}]}}, "min 3 exceeds max 2"),
         ({"kubernetes": {"image": "a", "workers": [{"name": "head"}]}}, "cannot be called head"),
         ({"kubernetes": {"image": "a", "workers": [{}, {}]}}, "share a name"),
-        ({"kubernetes": {"image": "a", "queue": "q", "workers": [{"max": 2}]}}, "a cluster of a fixed size"),
+        (
+            {"kubernetes": {"image": "a", "queue": "q", "workers": [{"name": f"w{n}"} for n in range(18)]}},
+            "at most 17 worker groups",
+        ),
+        ({"kubernetes": {"image": "a", "labels": {"ray.io/cluster": "x"}}}, "set by tandem or KubeRay"),
         ({"kubernetes": {"image": "a", "namespace": "No"}}, "lower-case letters"),
         ({"kubernetes": {"image": "a", "cluster": "c", "queue": "q"}}, "is for a cluster of the job's own"),
     ],

@@ -166,9 +166,7 @@ def test_the_choice_of_arm_is_explained(fetched: Path, tmp_path: Path) -> None:
     best = best_arm(fetched)["name"]
     other = next(arm for arm in ARMS if arm != best)
     told = tandem("model", fetched, tmp_path / "best").stdout
-    assert told.startswith(
-        f"arm {best}, which has the highest test accuracy; seed 3; --arm exports another: "
-    )
+    assert told.startswith(f"arm {best}, the best by test accuracy; seed 3; --arm exports another: ")
     assert other in told.splitlines()[0]
     assert tandem("model", fetched, tmp_path / "other", "--arm", other).stdout.startswith(
         f"arm {other}; seed "

@@ -24,6 +24,7 @@ from orchestrator.planning import estimate, parity_plan
 from orchestrator.report import columns, gate, markdown
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Storage
+from tests.unit.reported import Function, make_reported
 from tests.unit.synthetic import LABELS, make_records
 from tests.unit.test_sweep_report import add_sweep
 from trainers.contract import FRAMEWORKS
@@ -111,6 +112,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert not [note for note in comparison.notes if "left out" in note]
     assert comparison.sweep is not None and comparison.scales is not None
     assert all(arm.parity is not None for arm in comparison.arms)
+    return sandbox
+
+
+@pytest.fixture(scope="module")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an experiment of training functions in it."""
+    sandbox = tmp_path_factory.mktemp("functions")
+    labels = np.arange(60) % 3
+    handed = [{"predictions": (labels + (np.arange(60) < seed)) % 3, "labels": labels} for seed in range(3)]
+    arms = {
+        "mine": Function(values=[0.9, 0.91, 0.92], predictions=handed, further={"val_loss": 0.3}),
+        "theirs": Function(values=[0.8, 0.81, 0.79]),
+    }
+    records = make_reported(sandbox / ROOT, arms, metric={"name": "val_accuracy", "goal": "maximize"})
+    assert not [note for note in compare.analyse(records).notes if "left out" in note]
     return sandbox
 
 
@@ -247,7 +263,8 @@ def forge(document: Any, name: str) -> Any:
     for entry in document["runs"]:
         entry["id"] = entry["id"].replace(arm, name)
         entry["arm"] = entry["arm"].replace(arm, name)
-    document["sweep"]["searches"] = {name: name}
+    if document.get("sweep"):
+        document["sweep"]["searches"] = {name: name}
     return document
 
 
@@ -307,6 +324,16 @@ def test_damaged_records_make_a_report_or_one_sentence(whole: Path, tmp_path: Pa
         told = [check(whole, tmp_path, number, analysed) for number in range(WAYS)]
     refused = [sentence for sentence in told if sentence is not None]
     assert 0 < len(refused) < WAYS / 3, "most of the damage leaves a report"
+
+
+def test_damaged_records_of_training_functions_make_a_report_or_one_sentence(
+    functions: Path, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(4000, 4240):
+            check(functions, tmp_path, number, analysed)
+        check(functions, tmp_path, 4240, reported)
 
 
 def test_damaged_records_make_whole_pages(whole: Path, tmp_path: Path) -> None:

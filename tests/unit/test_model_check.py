@@ -74,6 +74,11 @@ KERAS: dict[str, tuple[dict[str, Any], str | None]] = {
 UNSAVED = "trains, but tandem model cannot save it, or not so that it loads:"
 NOTES: dict[str, tuple[str, dict[str, Any], str]] = {
     "Branching": ("torch", {"find_unused_parameters": True}, f"model 'M:Branching' {UNSAVED}"),
+    "Hungry": (
+        "torch",
+        {},
+        "a step with 16 images, a worker's share of batch_size 32, ran out of memory here",
+    ),
     "with_lambda": ("keras", {}, f"model 'M:with_lambda' {UNSAVED}"),
     "auxiliary": ("keras", {}, f"model 'M:auxiliary' {UNSAVED}"),
     "norm": (
@@ -253,6 +258,24 @@ def test_without_a_framework_the_checks_that_are_left_out_are_named(
     ]
     model_checks.check_once(prepared, module_path=tmp_path)
     assert not (tmp_path / "results").exists(), "what was left out did not pass"
+
+
+def test_gpus_that_are_elsewhere_leave_the_checks_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "gpus", list)
+    overrides = [f"storage={tmp_path / 'results'}", "scale.gpus_per_worker=1"]
+    wanted = reader.load(written(tmp_path, second="good"), overrides)
+    result = model_checks.check(driver.prepare(wanted, driver.open_records(wanted)), module_path=tmp_path)
+    (told,) = result.left_out
+    assert told.endswith("are left out: the experiment trains on GPUs, and there is none here")
+
+
+def test_a_check_that_ends_early_is_named(tmp_path: Path) -> None:
+    wanted = experiment(tmp_path, {"torch": arm("torch", "gone", {})})
+    result = model_checks.check(driver.prepare(wanted, driver.open_records(wanted)), module_path=ROOT)
+    (told,) = result.left_out
+    assert told.startswith("the check of own parts in PyTorch ended with code 3") and not result.arms
 
 
 def test_find_unused_parameters_is_for_pytorch(tmp_path: Path) -> None:

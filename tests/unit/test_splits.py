@@ -141,4 +141,6 @@ def test_the_verdict_is_over_folds(tmp_path: Path) -> None:
     half = stats.t.ppf(0.975, 2) * np.sqrt(differences.var(ddof=1) * (1 / 3 + overlap))
     gap = pair["gap"]
     assert abs(gap["mean"]) == pytest.approx(abs(differences.mean()))
-    assert (gap["high"] - gap["low"]) / 2 == pytest.approx(half)
+    assert max(gap["high"] - gap["mean"], gap["mean"] - gap["low"]) == pytest.approx(half), (
+        "one end may be cut at 1"
+    )

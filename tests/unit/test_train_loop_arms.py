@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.clusters.job_bundle import JobBundle
+from orchestrator.execution import train_loops
 from orchestrator.experiment import reader, spec
 from orchestrator.experiment.spec import Experiment
 from orchestrator.planning import crossings, run_plan, train_loop_source
@@ -234,3 +235,18 @@ def test_a_job_carries_the_packages_that_arms_name(tmp_path: Path) -> None:
 )
 def test_checkpoints_are_what_is_in_a_directory_of_a_run(path: str, is_checkpoint: bool) -> None:
     assert (CHECKPOINTS.search(path) is not None) is is_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "order"),
+    [
+        ({"metric": "loss"}, "min"),
+        ({"metric": "loss", "goal": "maximize"}, "max"),
+        ({"metric": "rmse"}, "min"),
+        ({"metric": "score"}, "max"),
+    ],
+)
+def test_the_best_checkpoints_are_those_of_the_metrics_goal(checkpoint: dict[str, str], order: str) -> None:
+    experiment = load(checkpoint=checkpoint)
+    config = train_loops.checkpoint_config(experiment, expand(experiment)[0].loop)
+    assert config["checkpoint_score_order"] == order

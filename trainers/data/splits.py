@@ -53,7 +53,7 @@ def _fold(train: Split, order: np.ndarray, number: int, folds: int) -> tuple[np.
     """
     ends = [round(len(order) * place / folds) for place in (number, number + 1)]
     first, last = (end if end == len(order) else _between_groups(train, order, end) for end in ends)
-    if first >= last:
+    if len(order) < folds or first >= last:
         what = "images" if train.groups is None else "groups"
         raise InputError(f"data.folds {folds}: there are too few {what} for so many folds; choose fewer")
     return order[first:last], np.concatenate([order[:first], order[last:]])

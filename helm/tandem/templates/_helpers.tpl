@@ -14,9 +14,7 @@ capabilities: {drop: [ALL]}
 {{- define "tandem.pod" -}}
 {{- $pod := .pod -}}
 restartPolicy: Never
-{{- if not .keepsToken }}
-automountServiceAccountToken: false
-{{- end }}
+automountServiceAccountToken: {{ .keepsToken | default false }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 1000

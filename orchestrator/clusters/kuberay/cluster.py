@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator.clusters.interface import Finding
 from orchestrator.clusters.job_bundle import JobBundle
 from orchestrator.clusters.job_cluster import DriverLostError, Job, JobCluster, JobState, StatusNode
-from orchestrator.clusters.kuberay import api, manifests, status
+from orchestrator.clusters.kuberay import api, claim_reader, manifests, status
 from orchestrator.clusters.kuberay.api import KubernetesApi
 from orchestrator.clusters.kuberay.capacity import shortfalls
 from orchestrator.clusters.kuberay.diagnosis import diagnose
@@ -50,6 +52,8 @@ class KubeRay(JobCluster):
         self._requested_namespace = namespace
         self._named_namespace = namespace
         self._logs: dict[str, Log] = {}
+        self._unreadable: set[str] = set()
+        """Resources that these credentials may not list."""
 
     @functools.cached_property
     def _api(self) -> KubernetesApi:
@@ -203,7 +207,9 @@ class KubeRay(JobCluster):
 
     def jobs(self) -> list[Job]:
         """All of tandem's jobs, newest first."""
-        jobs = [status.job_of(ray_job) for ray_job in self._list_jobs(labels=_MANAGED)]
+        found = [*self._list_jobs(labels=_MANAGED), *self._list_jobs(labels=manifests.NIGHTLY)]
+        ours = {job["metadata"]["name"]: job for job in found if status.is_tandems(job)}
+        jobs = [status.job_of(ray_job) for ray_job in ours.values()]
         return sorted(jobs, key=lambda job: -(job.started_at or 0))
 
     def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
@@ -272,6 +278,13 @@ class KubeRay(JobCluster):
             time.sleep(_POLL_SECONDS)
         return status.job_of(ray_job, state=state if state.is_terminal else JobState.STOPPED)
 
+    def fetch(self, bundle: JobBundle, directory: Path, *, skip: re.Pattern[str] | None) -> int:
+        """Copy an experiment's results to a local directory, from a claim through a pod of its own."""
+        if "://" in bundle.spec.results:
+            return super().fetch(bundle, directory, skip=skip)
+        self._enter_namespace(bundle)
+        return claim_reader.fetch(self._api, bundle, directory, skip=skip)
+
     def objects(self, job_id: str) -> StatusNode:
         """The RayJob, its RayCluster, each pod, and the Ray job."""
         ray_job = self._ray_job(job_id)
@@ -324,6 +337,7 @@ class KubeRay(JobCluster):
             workloads=workloads,
             lease_renewed_at=_lease_renewed_at(ray_job),
             last_lines=self._last_lines(pods),
+            unreadable=frozenset(self._unreadable),
             now=time.time(),
         )
 
@@ -344,7 +358,13 @@ class KubeRay(JobCluster):
         """Objects of a kind; none if the cluster has no such kind or these credentials cannot list it."""
         try:
             return self._api.list(kind, labels=labels)
-        except api.Refusal:
+        except api.NotFound:
+            if kind.api not in api.OLDER:
+                return []
+            return self._readable(dataclasses.replace(kind, api=api.OLDER[kind.api]), labels=labels)
+        except api.Refusal as refusal:
+            if refusal.status == 403:
+                self._unreadable.add(kind.resource)
             return []
 
     def _knows(self, kind: api.Kind) -> bool:
@@ -360,7 +380,7 @@ class KubeRay(JobCluster):
         needed = [
             *((verb, api.RAY_JOB) for verb in ("create", "get", "list", "watch", "delete")),
             ("create", api.CONFIG_MAP),
-            ("list", api.RAY_CLUSTER),
+            ("get", api.RAY_CLUSTER),
             ("list", api.POD),
             ("list", api.EVENT),
         ]
@@ -368,7 +388,7 @@ class KubeRay(JobCluster):
 
     def _ray_job(self, job_id: str) -> Manifest:
         ray_job = self._api.get(api.RAY_JOB, job_id)
-        if ray_job is None or manifests.JOB not in ray_job["metadata"].get("labels", {}):
+        if ray_job is None or not status.is_tandems(ray_job):
             raise InputError(
                 f"namespace {self._api.namespace} of {self._api.context} has no job called {job_id!r}; "
                 "see tandem list --on kuberay, or name another namespace with --namespace"

@@ -22,9 +22,16 @@ EXPERIMENT = "tandem/experiment"
 """Label: the experiment's name."""
 JOB = "tandem/job"
 """Label: the job's id, equal for all attempts at the same work."""
+NIGHTLY = "ray.io/cronjob-name"
+"""Label that KubeRay gives to the jobs of a RayCronJob, which have none of the labels above."""
+METADATA = {EXPERIMENT: "tandem-experiment", RESULTS: "tandem-results"}
+"""Keys of the Ray job's own metadata, which the jobs of a RayCronJob have too."""
 KEEP_SECONDS = "tandem/keep-seconds"
 """Annotation: how long the object of a finished job is kept, where the operator does not delete it by itself."""
 
+CLAIM_CONTAINER = "results"
+_ELASTIC = "kueue.x-k8s.io/elastic-job"
+"""Annotation: Kueue admits each change of a cluster that autoscales."""
 _JOB_DIRECTORY = "/tandem/job"
 _LARGEST_CONFIG_MAP = 1 << 20
 _LARGEST_VARIABLE = 96 << 10
@@ -94,12 +101,38 @@ def render_nightly(bundle: JobBundle, *, schedule: str, namespace: str | None = 
     return [*config_map, cron]
 
 
+def claim_pod(bundle: JobBundle, *, name: str, namespace: str, command: list[str]) -> Manifest:
+    """A pod that sees an experiment's claims and nothing else, and runs one command.
+
+    Raises:
+        InputError: the experiment has no `kubernetes:` block.
+    """
+    settings = bundle.spec.experiment.kubernetes
+    if settings is None:
+        raise InputError("the experiment has no kubernetes: block; give one with at least an image")
+    amounts = {"cpu": "500m", "memory": "512Mi"}
+    spec = _pod_spec(settings) | {
+        "automountServiceAccountToken": False,
+        "containers": [
+            _container(settings, CLAIM_CONTAINER)
+            | {
+                "command": command,
+                "resources": {"requests": amounts, "limits": amounts},
+                "volumeMounts": _claim_mounts(settings),
+            }
+        ],
+        "volumes": _claim_volumes(settings),
+    }
+    metadata = {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "tandem"}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
 def _is_below(path: str, directory: str) -> bool:
     return PurePosixPath(path).is_relative_to(directory)
 
 
 def _metadata(bundle: JobBundle, settings: Kubernetes, name: str, namespace: str | None) -> Manifest:
-    labels = {
+    labels = settings.labels | {
         "app.kubernetes.io/name": "tandem",
         "app.kubernetes.io/managed-by": "tandem",
         EXPERIMENT: bundle.spec.experiment.name,
@@ -107,7 +140,12 @@ def _metadata(bundle: JobBundle, settings: Kubernetes, name: str, namespace: str
     }
     if settings.queue is not None:
         labels |= _queue_labels(settings, settings.queue, name)
-    annotations = {RESULTS: bundle.spec.results, KEEP_SECONDS: str(settings.keep_seconds)}
+    annotations = settings.annotations | {
+        RESULTS: bundle.spec.results,
+        KEEP_SECONDS: str(settings.keep_seconds),
+    }
+    if settings.queue is not None and settings.scheduler == "kueue" and settings.autoscales:
+        annotations[_ELASTIC] = "true"
     metadata: Manifest = {"name": name, "labels": labels, "annotations": annotations}
     return metadata if namespace is None else metadata | {"namespace": namespace}
 
@@ -182,6 +220,10 @@ def _job_spec(bundle: JobBundle, settings: Kubernetes, name: str) -> Manifest:
         "submissionMode": "HTTPMode",
         "entrypoint": f"{ENTRYPOINT} {name}",
         "jobId": name,
+        "metadata": {
+            METADATA[EXPERIMENT]: bundle.spec.experiment.name,
+            METADATA[RESULTS]: bundle.spec.results,
+        },
     }
     if _has_config_map(settings):
         spec["entrypoint"] += f" {_JOB_DIRECTORY}"
@@ -269,6 +311,39 @@ def _worker_group(bundle: JobBundle, settings: Kubernetes, group: WorkerGroup, n
 
 def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str, name: str) -> Manifest:
     is_head = container == "ray-head"
+    spec = _pod_spec(settings) | {
+        "containers": [
+            _container(settings, container)
+            | {
+                "resources": resources(pod),
+                "envFrom": [{"secretRef": {"name": name}} for name in settings.secrets],
+                "volumeMounts": _mounts(settings),
+            }
+        ],
+        "volumes": _volumes(bundle, settings, pod, name),
+        # The autoscaler in the head pod calls the Kubernetes API. The pod's own field overrides its account's.
+        "automountServiceAccountToken": is_head and settings.autoscales,
+    }
+    if settings.service_account is not None:
+        spec["serviceAccountName"] = settings.service_account
+    if settings.priority_class is not None:
+        spec["priorityClassName"] = settings.priority_class
+    if settings.runtime_class is not None:
+        spec["runtimeClassName"] = settings.runtime_class
+    if pod.affinity:
+        spec["affinity"] = pod.affinity
+    if pod.node_selector:
+        spec["nodeSelector"] = pod.node_selector
+    if pod.tolerations:
+        spec["tolerations"] = [taint.model_dump(exclude_none=True) for taint in pod.tolerations]
+    metadata: Manifest = {"labels": settings.labels | {EXPERIMENT: bundle.spec.experiment.name}}
+    if settings.annotations:
+        metadata["annotations"] = settings.annotations
+    return {"metadata": metadata, "spec": spec}
+
+
+def _pod_spec(settings: Kubernetes) -> Manifest:
+    """What all pods have, as the pod security level `restricted` demands it."""
     spec: Manifest = {
         "restartPolicy": "Never",
         "securityContext": {
@@ -277,30 +352,20 @@ def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str,
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [
-            {
-                "name": container,
-                "image": settings.image,
-                "resources": resources(pod),
-                "securityContext": _UNPRIVILEGED | {"readOnlyRootFilesystem": True},
-                "env": [{"name": "HOME", "value": _WRITABLE["scratch"]}],
-                "envFrom": [{"secretRef": {"name": name}} for name in settings.secrets],
-                "volumeMounts": _mounts(settings),
-            }
-        ],
-        "volumes": _volumes(bundle, settings, pod, name),
     }
-    # The autoscaler in the head pod calls the Kubernetes API. The pod's own field overrides its account's.
-    spec["automountServiceAccountToken"] = is_head and settings.autoscales
-    if settings.service_account is not None:
-        spec["serviceAccountName"] = settings.service_account
     if settings.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
-    if pod.node_selector:
-        spec["nodeSelector"] = pod.node_selector
-    if pod.tolerations:
-        spec["tolerations"] = [taint.model_dump(exclude_none=True) for taint in pod.tolerations]
-    return {"metadata": {"labels": {EXPERIMENT: bundle.spec.experiment.name}}, "spec": spec}
+    return spec
+
+
+def _container(settings: Kubernetes, name: str) -> Manifest:
+    policy = settings.image_pull_policy
+    return {
+        "name": name,
+        "image": settings.image,
+        "securityContext": _UNPRIVILEGED | {"readOnlyRootFilesystem": True},
+        "env": [{"name": "HOME", "value": _WRITABLE["scratch"]}],
+    } | ({} if policy is None else {"imagePullPolicy": policy})
 
 
 def _mounts(settings: Kubernetes) -> list[Manifest]:
@@ -311,7 +376,20 @@ def _mounts(settings: Kubernetes) -> list[Manifest]:
             if _has_config_map(settings)
             else []
         ),
-        *({"name": f"claim-{place}", "mountPath": claim.path} for place, claim in enumerate(settings.claims)),
+        *_claim_mounts(settings),
+    ]
+
+
+def _claim_mounts(settings: Kubernetes) -> list[Manifest]:
+    return [
+        {"name": f"claim-{place}", "mountPath": claim.path} for place, claim in enumerate(settings.claims)
+    ]
+
+
+def _claim_volumes(settings: Kubernetes) -> list[Manifest]:
+    return [
+        {"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim.claim}}
+        for place, claim in enumerate(settings.claims)
     ]
 
 
@@ -319,10 +397,10 @@ def _volumes(bundle: JobBundle, settings: Kubernetes, pod: Pod, name: str) -> li
     shared = max(1, pod.memory_gib // 3)
     return [
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shared}Gi"}},
-        {"name": "scratch", "emptyDir": {}},
+        {
+            "name": "scratch",
+            "emptyDir": {} if pod.scratch_gib is None else {"sizeLimit": f"{pod.scratch_gib}Gi"},
+        },
         *([{"name": "job", "configMap": _files_in_place(bundle, name)}] if _has_config_map(settings) else []),
-        *(
-            {"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim.claim}}
-            for place, claim in enumerate(settings.claims)
-        ),
+        *_claim_volumes(settings),
     ]

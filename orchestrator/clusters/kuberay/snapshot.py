@@ -50,6 +50,8 @@ class Snapshot:
     nodes: list[Manifest] = dataclasses.field(default_factory=list)
     workloads: list[Manifest] = dataclasses.field(default_factory=list)
     """Kueue's workloads for the job."""
+    unreadable: frozenset[str] = frozenset()
+    """Resources that the credentials may not list, such as `workloads.kueue.x-k8s.io`."""
     missing_permissions: list[str] = dataclasses.field(default_factory=list)
     """Such as `create rayjobs.ray.io`."""
     kuberay_installed: bool = True

@@ -305,7 +305,7 @@ class Operator:
                 "state": {"waiting": waiting},
                 "restartCount": 0,
             }
-            status["containerStatuses"] = [state]
+            status["containerStatuses"].append(state)
         pod = self._own(
             cluster,
             "Pod",

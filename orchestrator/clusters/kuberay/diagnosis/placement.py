@@ -17,6 +17,8 @@ from orchestrator.clusters.kuberay.objects import (
 )
 from orchestrator.clusters.kuberay.snapshot import Event, Snapshot
 
+_WORKLOADS = "workloads.kueue.x-k8s.io"
+
 
 def queues(snapshot: Snapshot) -> Iterator[Finding]:
     """What Kueue reports about the job's workloads."""
@@ -62,7 +64,13 @@ def suspension(snapshot: Snapshot) -> Iterator[Finding]:
         return
     name, labels = job["metadata"]["name"], job["metadata"].get("labels") or {}
     queue = labels.get("kueue.x-k8s.io/queue-name")
-    if queue:
+    if queue and _WORKLOADS in snapshot.unreadable:
+        yield Finding(
+            "queue-unreadable",
+            f"the job waits for Kueue's queue {queue}; these credentials may not list {_WORKLOADS}, which say why",
+            f"ask for the Role tandem-viewer: kubectl auth can-i list {_WORKLOADS} -n {snapshot.namespace}",
+        )
+    elif queue:
         yield Finding(
             "queue-silent",
             f"the job waits for Kueue's queue {queue}, but Kueue has created no workload for it",
@@ -133,7 +141,7 @@ def _is_present(snapshot: Snapshot, event: Event) -> bool:
     ]
     if about_head and created:
         return False
-    return event.at is None or event.at >= max(created, default=0.0)
+    return event.at is None or event.at > max(created, default=0.0)
 
 
 def _missing_account(snapshot: Snapshot, message: str) -> Finding:

@@ -48,7 +48,7 @@ def images(snapshot: Snapshot) -> Iterator[Finding]:
                 "image-missing", f"{where} does not exist", "correct kubernetes.image, or push the image"
             )
         else:
-            why = re.search(r"((?:dial|lookup|x509|network|timeout|connection)[^\"]*)$", message or text)
+            why = re.search(r"((?:tls:|dial|lookup|x509|network|timeout|connection)[^\"]*)$", message or text)
             yield Finding(
                 "image-unreachable",
                 f"{where} cannot be pulled: {shortened(why[1] if why else text)}",
