@@ -81,6 +81,17 @@ class Storage:
         except OSError as error:
             raise StorageError(f"storage {self.url!r}: {name} cannot be read: {error}") from error
 
+    def is_file(self, name: str) -> bool:
+        """Whether there is a file of this name, and not a directory.
+
+        Raises:
+            StorageError: no permission, no connection.
+        """
+        try:
+            return bool(self._files.get_file_info(self._path(name)).type is pafs.FileType.File)
+        except OSError as error:
+            raise StorageError(f"storage {self.url!r}: {name} cannot be read: {_reason(error)}") from error
+
     def write(self, name: str, content: bytes) -> None:
         """Create or replace a file so that a reader sees all of it or none.
 

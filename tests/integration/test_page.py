@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from orchestrator import report
+from orchestrator.report.server import listen
 from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.storage import Storage
 from tests.conftest import TOOLS, within
 from tests.unit.synthetic import CLASSES, make_records
 
@@ -154,3 +157,29 @@ def test_a_hundred_runs_of_two_hundred_epochs_make_a_small_page_quickly(tmp_path
 
     assert within(5, cpu_seconds)
     assert (tmp_path / "big/report/report.html").stat().st_size < 5 << 20
+
+
+def test_served_reports_work_under_their_policy_and_cannot_read_each_other(
+    browser: Browser, page_file: Path
+) -> None:
+    root = page_file.parents[2]
+    report.write(make_records(root / "other", {"keras": [0.5, 0.6, 0.7], "torch": [0.6, 0.65, 0.8]}))
+    server = listen(Storage(str(root)), "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+    page = browser.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(base)
+    page.get_by_role("searchbox").fill("nothing like it")
+    assert page.locator("li:visible").count() == 0
+    page.get_by_role("searchbox").fill("OTHER")
+    assert page.locator("li:visible").count() == 1
+    page.goto(f"{base}/x/report/report.html")
+    assert page.locator("img").first.evaluate("image => image.complete && image.naturalWidth > 0")
+    assert complaints == []
+    read = "fetch('/other/report/results.json').then(response => response.text()).catch(() => 'refused')"
+    assert page.evaluate(read) == "refused"
+    server.shutdown()
+    server.server_close()

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import threading
-import urllib.error
-import urllib.request
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from orchestrator import report
 from orchestrator.analysis import compare, experiment_diff, pairs
 from orchestrator.analysis.verdicts import Verdict
 from orchestrator.report import gate
-from orchestrator.report.server import listen
-from orchestrator.store.storage import Storage
 from tests.conftest import tandem
 from tests.unit.planted import plant_arm
 from tests.unit.simulated import POPULATIONS
@@ -271,36 +265,3 @@ def test_other_data_cannot_be_compared(tmp_path: Path) -> None:
     (tmp_path / "b/experiment.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match="trained on different data"):
         experiment_diff.between(before, after)
-
-
-def test_many_experiments_are_browsed_and_nothing_else_is(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        report.write(make_records(tmp_path / name, ARMS))
-    (tmp_path / "secret.txt").write_text("secret")
-    with pytest.raises(InputError, match="one experiment; give the directory above"):
-        listen(Storage(str(tmp_path / "one")), "127.0.0.1", 0)
-    server = listen(Storage(str(tmp_path)), "127.0.0.1", 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    base = f"http://127.0.0.1:{server.server_address[1]}"
-
-    def get(path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(base + path, timeout=5) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    status, page = get("/")
-    assert status == 200 and 'href="/one/report/report.html"' in page and "more accurate" in page
-    assert get("/one/report/report.html")[0] == 200
-    hidden = (
-        "/secret.txt",
-        "/one/report/../experiment.json",
-        "/one/experiment.json",
-        "/one/report/..%2f..%2fsecret.txt",
-    )
-    for path in hidden:
-        assert get(path)[0] == 404, path
-    with pytest.raises(urllib.error.HTTPError, match="501"):
-        urllib.request.urlopen(urllib.request.Request(base, data=b"x"), timeout=5)
-    server.shutdown()
