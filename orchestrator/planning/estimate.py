@@ -77,9 +77,7 @@ def from_records(
         runs += len(arm.seeds)
         seconds += len(arm.seeds) * epochs * images * middle
         if experiment.sweep is not None:
-            search_seconds += _search_seconds(
-                experiment.sweep, name, epochs, images * middle, groups, price
-            )
+            search_seconds += _search_seconds(experiment.sweep, name, epochs, images * middle, groups, price)
         start_seconds += statistics.median(run.start_seconds for run in alike)
         errors.append((max(rates) - min(rates)) / 2 / middle)
         counted += len(alike)

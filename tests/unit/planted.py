@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from orchestrator.analysis import pairs, performance, sentences
+from orchestrator.analysis import metrics, pairs, performance, sentences
 from orchestrator.analysis.arms import ArmSummary, RunSummary, summarise_arm
 from orchestrator.analysis.pairs import PairComparison
 from orchestrator.analysis.parity import Parity
 from orchestrator.analysis.performance import Performance
 from orchestrator.store.record_models import Result
+from trainers.accuracy import balanced_accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,12 @@ def plant_run(
         state="unfinished" if result is None else "done",
         cause=None,
         epochs=[epoch],
+        reports=[],
+        metrics={}
+        if result is None
+        else {"test_accuracy": result["test_accuracy"], "balanced_accuracy": balanced_accuracy(confusion)},
+        confusion=None if result is None else confusion,
+        is_own=False,
         result=result,
         restarts=0,
         resumes=0,
@@ -129,6 +136,7 @@ def plant_arm(
         name,
         {"framework": framework, "seeds": seeds, "epochs": 1} | (recipe or {}),
         runs,
+        metric=metrics.known("test_accuracy"),
         right=right[done] if per_image and done.any() else None,
         labels=labels if per_image else None,
     )
@@ -157,12 +165,14 @@ def planted(
     measure_speed: bool = False,
 ) -> Planted:
     """All that is said of some arms."""
+    metric = dataclasses.replace(metrics.known("test_accuracy"), margin=margin)
+    arms = [dataclasses.replace(arm, metric=metric) for arm in arms]
     specification = {"scale": {"workers": 1}, "measure_speed": measure_speed}
     took = performance.measure(arms, specification, train_images=1000)
     predicted = {}
     for arm in arms:
         if arm.right is not None and labels is not None:
             predicted[arm.name] = np.where(arm.right, labels, labels + 1)
-    compared = pairs.compare(arms, margin=margin, predicted=predicted, performance=took, baseline=baseline)
+    compared = pairs.compare(arms, predicted=predicted, performance=took, baseline=baseline)
     told = sentences.conclusion(arms, compared, None, took, baseline=baseline)
     return Planted(arms, compared, took, told)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from orchestrator import report
-from orchestrator.analysis import attribution, compare, results
+from orchestrator.analysis import attribution, compare, metrics, results
 from orchestrator.analysis.inference import Scores
 from orchestrator.experiment import reader, spec
 from orchestrator.planning import crossings
@@ -18,6 +18,7 @@ from orchestrator.store.records import ExperimentRecords
 from tests.unit.synthetic import make_records
 from trainers.errors import InputError
 
+METRIC = metrics.known("test_accuracy")
 BLOG = {
     "name": "blog",
     "data": {"source": "digits"},
@@ -57,7 +58,9 @@ def found(plan: Plan, seeds: int = 3, **options: float) -> attribution.Attributi
     speeds = {
         arm: dict.fromkeys(range(seeds), 1000.0 / 2 ** ("network" in c)) for arm, c in plan.choices.items()
     }
-    return attribution.attribute(plan, {arm: Scores(values) for arm, values in by_arm.items()}, speeds)
+    return attribution.attribute(
+        plan, METRIC, {arm: Scores(values) for arm, values in by_arm.items()}, speeds
+    )
 
 
 def test_every_crossing_is_an_arm_of_its_own() -> None:
@@ -101,7 +104,7 @@ def test_planted_shares_are_found_and_sum_to_the_gap(most_recipes: int) -> None:
     _, plan = expanded(most_recipes)
     assert bool(plan.orders) == (most_recipes < 16) and len(plan.choices) <= most_recipes
     result = found(plan)
-    shares = {share.factor: share.accuracy.mean for share in result.shares}
+    shares = {share.factor: share.score.mean for share in result.shares}
     assert shares == pytest.approx(
         {"framework": 0.002, "network": 0.05, "optimizer": 0.01, "batch size": -0.02}
     )
@@ -113,9 +116,9 @@ def test_planted_shares_are_found_and_sum_to_the_gap(most_recipes: int) -> None:
 def test_an_interaction_is_shared_and_the_sum_stays_exact(most_recipes: int) -> None:
     _, plan = expanded(most_recipes)
     result = found(plan, interaction=0.03, noise=0.01)
-    assert sum(share.accuracy.mean for share in result.shares) == pytest.approx(result.gap.mean)
+    assert sum(share.score.mean for share in result.shares) == pytest.approx(result.gap.mean)
     if most_recipes == 16:
-        exact = {share.factor: share.accuracy.mean for share in found(plan, interaction=0.03).shares}
+        exact = {share.factor: share.score.mean for share in found(plan, interaction=0.03).shares}
         assert exact["network"] == pytest.approx(0.065) and exact["optimizer"] == pytest.approx(0.025)
 
 
@@ -128,12 +131,10 @@ def test_intervals_hold_the_planted_share_at_their_rate() -> None:
             arm: {seed: 0.7 - 0.05 * ("network" in choice) + generator.normal(0, 0.01) for seed in range(3)}
             for arm, choice in plan.choices.items()
         }
-        shares = attribution.attribute(plan, {arm: Scores(v) for arm, v in by_arm.items()}, {}).shares
+        shares = attribution.attribute(plan, METRIC, {arm: Scores(v) for arm, v in by_arm.items()}, {}).shares
         truths = {"network": 0.05}
         held.append(
-            all(
-                share.accuracy.low <= truths.get(share.factor, 0.0) <= share.accuracy.high for share in shares
-            )
+            all(share.score.low <= truths.get(share.factor, 0.0) <= share.score.high for share in shares)
         )
     assert np.mean(held) >= 0.9, "all four together; 95 % is stated, of 200"
 
@@ -175,7 +176,7 @@ def valued(plan: Plan, seed: int, *, three_way: float = 0.0) -> dict[str, float]
 def shares_of(plan: Plan, **options: float) -> attribution.Attribution:
     by_seed = [valued(plan, seed, **options) for seed in range(3)]
     scores = {arm: Scores({seed: values[arm] for seed, values in enumerate(by_seed)}) for arm in plan.choices}
-    return attribution.attribute(plan, scores, {})
+    return attribution.attribute(plan, METRIC, scores, {})
 
 
 def test_a_fraction_finds_single_factors_and_pairs() -> None:
@@ -183,7 +184,7 @@ def test_a_fraction_finds_single_factors_and_pairs() -> None:
     assert plan.is_fraction and not plan.orders and len(plan.choices) == 17
     assert Plan.from_json(plan.to_json()) == plan
     result = shares_of(plan)
-    shares = {share.factor: share.accuracy.mean for share in result.shares}
+    shares = {share.factor: share.score.mean for share in result.shares}
     expected = {factor: 0.001 * (place + 1) for place, factor in enumerate(plan.factors)}
     expected[plan.factors[0]] += 0.01
     expected[plan.factors[1]] += 0.01
@@ -191,14 +192,14 @@ def test_a_fraction_finds_single_factors_and_pairs() -> None:
     assert result.remainder == pytest.approx(0, abs=1e-12)
     strongest = result.interactions[0]
     assert set(strongest.factors) == set(plan.factors[:2])
-    assert strongest.accuracy.mean == pytest.approx(0.02)
-    assert all(abs(found.accuracy.mean) < 1e-12 for found in result.interactions[1:])
+    assert strongest.score.mean == pytest.approx(0.02)
+    assert all(abs(found.score.mean) < 1e-12 for found in result.interactions[1:])
 
 
 def test_what_a_fraction_cannot_see_is_told_as_the_remainder() -> None:
     _, plan = large(5, 20)
     result = shares_of(plan, three_way=0.03)
-    assert sum(share.accuracy.mean for share in result.shares) + result.remainder == pytest.approx(
+    assert sum(share.score.mean for share in result.shares) + result.remainder == pytest.approx(
         result.gap.mean
     )
     assert abs(result.remainder) > 1e-4
@@ -216,7 +217,7 @@ def test_the_design_with_the_fewest_recipes_is_trained() -> None:
 def test_full_crossings_show_interactions() -> None:
     _, plan = expanded()
     result = found(plan, interaction=0.03)
-    by_pair = {frozenset(entry.factors): entry.accuracy.mean for entry in result.interactions}
+    by_pair = {frozenset(entry.factors): entry.score.mean for entry in result.interactions}
     assert by_pair.pop(frozenset({"network", "optimizer"})) == pytest.approx(0.03)
     assert all(abs(value) < 1e-12 for value in by_pair.values())
 
@@ -225,7 +226,7 @@ def test_fewer_than_three_pairs_of_orders_give_no_interval() -> None:
     _, plan = expanded(12)
     assert 0 < len(plan.pairs_of_orders) < crossings.LEAST_PAIRS
     result = found(plan, noise=0.01)
-    assert all(share.accuracy.low is None for share in result.shares)
+    assert all(share.score.low is None for share in result.shares)
     assert not result.interactions
     assert "There is no interval" in attribution.sentence(result)
 
@@ -244,16 +245,19 @@ def test_sampled_orders_widen_the_interval() -> None:
         arm: Scores({seed: 0.7 - 0.02 * len(choice) + generator.normal(0, 0.002) for seed in range(4)})
         for arm, choice in choices.items()
     }
-    result = attribution.attribute(plan, by_arm, {})
+    result = attribution.attribute(plan, METRIC, by_arm, {})
     alone = attribution.attribute(
-        Plan(first="a", second="b", factors=plan.factors, orders=orders[:2], choices=choices), by_arm, {}
+        Plan(first="a", second="b", factors=plan.factors, orders=orders[:2], choices=choices),
+        METRIC,
+        by_arm,
+        {},
     )
-    assert all(share.accuracy.low is not None for share in result.shares)
-    assert all(share.accuracy.low is None for share in alone.shares)
+    assert all(share.score.low is not None for share in result.shares)
+    assert all(share.score.low is None for share in alone.shares)
     assert all(
-        share.accuracy.low < 0.02 < share.accuracy.high
+        share.score.low < 0.02 < share.score.high
         for share in result.shares
-        if share.accuracy.low is not None and share.accuracy.high is not None
+        if share.score.low is not None and share.score.high is not None
     )
 
 
@@ -270,8 +274,8 @@ def test_shares_count_the_test_images_as_well() -> None:
             (arm, worse if "network" in choice else right) for arm, choice in plan.choices.items()
         )
     }
-    result = attribution.attribute(plan, scores, {})
-    network = next(share.accuracy for share in result.shares if share.factor == "network")
+    result = attribution.attribute(plan, METRIC, scores, {})
+    network = next(share.score for share in result.shares if share.factor == "network")
     assert network.mean == pytest.approx(0.1)
     assert network.low is not None and network.high is not None
     error = np.sqrt(0.1 * 0.9 / 399)
@@ -313,7 +317,7 @@ def test_the_report_says_whose_the_gap_is(tmp_path: Path) -> None:
     markdown = (tmp_path / "blog/report/report.md").read_text()
     assert "| network | +5." in markdown
     told = results.document(comparison)["attribution"]
-    assert sum(share["accuracy"]["mean"] for share in told["shares"]) == pytest.approx(told["gap"]["mean"])
+    assert sum(share["score"]["mean"] for share in told["shares"]) == pytest.approx(told["gap"]["mean"])
 
 
 def test_a_recipe_without_a_result_is_said(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ of experiments would come out so high once in a thousand times.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import zlib
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis import inference, verdicts
+from orchestrator.analysis import inference, metrics, verdicts
 from orchestrator.analysis.inference import Scores
 from orchestrator.analysis.verdicts import Judgement, Verdict
 from tests.unit.simulated import POPULATIONS, Population
 
 MARGIN = 0.01
+METRIC = dataclasses.replace(metrics.known("test_accuracy"), margin=MARGIN)
 
 
 def generator_of(*what: object) -> np.random.Generator:
@@ -52,7 +54,7 @@ def judged(
             (
                 one,
                 two,
-                verdicts.judge(estimate, seeds=seeds, margin=MARGIN, comparisons=comparisons or len(pairs)),
+                verdicts.judge(estimate, seeds=seeds, metric=METRIC, comparisons=comparisons or len(pairs)),
             )
         )
     return found

@@ -67,7 +67,7 @@ def test_no_spread_over_seeds_leaves_the_images_uncertain() -> None:
     """Every seed predicts alike: what is left is the sampling of the images, as for a single proportion."""
     right = np.zeros((5, 1000), bool)
     right[:, :600] = True
-    interval = inference.share_interval(with_items(right))
+    interval = inference.score_interval(with_items(right), bounds=(0, 1))
     assert interval is not None and interval.low is not None and interval.high is not None
     expected = stats.binomtest(600, 1000).proportion_ci(method="exact")
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=5e-4)
@@ -76,13 +76,13 @@ def test_no_spread_over_seeds_leaves_the_images_uncertain() -> None:
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])
 def test_an_interval_of_a_share_stays_a_share(accuracy: float) -> None:
     right = np.full((3, 50), bool(accuracy))
-    interval = inference.share_interval(with_items(right))
+    interval = inference.score_interval(with_items(right), bounds=(0, 1))
     assert interval is not None and interval.low is not None and interval.high is not None
     assert 0 <= interval.low <= interval.high <= 1
     assert interval.high - interval.low == pytest.approx(1 - 0.025 ** (1 / 50)), (
         "exact, and no proof of perfection"
     )
-    near = inference.share_interval(by_seed([0.99, 1.0, 0.97]))
+    near = inference.score_interval(by_seed([0.99, 1.0, 0.97]), bounds=(0, 1))
     assert near is not None and near.high == 1.0
 
 

@@ -59,7 +59,7 @@ def test_arms_are_called_what_a_file_may_call_them(tmp_path: Path) -> None:
     ("condition", "words"),
     [
         ("jax.accuracy < 1", "there is no arm 'jax'; the arms are keras, torch"),
-        ("torch.speed < 1", "give one of accuracy"),
+        ("torch.speed < 1", "give one of score, score_low"),
         ("__import__('os')", "not"),
         ("torch.accuracy <", "not an expression"),
         ("torch.accuracy", "is no condition on an arm"),
@@ -223,7 +223,7 @@ def test_an_unchanged_arm_is_rarely_said_to_have_changed() -> None:
                 for place, right in enumerate(drawn)
             ]
             chosen.append((sides[0], sides[1]))
-        compared = pairs.compare_pairs(chosen, margin=0.01, predicted={}, performance=None)
+        compared = pairs.compare_pairs(chosen, predicted={}, performance=None)
         told += any(pair.ahead is not None for pair in compared)
     assert told <= 7, "5 % of 60, as it may come out"
 

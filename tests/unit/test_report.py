@@ -122,9 +122,9 @@ def test_the_spread_over_seeds_is_told(records: ExperimentRecords) -> None:
 def test_the_other_forms_say_the_same(records: ExperimentRecords) -> None:
     comparison = report.write(records)
     document = json.loads(read(records, "results.json"))
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert document["conclusion"] == comparison.conclusion
-    assert document["arms"][0]["test_accuracy"]["mean"] == pytest.approx(0.6)
+    assert document["arms"][0]["score"]["mean"] == pytest.approx(0.6)
     rows = list(csv.DictReader(io.StringIO(read(records, "results.csv"))))
     assert [(row["arm"], row["seed"], float(row["test_accuracy"])) for row in rows[:2]] == [
         ("keras", "0", 0.5),
@@ -188,7 +188,7 @@ def test_records_of_a_newer_version_are_reported_as_far_as_they_are_known(record
     comparison = report.write(records)
     assert "newer tandem (version 3" in " ".join(comparison.notes)
     assert "the report leaves out parity" in " ".join(comparison.notes)
-    assert comparison.arms[1].accuracy is not None
+    assert comparison.arms[1].score is not None
     Page(read(records, "report.html"))
 
 
@@ -278,7 +278,9 @@ def test_balanced_accuracy_is_told_where_it_is_another(records: ExperimentRecord
         (file.parent / "predictions.npz").unlink()
     comparison = report.write(records)
     arms = json.loads(read(records, "results.json"))["arms"]
-    assert [arm["balanced_accuracy"]["mean"] for arm in arms] == pytest.approx([0.65, 0.65])
+    assert [arm["metrics"]["balanced_accuracy"]["interval"]["mean"] for arm in arms] == pytest.approx(
+        [0.65, 0.65]
+    )
     assert [run["balanced_accuracy"] for run in arms[0]["runs"]] == pytest.approx([0.65] * 3)
     assert "65.00 %" in read(records, "report.html")
     assert "| arm | framework | test accuracy | balanced accuracy |" in read(records, "report.md")
@@ -367,12 +369,16 @@ def test_columns_have_one_type_whatever_is_in_them(records: ExperimentRecords, t
         for file in run.iterdir():
             if file.is_file():
                 file.unlink()
-    for name, table in (("results", columns.RUNS), ("epochs", columns.EPOCHS)):
+    tabled = {
+        "results": (columns.RUNS, columns.run_rows),
+        "metrics": (columns.METRICS, columns.metric_rows),
+        "epochs": (columns.EPOCHS, columns.epoch_rows),
+        "reports": (columns.REPORTS, columns.report_rows),
+    }
+    for table, rows_of in tabled.values():
         schemas = []
         for made in (records, empty, bare):
-            rows = getattr(columns, {"results": "run_rows", "epochs": "epoch_rows"}[name])(
-                compare.analyse(made)
-            )
+            rows = rows_of(compare.analyse(made))
             text, binary = columns.files(table, rows)
             read_back = parquet.read_table(io.BytesIO(binary))
             assert read_back.num_rows == len(rows)

@@ -130,7 +130,7 @@ def test_a_search_of_a_newer_version_is_left_out_and_said_so(tmp_path: Path) -> 
     records = make_records(tmp_path / "swept", {"keras": [0.5]})
     add_sweep(records, {"keras": 2}, warp=9)
     comparison = report.write(records)
-    assert comparison.sweep is None and comparison.arms[0].accuracy is not None
+    assert comparison.sweep is None and comparison.arms[0].score is not None
     assert "the report leaves out the search" in " ".join(comparison.notes)
 
 
