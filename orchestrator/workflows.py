@@ -410,4 +410,5 @@ def _keep_disagreements(prepared: Prepared) -> None:
             "images": np.asarray(dataset.test_images[indices]),
             "test_labels": labels,
         }
+        | ({} if dataset.test_names is None else {"names": dataset.test_names[indices]})
     )

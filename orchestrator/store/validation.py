@@ -504,6 +504,9 @@ def _disagreements(arrays: dict[str, np.ndarray], data: Record, left: Left) -> d
     if not holds:
         left.out("disagreements.npz", "indices, labels and images do not fit together")
         return None
+    names = arrays.get("names")
+    if names is not None and names.shape == count and names.dtype.kind == "U":
+        kept["names"] = np.array([clean(name) for name in names.tolist()])
     return kept
 
 

@@ -251,7 +251,8 @@ def test_served_reports_work_under_their_policy_and_cannot_read_each_other(
     page.get_by_role("searchbox").fill("OTHER")
     assert page.locator("li:visible").count() == 1
     page.goto(f"{base}/x/report/report.html")
-    assert page.locator("img").first.evaluate("image => image.complete && image.naturalWidth > 0")
+    assert page.locator("img").first.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+    page.locator(".plot .main-svg").first.wait_for()
     assert complaints == []
     read = "fetch('/other/report/results.json').then(response => response.text()).catch(() => 'refused')"
     assert page.evaluate(read) == "refused"

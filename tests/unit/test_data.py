@@ -63,6 +63,7 @@ def unreadable(**spec: object) -> list[str]:
 
 
 def test_digits_need_no_network_and_are_split_without_overlap() -> None:
+    assert opened(source="digits").test_names is None
     dataset = opened()
     counts = [len(dataset.train_labels), len(dataset.validation_labels), len(dataset.test_labels)]
     assert counts == [1294, 144, 359]
@@ -207,6 +208,7 @@ def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
     folder(tmp_path / "test", images=3)
     dataset = opened(source="folder", path=tmp_path)
     assert len(dataset.test_labels) == 6
+    assert dataset.test_names is not None and dataset.test_names[0].startswith("test/class0/")
     (tmp_path / "test" / "stranger").mkdir()
     assert "folders of test/ without pictures were left out: stranger" in opened(path=tmp_path).warnings
     (tmp_path / "test" / "stranger" / "0.png").write_bytes(picture())

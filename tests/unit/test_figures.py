@@ -100,7 +100,7 @@ def test_labels_are_the_values_and_not_rounded_ones(tmp_path: Path) -> None:
 def test_axes_say_when_they_are_cut() -> None:
     assert chart.cut(chart.limits([96.0, 97.0]), "vertical") == ["The vertical axis does not begin at 0."]
     assert chart.cut(chart.limits([0.0, 97.0]), "vertical") == []
-    assert chart.limits([7.0, 97.0])[0] == 0, "nothing is won by leaving so little out"
+    assert chart.limits([7.0, 97.0])[0] <= 0, "nothing is won by leaving so little out"
     low, high = chart.limits([99.0, 100.0], bounds=(0, 100))
     assert low < 99 and 100 < high < 100.1, "a marker at the bound is whole, and little beyond is shown"
 

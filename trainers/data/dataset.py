@@ -19,7 +19,8 @@ from trainers.data.spec import DataSpec
 from trainers.data.splits import count_groups, hold_out
 from trainers.errors import InputError
 
-_CACHE_FORMAT = 3
+_TEST_NAMES = "test_names.npy"
+_CACHE_FORMAT = 4
 _HASHED_AT_ONCE = 4096
 """Images."""
 
@@ -47,6 +48,8 @@ class Dataset:
     """Of how many groups each split holds images; None where each image stands alone."""
     unreadable: str = ""
     """The images that could not be read and were left out, one a line, below each reason."""
+    test_names: np.ndarray | None = None
+    """Str [n], the test images' file names; None where the source has no files."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -133,6 +136,8 @@ def _write(
         kept[name] = split.take(whole) if broken else split
         np.save(directory / f"{name}_labels.npy", np.ascontiguousarray(kept[name].labels, np.int64))
         left_out += broken
+    if isinstance(test := kept["test"].images, list):
+        np.save(directory / _TEST_NAMES, np.array([image.name for image in test]))
     images = sum(len(split.labels) for split in splits.values())
     decoding.refuse(left_out, spec, images=images)
     for name, split in splits.items():
@@ -213,6 +218,7 @@ def _arrays(directory: Path) -> dict[str, np.ndarray]:
 
 def _open(directory: Path) -> Dataset:
     meta = json.loads((directory / "meta.json").read_text())
+    names = directory / _TEST_NAMES
     return Dataset(
         **_arrays(directory),
         class_names=meta["class_names"],
@@ -222,4 +228,5 @@ def _open(directory: Path) -> Dataset:
         channel_std=np.array(meta["channel_std"], np.float32),
         groups=meta["groups"],
         unreadable=meta["unreadable"],
+        test_names=np.load(names) if names.exists() else None,
     )

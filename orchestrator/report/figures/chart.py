@@ -132,7 +132,7 @@ def limits(
     room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
     # The room around a value at a bound is for its marker.
     edge = room / 3
-    return max(low - room, bounds[0] - edge) if low else 0.0, min(high + room, bounds[1] + edge)
+    return max(low - room, bounds[0] - edge) if low else -edge, min(high + room, bounds[1] + edge)
 
 
 def cut(found: tuple[float, float], which: str) -> list[str]:

@@ -6,7 +6,7 @@ from orchestrator.analysis.compare import Comparison
 from orchestrator.analysis.performance import ArmPerformance
 from orchestrator.analysis.sweeps import ArmSearch, SweepSummary
 from orchestrator.analysis.wording import duration
-from orchestrator.report.tables.text import Number, cost, number, scaled, seconds, share, size, with_bounds
+from orchestrator.report.tables.text import Number, cost, energy, number, scaled, seconds, share, size
 
 
 def took(comparison: Comparison) -> list[dict[str, str]]:
@@ -33,11 +33,7 @@ def took(comparison: Comparison) -> list[dict[str, str]]:
                 "predictions/s": number(
                     used.predictions_per_second, f"{used.predictions_per_second or 0:,.0f}"
                 ),
-                "energy": with_bounds(
-                    used.energy_joules and used.energy_joules.interval,
-                    lambda joules: f"{joules / 3600:,.2f}",
-                    unit=" Wh",
-                ),
+                "energy": energy(used.energy_joules),
             }
         )
     empty = [name for name in rows[0] if name != "arm" and all(row[name] == "–" for row in rows)]

@@ -76,12 +76,21 @@ def p_value(value: float | None) -> str:
 
 def seconds(found: Measure | None) -> str:
     """`71.2 s (70.1 to 72.3)`."""
-    return with_bounds(found and found.interval, lambda value: f"{value:,.1f}", unit=" s")
+    return with_bounds(_interval(found), lambda value: f"{value:,.1f}", unit=" s")
 
 
 def cost(found: Measure | None) -> str:
     """In the price's currency."""
-    return with_bounds(found and found.interval, lambda money: f"{max(money, 0):,.4g}")
+    return with_bounds(_interval(found), lambda money: f"{max(money, 0):,.4g}")
+
+
+def _interval(found: Measure | None) -> Interval | None:
+    return None if found is None else found.interval
+
+
+def energy(found: Measure | None) -> str:
+    """From joules in watt hours."""
+    return with_bounds(_interval(found), lambda joules: f"{joules / 3600:,.2f}", unit=" Wh")
 
 
 def size(count: int | None) -> str:
