@@ -89,6 +89,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
     ends = report_sections.ends(comparison)
     scale = comparison.document["experiment"]["scale"]
     leading = comparison.leading_pairs
+    leading_names = {pair.names for pair in leading}
     return {
         "comparison": comparison,
         "ends": ends.arms,
@@ -109,7 +110,9 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "searches": tables.searches(comparison),
         "descriptions": tables.descriptions(comparison),
         "evidences": tables.evidences(leading),
-        "more_evidences": tables.evidences([pair for pair in comparison.pairs if pair not in leading]),
+        "more_evidences": tables.evidences(
+            [pair for pair in comparison.pairs if pair.names not in leading_names]
+        ),
         "evidence_note": tables.evidence_note(comparison),
         "groups": tables.groups(comparison),
         "speeds": tables.speeds(comparison),
