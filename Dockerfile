@@ -21,8 +21,14 @@ FROM build AS build-cpu
 RUN pip install --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu \
     --requirement dependencies.txt
 
+# PyTorch's default wheels are for CUDA 13, TensorFlow's for CUDA 12, and cuDNN and NCCL of both are the same files: the
+# image has PyTorch's wheels for CUDA 12. The script fails where the libraries do not suit both.
 FROM build AS build-cuda
-RUN pip install --constraint constraints.txt --requirement dependencies.txt "tensorflow[and-cuda]"
+ARG TORCH_CUDA=cu126
+COPY docker/check_cuda.py ./
+RUN pip install --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/${TORCH_CUDA} \
+    --requirement dependencies.txt "tensorflow[and-cuda]" \
+ && python check_cuda.py
 
 FROM build AS wheel
 COPY . .
@@ -34,6 +40,7 @@ ENV HOME=/tmp RAY_USAGE_STATS_ENABLED=0 TF_CPP_MIN_LOG_LEVEL=2
 WORKDIR /tmp
 
 FROM runtime AS cuda
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-cuda /opt/tandem /opt/tandem
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist pip install --no-deps /dist/*.whl
 USER 1000

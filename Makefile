@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 MAKEFLAGS += --jobs=2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all test-oldest test-ray test-kind lint bench image clean tools
+.PHONY: help demo check test test-all test-oldest test-ray test-gpu test-kind lint bench image clean tools
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,9 +33,14 @@ test-oldest: tools .venv-oldest/ready ## The quick tests, with the lowest versio
 	.venv-oldest/bin/pytest -m "not slow and not serial" --numprocesses=logical --dist=loadfile
 
 RAY ?= 2.58
+DEVICE ?= cpu
 
 test-ray: .venv-ray-$(RAY)/ready tools ## The tests that use Ray, with another version of it: make test-ray RAY=2.59
 	PYTHONPATH=$(CURDIR)/.venv-ray-$(RAY) $(BIN)/pytest -m ray
+
+# The Python that has PyTorch with CUDA, and NumPy, Pydantic, PyArrow and pytest; not .venv, and no conftest above tests/gpu.
+test-gpu: ## On a machine with an NVIDIA GPU: the engine's checks and a table of throughput: make test-gpu PYTHON=python3
+	$(PYTHON) -m pytest tests/gpu --confcutdir=tests/gpu -rs --gpu-table=benchmarks/results/gpu.md
 
 test-kind: .venv/ready ## The whole way on a real Kubernetes; needs docker, kind, kubectl and helm
 	tests/kind/run.sh
@@ -50,8 +55,8 @@ bench: .venv/ready ## Paired benchmarks; writes benchmarks/RESULTS.md
 	$(BIN)/pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks
 
-image: ## The image for clusters, on CPUs
-	docker build --target cpu --tag tandem:0.1.0-cpu .
+image: ## The image for clusters, on CPUs; with GPUs: make image DEVICE=cuda
+	docker build --target $(DEVICE) --tag tandem:0.1.0-$(DEVICE) .
 
 clean: ## Remove the environment, caches and results of the examples
 	rm -rf .venv .venv-oldest .venv-ray-* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info tandem-results

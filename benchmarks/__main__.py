@@ -24,7 +24,12 @@ NAMES = (
     "sweep_overhead",
     "sweep_peers",
     "best_accuracy",
+    "own_training",
 )
+_NO_GPU_TABLE = """\
+The table is empty: no machine with a GPU was at hand, so that neither PyTorch nor Keras was run on one.
+`make test-gpu` on a machine with an NVIDIA GPU writes it to benchmarks/results/gpu.md. The code is tested on CPUs, in
+`tests/unit/test_device.py`."""
 _DATA = os.environ.get("TANDEM_BENCH_DATA", ROOT.parent / "shared" / "data" / "cifar10")
 
 
@@ -70,7 +75,13 @@ def _write(directory: Path, file: Path) -> None:
     sections = [
         section(each.TITLE, directory / f"{name}.json", each.show) for name, each in benchmarks.items()
     ]
-    file.write_text("\n".join(["# Benchmark results\n", *sections]))
+    file.write_text("\n".join(["# Benchmark results\n", *sections, _gpu_section(directory / "gpu.md")]))
+
+
+def _gpu_section(table: Path) -> str:
+    """What `make test-gpu` wrote on a machine with a GPU."""
+    text = table.read_text() if table.is_file() else _NO_GPU_TABLE
+    return f"## One GPU\n\n{text.strip()}\n"
 
 
 if __name__ == "__main__":

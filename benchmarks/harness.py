@@ -182,6 +182,21 @@ def tandem(
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in (modules or {}).items():
         (directory / name).write_text(text)
+    started = time.time()
+    run_in(directory, verb, experiment, *overrides)
+    seconds = time.time() - started
+    pattern = "*/sweep/*/runs/*" if verb == "sweep" else "*/runs/*"
+    runs = [_read(run) for run in directory.glob(pattern)]
+    shutil.rmtree(directory)
+    return Command(started, seconds, sorted(runs, key=lambda run: run.attempt["started_at"]))
+
+
+def run_in(directory: Path, verb: str, experiment: dict[str, Any] | Path, *overrides: str) -> None:
+    """Run `tandem run` or `tandem sweep` with its results in a directory.
+
+    Raises:
+        RuntimeError: it failed.
+    """
     file = experiment
     if not isinstance(file, Path):
         file = directory / "experiment.yaml"
@@ -189,13 +204,7 @@ def tandem(
     command = [str(Path(sys.executable).with_name("tandem")), verb, str(file)]
     for override in [f"storage={directory}", *overrides]:
         command += ["--set", override]
-    started = time.time()
     finish(start(command))
-    seconds = time.time() - started
-    pattern = "*/sweep/*/runs/*" if verb == "sweep" else "*/runs/*"
-    runs = [_read(run) for run in directory.glob(pattern)]
-    shutil.rmtree(directory)
-    return Command(started, seconds, sorted(runs, key=lambda run: run.attempt["started_at"]))
 
 
 def _read(directory: Path) -> Run:

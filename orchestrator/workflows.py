@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,18 +16,19 @@ import numpy as np
 from rich.console import Console
 
 from orchestrator.analysis import compare, prediction_metrics, results
-from orchestrator.execution import driver, environment, lease
+from orchestrator.execution import driver, environment, lease, model_checks, train_loops
 from orchestrator.execution.driver import Prepared
-from orchestrator.execution.progress import Progress
+from orchestrator.execution.progress import Progress, waiting
 from orchestrator.execution.prometheus import Metrics
 from orchestrator.execution.ray_runtime import local_ray
-from orchestrator.experiment.spec import Arm, Experiment, Scale
+from orchestrator.experiment.spec import Experiment, Scale
 from orchestrator.planning import crossings, estimate
 from orchestrator.planning.job import JobSpec, Outcome
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record, Storage
 from orchestrator.sweep import sweep
 from orchestrator.sweep.progress import SweepProgress
+from trainers.data import Dataset
 from trainers.data.labelled import IN_WORDS, in_words
 from trainers.errors import InputError
 
@@ -50,7 +52,7 @@ def run(
     *,
     connect: Connect = local_ray,
 ) -> Outcome:
-    """Train and report, or measure scaling, as a job specifies.
+    """Train and report, or measure the arms, as a job specifies.
 
     Args:
         spec: the job.
@@ -67,6 +69,12 @@ def run(
         )
         lines = scaling.sentences(scales, results=records.storage.url)
         return Outcome(exit_code=0, lines=tuple(lines), results=json.dumps(scales, indent=1))
+    if spec.profiles_gpu:
+        from orchestrator.analysis import gpu_profile
+
+        profile = profile_gpu(spec.experiment, records, module_path, console, connect=connect)
+        lines = gpu_profile.sentences(profile)
+        return Outcome(exit_code=0, lines=tuple(lines), results=json.dumps(profile, indent=1))
     comparison = train(
         spec.experiment,
         records,
@@ -92,58 +100,49 @@ def local_capacity(scale: Scale) -> int:
     return driver.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
 
 
-def check_here(experiment: Experiment) -> Iterator[str]:
+def check_here(experiment: Experiment, module_path: Path) -> Iterator[str]:
     """As `check`, of what this machine has room for.
 
     Raises:
         InputError: something that would make the runs fail on any machine, or this machine is too small.
     """
-    yield from check(experiment, fit=local_capacity(experiment.scale))
-    if missing := environment.missing_frameworks(arm.framework for arm in experiment.arms.values()):
+    yield from check(experiment, fit=local_capacity(experiment.scale), module_path=module_path)
+    if missing := environment.missing_frameworks(environment.frameworks_of(experiment)):
         names = " and ".join(environment.FRAMEWORK_NAMES[name] for name in missing)
         yield f"note: to train here, install {names}: {environment.install_command(missing)}"
 
 
-def summary(experiment: Experiment, *, fit: int) -> Record:
+def summary(experiment: Experiment, *, fit: int, module_path: Path) -> Record:
     """What is known of an experiment before it is trained: its runs, its data, and its time if earlier runs tell.
 
     Args:
         experiment: as it was read.
         fit: how many runs fit at once.
+        module_path: directory that users' own modules are imported from.
 
     Raises:
         InputError: something would make the runs fail.
     """
     _check_metrics(experiment)
     experiment, _ = _crossed(experiment, searches=False)
-    prepared = driver.prepare(experiment, driver.open_records(experiment))
+    prepared = driver.prepare(experiment, driver.open_records(experiment), module_path=module_path)
     data = prepared.dataset
-    labels = {"train": data.train_labels, "validation": data.validation_labels, "test": data.test_labels}
-    counts = {
-        split: np.bincount(of_split, minlength=len(data.class_names)).tolist()
-        for split, of_split in labels.items()
-    }
     expected = estimate.from_records(
         experiment,
         Storage(experiment.storage),
-        train_images=len(data.train_labels),
-        image_shape=data.image_shape,
+        train_images=0 if data is None else len(data.train_labels),
+        image_shape=() if data is None else data.image_shape,
         fit=fit,
     )
     sweep = experiment.sweep
+    models = model_checks.check(prepared, module_path=module_path)
+    runs = len(prepared.runs) + len(prepared.loop_runs)
     return {
-        "runs": len(prepared.runs),
-        "at_once": min(fit, len(prepared.runs)),
-        "data": {
-            "image_shape": [*data.image_shape],
-            "images": {split: len(of_split) for split, of_split in labels.items()},
-            "classes": [
-                {"name": name} | {split: counts[split][place] for split in labels}
-                for place, name in enumerate(data.class_names)
-            ],
-            "groups": data.groups,
-            "notes": data.warnings,
-        },
+        "runs": runs,
+        "at_once": min(fit, runs),
+        "data": None if data is None else _data_summary(data),
+        "notes": prepared.notes,
+        "own_parts": models.to_json(),
         "sweep": None
         if sweep is None
         else {
@@ -157,32 +156,55 @@ def summary(experiment: Experiment, *, fit: int) -> Record:
     }
 
 
-def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
+def _data_summary(data: Dataset) -> Record:
+    labels = {"train": data.train_labels, "validation": data.validation_labels, "test": data.test_labels}
+    counts = {
+        split: np.bincount(of_split, minlength=len(data.class_names)).tolist()
+        for split, of_split in labels.items()
+    }
+    return {
+        "image_shape": [*data.image_shape],
+        "images": {split: len(of_split) for split, of_split in labels.items()},
+        "classes": [
+            {"name": name} | {split: counts[split][place] for split in labels}
+            for place, name in enumerate(data.class_names)
+        ],
+        "groups": data.groups,
+        "notes": data.warnings,
+    }
+
+
+def check(experiment: Experiment, *, fit: int, module_path: Path = driver.WORKING_DIRECTORY) -> Iterator[str]:
     """The same line by line.
 
     Args:
         experiment: as it was read.
         fit: runs that there is room for at once.
+        module_path: directory that users' own modules are imported from.
 
     Raises:
         InputError: something that would make the runs fail.
     """
-    known = summary(experiment, fit=fit)
+    known = summary(experiment, fit=fit, module_path=module_path)
     data, expected = known["data"], known["time"]
-    height, width, channels = data["image_shape"]
-    images = data["images"]
-    yield (
-        f"{known['runs']} runs, {known['at_once']} at a time; {images['train']} training, {images['validation']} "
-        f"validation and {images['test']} test images of {width}x{height}x{channels} in {len(data['classes'])} classes"
-    )
-    yield from _classes(data["classes"])
-    if data["groups"] is not None:
-        yield f"groups by {experiment.data.group_by!r}: {in_words(data['groups'])}"
+    runs = f"{known['runs']} runs, {known['at_once']} at a time"
+    yield runs if data is None else f"{runs}; {_images(data)}"
+    if data is not None:
+        yield from _classes(data["classes"])
+        if data["groups"] is not None:
+            yield f"groups by {experiment.data.group_by!r}: {in_words(data['groups'])}"
     for name, searched in (known["sweep"] or {}).items():
         limits = ", ".join(f"{value:g} {limit}" for limit, value in searched["budget"].items())
         yield f"sweep of {name}: {', '.join(searched['parameters'])}; {limits}"
-    for note in data["notes"]:
+    for note in [*(data or {"notes": []})["notes"], *known["notes"]]:
         yield f"note: {note}"
+    if tried := known["own_parts"]["arms"]:
+        yield f"own parts of {', '.join(tried)}: each took a training step and made a prediction"
+    for note in (*known["own_parts"]["notes"], *known["own_parts"]["left_out"]):
+        yield f"note: {note}"
+    if expected is None and experiment.train_loop_arms:
+        yield f"time: no earlier run in {experiment.storage} has every arm's training function, config and scale"
+        return
     if expected is None:
         yield (
             f"time: no earlier run in {experiment.storage} has every arm's framework, model, batch size and scale; "
@@ -196,10 +218,19 @@ def check(experiment: Experiment, *, fit: int) -> Iterator[str]:
             f"{_money(expected['search_cost'])}, if no trial takes longer than its arm's own recipe"
         )
     what = "time after the search" if experiment.sweep else "time"
-    about = "at most" if any(arm.early_stopping for arm in experiment.arms.values()) else "about"
+    about = "at most" if any(arm.early_stopping for arm in experiment.recipe_arms.values()) else "about"
     yield (
         f"{what}: {about} {_duration(expected['seconds'])} {error}{_money(expected['cost'])}, "
         f"from {expected['runs_seen']} earlier runs"
+    )
+
+
+def _images(data: Record) -> str:
+    height, width, channels = data["image_shape"]
+    images = data["images"]
+    return (
+        f"{images['train']} training, {images['validation']} validation and {images['test']} test images of "
+        f"{width}x{height}x{channels} in {len(data['classes'])} classes"
     )
 
 
@@ -254,19 +285,25 @@ def train(
         connect: starts or joins Ray.
     """
     if connect is local_ray:
-        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
+        environment.require_frameworks(environment.frameworks_of(experiment))
         local_capacity(experiment.scale)
     _check_metrics(experiment)
     crossed, origin = _crossed(experiment, searches=searches)
-    with console.status("reading the data"):
-        prepared = dataclasses.replace(driver.prepare(crossed, records), attribution=origin)
-    for warning in prepared.dataset.warnings:
+    with waiting(console, "reading the data"):
+        prepared = driver.prepare(crossed, records, module_path=module_path)
+        prepared = dataclasses.replace(prepared, attribution=origin)
+    for warning in [*(prepared.dataset.warnings if prepared.dataset else []), *prepared.notes]:
         console.print(f"note: {warning}", soft_wrap=True)
+    with waiting(console, "trying own models"):
+        models = model_checks.check_once(prepared, module_path=module_path)
+    for note in (*models.notes, *models.left_out):
+        console.print(f"note: {note}", soft_wrap=True)
     with _lease(records, console):
         _train_prepared(prepared, module_path, console, searches=searches, command=command, connect=connect)
     from orchestrator import report  # loads the plotting libraries, which training does not need
 
-    return report.write(records)
+    with waiting(console, "writing the report"):
+        return report.write(records)
 
 
 def measure_scaling(
@@ -297,7 +334,7 @@ def measure_scaling(
     plan = scaling.variants(experiment, workers)
     largest = experiment.scale.model_copy(update={"workers": workers[-1]})
     if connect is local_ray:
-        environment.require_frameworks(arm.framework for arm in experiment.arms.values())
+        environment.require_frameworks(environment.frameworks_of(experiment))
         local_capacity(largest)
     with _lease(records, console):
         with connect():
@@ -308,6 +345,43 @@ def measure_scaling(
         storage.write_json("scaling.json", scales)
         storage.write("scaling.svg", static.save(static.draw(performance.scaling(scales)), "svg"))
     return scales
+
+
+def profile_gpu(
+    experiment: Experiment,
+    records: ExperimentRecords,
+    module_path: Path,
+    console: Console,
+    *,
+    connect: Connect = local_ray,
+) -> Record:
+    """Measure an experiment's arms on one GPU, as they are written and with one change at a time.
+
+    Args:
+        experiment: as it was read.
+        records: of the experiment; earlier measurements in them are reused.
+        module_path: directory that users' own modules are imported from.
+        console: where progress is shown.
+        connect: starts or joins Ray.
+
+    Returns:
+        As `gpu_profile.summary`.
+    """
+    from orchestrator.analysis import gpu_profile
+
+    plan = gpu_profile.variants(experiment)
+    alone = plan[0].experiment.scale
+    if connect is local_ray:
+        environment.require_frameworks(environment.frameworks_of(experiment))
+        local_capacity(alone)
+    with _lease(records, console):
+        with connect():
+            driver.await_capacity(alone, seconds=_capacity_seconds(experiment))
+            profile = gpu_profile.summary(
+                gpu_profile.measure(plan, module_path=module_path, tell=console.print)
+            )
+        records.storage.at("gpu").write_json("gpu.json", profile)
+    return profile
 
 
 def _lease(records: ExperimentRecords, console: Console) -> AbstractContextManager[None]:
@@ -321,14 +395,15 @@ def _lease(records: ExperimentRecords, console: Console) -> AbstractContextManag
 
 
 def _check_metrics(experiment: Experiment) -> None:
-    """Refuse a metric that no arm will have. What training functions report is known only when they run.
+    """Refuse a metric that built-in arms will not have. What training functions report is known only when they run.
 
     Raises:
         InputError: names the metric, and those that there are.
     """
-    if all(isinstance(arm, Arm) for arm in experiment.arms.values()):
+    if experiment.recipe_arms:
         compared = [] if experiment.metric is None else [experiment.metric.name]
-        prediction_metrics.require([*compared, *(metric.name for metric in experiment.metrics)])
+        shown = [] if experiment.train_loop_arms else [metric.name for metric in experiment.metrics]
+        prediction_metrics.require([*compared, *shown])
 
 
 def _crossed(experiment: Experiment, *, searches: bool) -> tuple[Experiment, Record | None]:
@@ -357,17 +432,26 @@ def _train_prepared(
     if searches:
         driver_session = sweep.begin(prepared, module_path=module_path, command=command)
         progress = SweepProgress(prepared, console)
-        with connect():
-            driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
+        with _connected(experiment, console, connect):
             with progress.shown():
                 won = sweep.search(prepared, driver_session, module_path=module_path, watch=progress.refresh)
             _train(won, driver_session, module_path, console, exports=exports)
         return
     driver_session = driver.begin(prepared, module_path=module_path, command=command)
-    if driver.open_runs(prepared, driver_session):
-        with connect():
-            driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
+    if driver.open_runs(prepared, driver_session) or train_loops.open_runs(prepared, driver_session):
+        with _connected(experiment, console, connect):
             _train(prepared, driver_session, module_path, console, exports=exports)
+
+
+@contextlib.contextmanager
+def _connected(experiment: Experiment, console: Console, connect: Connect) -> Iterator[None]:
+    """Ray, with room for a run."""
+    with contextlib.ExitStack() as stack:
+        with waiting(console, "starting Ray and waiting for workers"):
+            prints = bool(experiment.train_loop_arms)
+            stack.enter_context(local_ray(prints=prints) if connect is local_ray else connect())
+            driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
+        yield
 
 
 def _capacity_seconds(experiment: Experiment) -> float:
@@ -388,17 +472,22 @@ def _train(
 
     with progress.shown():
         driver.execute(prepared, driver_session, module_path=module_path, watch=watch)
-    _keep_disagreements(prepared)
+        train_loops.execute(prepared, driver_session, module_path=module_path, watch=watch)
+    if prepared.dataset is not None:
+        _keep_disagreements(prepared, prepared.dataset)
 
 
-def _keep_disagreements(prepared: Prepared) -> None:
+def _keep_disagreements(prepared: Prepared, dataset: Dataset) -> None:
     """Put test images that arms classify differently, or that all classify wrongly, into the records."""
+    if prepared.experiment.data.has_many_splits:
+        return
+    if dataset.test_names:
+        prepared.records.keep_test_names(dataset.test_names)
     predicted: dict[str, list[np.ndarray]] = {}
     for run in prepared.runs:
         predictions = prepared.records.run(run.id).predictions()
         if predictions is not None:
             predicted.setdefault(run.arm, []).append(predictions["predicted"])
-    dataset = prepared.dataset
     labels = np.asarray(dataset.test_labels)
     disputed = compare.disagreements(predicted, labels, at_most=_IMAGES_KEPT)
     wrong = compare.jointly_wrong(predicted, labels, at_most=_IMAGES_KEPT)
@@ -410,5 +499,4 @@ def _keep_disagreements(prepared: Prepared) -> None:
             "images": np.asarray(dataset.test_images[indices]),
             "test_labels": labels,
         }
-        | ({} if dataset.test_names is None else {"names": dataset.test_names[indices]})
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
-from trainers.data.batches import Steps
-from trainers.errors import InputError
+from trainers.data.batches import BlockLimits, Steps
+from trainers.errors import InputError, place_of
 from trainers.initial import Weights
 from trainers.inputs import InputTransform
 from trainers.recipes import Recipe
@@ -18,6 +18,11 @@ from trainers.recipes import Recipe
 FRAMEWORKS: tuple[str, str] = ("keras", "torch")
 
 State = dict[str, np.ndarray]
+
+AUXILIARY_WEIGHT = 0.3
+"""Of the loss of each auxiliary output in the training loss, as in GoogLeNet (Szegedy et al., 2015)."""
+_USUAL_SIDES = (224, 299, 384, 256, 192, 160, 128, 96, 64, 48, 32, 28)
+"""Pixels of images that models are usually built for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,10 @@ class Engine(Protocol):
 
     framework: str
     """`keras` or `torch`."""
+    block_limits: BlockLimits
+    """Of the blocks of steps that it takes at a time; the same on every worker."""
+    warm_up_steps: int
+    """Steps of each batch size until it is compiled."""
 
     def parameter_count(self) -> int:
         """Trainable weights."""
@@ -111,6 +120,12 @@ class Engine(Protocol):
 
     def device_memory_peak(self) -> int:
         """Bytes of the GPU's memory that this model's training used at most; 0 without a GPU."""
+
+    def hold(self, images: np.ndarray) -> bool:
+        """Keep the training images on the device if they fit, so that blocks need only name them."""
+
+    def staged(self, steps: Steps) -> Steps:
+        """The same steps with their images and labels on the device; may be called in another thread."""
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and correct predictions.
@@ -131,6 +146,12 @@ class Engine(Protocol):
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """As `forward`, with `ema_decay` of the averaged weights."""
+
+    def unused_parameters(self) -> list[str]:
+        """Trainable weights without a gradient in the last step, if several workers cannot exchange the others."""
+
+    def single_value_norms(self) -> list[str]:
+        """Layers of batch normalization that get one value of each channel from an image."""
 
     def share_statistics(self) -> None:
         """Give every worker the first one's moving statistics, which evaluation uses; called by all at once."""
@@ -172,25 +193,34 @@ def own_function(field: str, name: str) -> Callable[..., Any]:
     """
     module, _, function = name.partition(":")
     try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        imported = importlib.import_module(module)
     except ImportError as error:
-        raise InputError(f"{field} {name!r}: cannot import {module!r}: {error}") from error
-    except AttributeError as error:
-        raise InputError(f"{field} {name!r}: {module!r} has no function {function!r}") from error
+        raise InputError(f"{field} {name!r}: cannot import {module!r}: {error}{place_of(error)}") from error
+    found: Callable[..., Any] | None = getattr(imported, function, None)
+    if found is None:
+        raise InputError(f"{field} {name!r}: {module!r} has no function {function!r}")
     return found
 
 
-def own_model(name: str, kind: type, image_shape: tuple[int, int, int], num_classes: int) -> Any:
-    """What a user's `package.module:function` builds.
+def own_model(
+    name: str,
+    kind: type,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    predict: Callable[[Any, tuple[int, int, int]], Any],
+) -> Any:
+    """What a user's `package.module:function` builds, after a prediction for one image.
 
     Args:
         name: of the function.
         kind: the framework's class of models.
         image_shape: height, width, channels.
         num_classes: number of logits.
+        predict: a model's outputs in evaluation for one image of a shape.
 
     Raises:
-        InputError: the module or the function cannot be found, or what it returns is no model of the framework.
+        InputError: the module or the function cannot be found, what it returns is no model of the framework, or the
+            model does not give logits for images of this shape.
     """
     model = own_function("model", name)(image_shape, num_classes)
     if not isinstance(model, kind):
@@ -198,7 +228,72 @@ def own_model(name: str, kind: type, image_shape: tuple[int, int, int], num_clas
         raise InputError(
             f"model {name!r} returns {type(model).__name__}; a {framework} {kind.__name__} is needed"
         )
+    try:
+        outputs = predict(model, image_shape)
+    except Exception as error:
+        side = _side_taken(model, image_shape, predict)
+        if side is None:
+            raise
+        height, width, _ = image_shape
+        raise InputError(
+            f"model {name!r} takes images of {side}x{side} pixels but not of {width}x{height}; set data.image_size: "
+            f"{side}, or build the model for the image_shape that its function gets"
+        ) from error
+    check_logits(name, outputs, num_classes)
     return model
+
+
+def _side_taken(
+    model: Any, image_shape: tuple[int, int, int], predict: Callable[[Any, tuple[int, int, int]], Any]
+) -> int | None:
+    """The side of the square images that a model was built for; None where it takes none of a usual size."""
+    for side in _USUAL_SIDES:
+        try:
+            predict(model, (side, side, image_shape[2]))
+        except Exception:  # of a model that is not tandem's
+            continue
+        return side
+    return None
+
+
+def logits_of(outputs: Any) -> Any:
+    """A model's logits: its output, or what its outputs call `logits`."""
+    if isinstance(outputs, Mapping):
+        return outputs.get("logits", outputs)
+    return getattr(outputs, "logits", outputs)
+
+
+def training_logits(name: str, outputs: Any, num_classes: int) -> tuple[Any, list[Any]]:
+    """A model's logits in training, and its auxiliary ones: those that follow the first in a tuple or list.
+
+    Args:
+        name: of the model.
+        outputs: of one batch.
+        num_classes: number of logits.
+
+    Raises:
+        InputError: these are not logits [n, num_classes].
+    """
+    found = [*outputs] if isinstance(outputs, tuple | list) else [logits_of(outputs)]
+    found = [logits for logits in found if logits is not None]
+    for logits in found:
+        shape = getattr(logits, "shape", None)
+        if shape is None or len(shape) != 2 or shape[1] != num_classes:
+            raise InputError(
+                f"model {name!r} gives {_described(logits)} in training; logits of shape (n, {num_classes}) are "
+                "needed, alone, as `logits` of a mapping, or first in a tuple with auxiliary ones"
+            )
+    return found[0], found[1:]
+
+
+def _described(outputs: Any) -> str:
+    """The shape of a tensor, or the kind of anything else."""
+    if isinstance(outputs, Mapping):
+        return f"a {type(outputs).__name__} without `logits`"
+    if isinstance(outputs, tuple | list):
+        return f"a {type(outputs).__name__} of {len(outputs)} outputs"
+    shape = getattr(outputs, "shape", None)
+    return type(outputs).__name__ if shape is None else f"shape {tuple(shape)}"
 
 
 def check_losses(name: str, losses: Any) -> None:
@@ -216,17 +311,22 @@ def check_losses(name: str, losses: Any) -> None:
 
 
 def check_logits(name: str, outputs: Any, num_classes: int) -> None:
-    """Refuse a user's model by what it gave for one image.
+    """Refuse a user's model by what it gave in evaluation for one image.
 
     Raises:
-        InputError: these are not logits [1, num_classes].
+        InputError: these are not floating-point logits [1, num_classes].
     """
-    shape = getattr(outputs, "shape", None)
+    logits = logits_of(outputs)
+    shape = getattr(logits, "shape", None)
     if shape is None or tuple(shape) != (1, num_classes):
-        given = type(outputs).__name__ if shape is None else f"shape {tuple(shape)}"
         raise InputError(
-            f"model {name!r} gives {given} for one image; logits of shape {(1, num_classes)} are needed, "
-            "one for each class"
+            f"model {name!r} gives {_described(logits)} for one image; logits of shape {(1, num_classes)} are "
+            "needed, one for each class"
+        )
+    if "float" not in str(logits.dtype):
+        raise InputError(
+            f"model {name!r} gives logits of type {getattr(logits.dtype, 'name', logits.dtype)}; floating-point "
+            "numbers are needed"
         )
 
 

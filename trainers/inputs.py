@@ -17,6 +17,8 @@ from trainers.recipes import Recipe, Whitening
 _PATCH_IMAGES = 5000
 _PATCH_SIDE = 32
 _EPSILON = 1e-2
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of its channels in 0..1, as torchvision's pretrained models expect them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,10 +48,15 @@ class InputTransform:
 def input_transform(dataset: Dataset, recipe: Recipe) -> InputTransform:
     """The transform that a recipe asks for on a data set."""
     channels = dataset.image_shape[2]
+    imagenet = [
+        np.array(values) if channels == 3 else np.full(channels, np.mean(values)) for values in _IMAGENET
+    ]
     mean, std = {
+        "raw": (np.zeros(channels), np.full(channels, 1 / 255)),
         "unit": (np.zeros(channels), np.ones(channels)),
         "symmetric": (np.full(channels, 0.5), np.full(channels, 0.5)),
         "standardized": (dataset.channel_mean, np.maximum(dataset.channel_std, 1e-3)),
+        "imagenet": imagenet,
     }[recipe.inputs]
     scale, offset = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     if recipe.whitening is None:

@@ -35,6 +35,10 @@ class Group:
     """How many, or the smallest and the largest number."""
     resources: dict[str, float]
     """Of each worker."""
+    accelerator_type: str | None
+    """The kind of GPU of each worker, as Ray names it."""
+    label_selector: dict[str, str] | None
+    """Of the nodes of each worker."""
     storage_url: str
     """Where Ray Train keeps its own files."""
     hang_seconds: float
@@ -45,12 +49,24 @@ def launch(group: Group) -> futures.Future[Exception | None]:
     """Start a group and do not wait for it.
 
     Returns:
-        Done when the workers have ended: the `ray.train.TrainingFailedError` that they ended with, if any. It
-        raises another exception if the process of `fit()` or of Ray Train's controller was lost.
+        As `call_fit`.
+    """
+    return call_fit(functools.partial(_fit, group))
+
+
+def call_fit(fit: Callable[[], Exception | None]) -> futures.Future[Exception | None]:
+    """Call a `fit()` in another process, and do not wait for it.
+
+    Args:
+        fit: returns the error that the workers ended with, if any.
+
+    Returns:
+        Done when the workers have ended: what `fit` returned. It raises an exception if the process of `fit()` or of
+        Ray Train's controller was lost.
     """
     context = ray.get_runtime_context()
     launcher = _launcher(context.get_job_id(), context.get_node_id())
-    ended: futures.Future[Exception | None] = launcher.fit.remote(group).future()
+    ended: futures.Future[Exception | None] = launcher.call.remote(fit).future()
     return ended
 
 
@@ -66,36 +82,67 @@ def _launcher(job_id: str, node_id: str) -> Any:
 
 
 class _Launcher:
-    """Each call of `fit` runs in a thread of the actor's process."""
+    """Each call runs in a thread of the actor's process."""
 
-    def fit(self, group: Group) -> Exception | None:
-        """Train a group to its end; returns why it failed, if it did."""
-        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    def call(self, fit: Callable[[], Exception | None]) -> Exception | None:
+        """Train to the end; returns why that failed, if it did."""
+        return fit()
 
-        os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(group.hang_seconds)
-        trainer = DataParallelTrainer(
-            group.train,
-            train_loop_config=group.config,
-            backend_config=importlib.import_module(group.backend).Workers(),
-            scaling_config=ScalingConfig(
-                num_workers=group.workers,
-                elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
-                use_gpu=group.resources.get("GPU", 0) > 0,
-                resources_per_worker=group.resources,
-            ),
-            run_config=RunConfig(
-                name=group.name,
-                storage_path=group.storage_url,
-                failure_config=FailureConfig(max_failures=0),
-                logging_config=LoggingConfig(log_level="CRITICAL"),
-            ),
-        )
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            return error
-        return None
+
+def _fit(group: Group) -> Exception | None:
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, TrainingFailedError
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(group.hang_seconds)
+    trainer = DataParallelTrainer(
+        group.train,
+        train_loop_config=group.config,
+        backend_config=importlib.import_module(group.backend).Workers(),
+        scaling_config=scaling_config(
+            group.workers,
+            group.resources,
+            accelerator_type=group.accelerator_type,
+            label_selector=group.label_selector,
+        ),
+        run_config=RunConfig(
+            name=group.name,
+            storage_path=group.storage_url,
+            failure_config=FailureConfig(max_failures=0),
+            logging_config=LoggingConfig(log_level="CRITICAL"),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        return error
+    return None
+
+
+def scaling_config(
+    workers: int | tuple[int, int],
+    resources: dict[str, float],
+    *,
+    accelerator_type: str | None = None,
+    label_selector: dict[str, str] | None = None,
+) -> Any:
+    """Ray Train's `ScalingConfig` of so many workers, or of a smallest and a largest number, with these resources.
+
+    Args:
+        workers: their number, or the smallest and the largest.
+        resources: of each worker, as Ray names them.
+        accelerator_type: of the workers' nodes, as Ray names it.
+        label_selector: labels that the workers' nodes have.
+    """
+    from ray.train import ScalingConfig
+
+    return ScalingConfig(
+        num_workers=workers,
+        elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
+        use_gpu=resources.get("GPU", 0) > 0,
+        resources_per_worker=resources,
+        accelerator_type=accelerator_type,
+        label_selector=label_selector,
+    )
 
 
 def connect_workers(worker_group: Any, rendezvous: Callable[[], None]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from trainers.contract import Engine, EpochMetrics, Task
 from trainers.data import Dataset
 from trainers.data.batches import GUESSED_STEP_SECONDS, Steps, epoch_steps, prefetched, steps_per_epoch
 from trainers.errors import TandemError
-from trainers.recipes import learning_rates
+from trainers.recipes import learning_rates, plateau_factor
 from trainers.test_time_augmentation import augmented, augmented_copies
 
 _EVALUATION_BATCH = 512
@@ -78,6 +79,7 @@ def train(
     *,
     first_epoch: int,
     first_step: int = 0,
+    validation_losses: Sequence[float] = (),
     prefetch: bool,
     hooks: Hooks,
 ) -> None:
@@ -91,6 +93,7 @@ def train(
         engine: the model, at `first_epoch` and `first_step`.
         first_epoch: from 1.
         first_step: of the first epoch, from 0.
+        validation_losses: of the epochs before, which the schedule `plateau` depends on.
         prefetch: whether to make the next batches in a thread, which needs a CPU to spare.
         hooks: called as the training goes.
 
@@ -103,35 +106,40 @@ def train(
     rates = learning_rates(recipe, steps * recipe.epochs)
     step_seconds = GUESSED_STEP_SECONDS
     guard = _DivergenceGuard(task)
-    known_sizes: set[int] = set()
+    selects = engine.hold(dataset.train_images)
+    warm_up = _WarmUp(engine.warm_up_steps)
+    losses_so_far = [*validation_losses]
     for epoch in range(first_epoch, recipe.epochs + 1):
-        of_epoch = slice((epoch - 1) * steps, epoch * steps)
+        of_epoch = rates[(epoch - 1) * steps : epoch * steps]
+        of_epoch = of_epoch * np.float32(plateau_factor(recipe.schedule, losses_so_far))
         blocks = epoch_steps(
             dataset.train_images,
             dataset.train_labels,
             augmentation=recipe.augmentation,
             batch_size=recipe.batch_size,
-            learning_rates=rates[of_epoch],
+            learning_rates=of_epoch,
             seed=task.seed,
             epoch=epoch,
             rank=task.rank,
             world_size=task.world_size,
             first_step=first_step,
             step_seconds=step_seconds,
+            limits=engine.block_limits,
+            selects=selects,
         )
-        timed = _Stopwatch(prefetched(blocks) if prefetch else blocks)
+        staged = map(engine.staged, warm_up.apart(blocks))
+        timed = _Stopwatch(prefetched(staged) if prefetch else staged)
         start = time.perf_counter()
         loss_sum, correct, done = 0.0, 0, first_step
         image_seconds = math.inf
-        first_of_size: list[tuple[float, int]] = []
-        for block in _first_steps_apart(timed, known_sizes):
+        warm_up_blocks: list[tuple[float, int]] = []
+        for block in timed:
             before = time.perf_counter()
             losses, right = engine.train_steps(block)
             seconds = time.perf_counter() - before
             image_seconds = min(image_seconds, seconds / block.labels.size)
-            if block.labels.shape[1] not in known_sizes:
-                known_sizes.add(block.labels.shape[1])
-                first_of_size.append((seconds, block.labels.size))
+            if warm_up.takes(block):
+                warm_up_blocks.append((seconds, block.labels.size))
             guard.check(losses / _weights(block, task), block, epoch, (epoch - 1) * steps + done)
             done += len(block)
             if block.loss_scale:
@@ -140,7 +148,7 @@ def train(
             hooks.heartbeat()
             if done < steps:
                 hooks.after_steps(epoch, done)
-        compile_seconds = sum(seconds - images * image_seconds for seconds, images in first_of_size)
+        compile_seconds = sum(seconds - images * image_seconds for seconds, images in warm_up_blocks)
         train_seconds = time.perf_counter() - start - compile_seconds
 
         start = time.perf_counter()
@@ -149,6 +157,7 @@ def train(
             validation, _, _ = evaluate(
                 task, engine, dataset.validation_images, dataset.validation_labels, hooks.heartbeat
             )
+            losses_so_far.append(validation.loss)
         evaluation_seconds = time.perf_counter() - start
 
         here = [
@@ -174,7 +183,7 @@ def train(
                 validation_loss=validation.loss if validation else None,
                 validation_accuracy=validation.accuracy if validation else None,
                 validation_balanced_accuracy=validation.balanced_accuracy if validation else None,
-                learning_rate=None if np.isnan(rates[-1]) else float(rates[of_epoch][-1]),
+                learning_rate=None if np.isnan(of_epoch[-1]) else float(of_epoch[-1]),
                 images_per_second=float(seen / slowest[3]),
                 data_seconds=float(slowest[2]),
                 step_seconds=float(slowest[3] - slowest[2]),
@@ -207,14 +216,33 @@ def _weights(block: Steps, task: Task) -> np.ndarray | int:
     return task.class_weights[block.labels].sum(axis=1)
 
 
-def _first_steps_apart(blocks: Iterator[Steps], known_sizes: set[int]) -> Iterator[Steps]:
-    """The blocks, with the first step of a size that is not known yet as a block of its own."""
-    for block in blocks:
-        if len(block) > 1 and block.labels.shape[1] not in known_sizes:
-            yield block.part(0, 1)
-            yield block.part(1)
-        else:
-            yield block
+class _WarmUp:
+    """Tells the first steps of each batch size, in which a framework traces and compiles, from the others."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._made: Counter[int] = Counter()
+        """Warm-up steps made apart, by batch size."""
+        self._taken: Counter[int] = Counter()
+        """Warm-up steps taken, by batch size; batches may be made in advance."""
+
+    def apart(self, blocks: Iterator[Steps]) -> Iterator[Steps]:
+        """The blocks, with each warm-up step as a block of its own."""
+        for block in blocks:
+            size = block.labels.shape[1]
+            alone = min(len(block), self._steps - self._made[size])
+            self._made[size] += alone
+            for step in range(alone):
+                yield block.part(step, step + 1)
+            if alone < len(block):
+                yield block.part(alone)
+
+    def takes(self, block: Steps) -> bool:
+        """Whether a block that was taken is a warm-up step."""
+        size = block.labels.shape[1]
+        is_warm_up = self._taken[size] < self._steps
+        self._taken[size] += is_warm_up
+        return is_warm_up
 
 
 class _DivergenceGuard:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,7 +19,9 @@ BUILT_IN_MODELS = ("tutorial_cnn", "lenet5", "resnet9", "resnet18", "speednet")
 
 _OWN = "package.module:function"
 
-RECIPE_TAGS = frozenset({"sgd", "adam", "adamw", "constant", "cosine", "one_cycle", "cross_entropy", _OWN})
+RECIPE_TAGS = frozenset(
+    {"sgd", "adam", "adamw", "rmsprop", "constant", "cosine", "one_cycle", "plateau", "cross_entropy", _OWN}
+)
 """What validation errors put into the path of a field to tell the kinds of optimizer, schedule and loss apart."""
 
 
@@ -71,6 +74,23 @@ class AdamW(Adam):
     weight_decay: float = Field(0.01, ge=0, description="Decoupled decay: w = w - lr * weight_decay * w.")
 
 
+class Rmsprop(Block):
+    """RMSprop (Hinton, 2012): `keras.optimizers.RMSprop` or `torch.optim.RMSprop`."""
+
+    name: Literal["rmsprop"] = "rmsprop"
+    learning_rate: float = Field(0.001, gt=0, description="Peak learning rate.")
+    rho: float = Field(
+        0.9, ge=0, lt=1, description="Decay of the mean square of the gradients; PyTorch's alpha."
+    )
+    momentum: float = Field(0.0, ge=0, lt=1)
+    epsilon: float = Field(
+        1e-8, gt=0, description="PyTorch adds it to the root of the mean square, Keras below it."
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="Coupled L2 decay: the gradient g becomes g + weight_decay * w."
+    )
+
+
 class OwnOptimizer(Block):
     """An optimizer of the user's own, with its own learning rate, schedule, clipping and parameter groups."""
 
@@ -95,6 +115,14 @@ class OneCycle(Block):
 
     name: Literal["one_cycle"] = "one_cycle"
     warmup: float = Field(0.25, gt=0, lt=1, description="Share of all steps spent going up.")
+
+
+class Plateau(Block):
+    """The peak learning rate, and less of it whenever the validation loss no longer gets lower."""
+
+    name: Literal["plateau"] = "plateau"
+    factor: float = Field(0.1, gt=0, lt=1, description="What the learning rate is then multiplied by.")
+    patience: int = Field(5, gt=0, description="Epochs in a row without a lower validation loss.")
 
 
 class CrossEntropy(Block):
@@ -184,20 +212,24 @@ def _kind(value: Any) -> str:
     return _OWN if re.fullmatch(r"[\w.]+:\w+", name) else name
 
 
-BuiltInOptimizer = Sgd | Adam | AdamW
+BuiltInOptimizer = Sgd | Adam | AdamW | Rmsprop
 Optimizer = Annotated[
     Annotated[
         Annotated[Sgd, Tag("sgd")]
         | Annotated[Adam, Tag("adam")]
         | Annotated[AdamW, Tag("adamw")]
+        | Annotated[Rmsprop, Tag("rmsprop")]
         | Annotated[OwnOptimizer, Tag(_OWN)],
         Discriminator(_kind),
     ],
-    _named("adam", str | Sgd | Adam | AdamW | OwnOptimizer),
+    _named("adam", str | Sgd | Adam | AdamW | Rmsprop | OwnOptimizer),
 ]
 Schedule = Annotated[
-    Annotated[Constant | Cosine | OneCycle, Field(discriminator="name")],
-    _named("constant", Literal["constant", "cosine", "one_cycle"] | Constant | Cosine | OneCycle),
+    Annotated[Constant | Cosine | OneCycle | Plateau, Field(discriminator="name")],
+    _named(
+        "constant",
+        Literal["constant", "cosine", "one_cycle", "plateau"] | Constant | Cosine | OneCycle | Plateau,
+    ),
 ]
 Loss = Annotated[
     Annotated[
@@ -227,9 +259,10 @@ class Recipe(Block):
     schedule: Schedule = Constant()
     loss: Loss = CrossEntropy()
     augmentation: Augmentation = Augmentation()
-    inputs: Literal["unit", "symmetric", "standardized"] = Field(
+    inputs: Literal["raw", "unit", "symmetric", "standardized", "imagenet"] = Field(
         "standardized",
-        description="Pixel scaling: 0..1, -1..1, or zero mean and unit variance per channel.",
+        description="Pixel scaling: 0..255, 0..1, -1..1, zero mean and unit variance per channel, or by the mean and "
+        "standard deviation of ImageNet.",
     )
     whitening: Whitening | None = Field(None, description="Fixed first layer of whitened patches.")
     batch_norm: BatchNorm = BatchNorm()
@@ -237,11 +270,26 @@ class Recipe(Block):
         False,
         description="Batch normalization over the global batch instead of each worker's share; PyTorch needs GPUs.",
     )
+    find_unused_parameters: bool = Field(
+        False,
+        description="PyTorch on several workers: look in every step for weights that have no gradient, which "
+        "`DistributedDataParallel` refuses otherwise.",
+    )
     init: Literal["framework", "glorot_uniform", "he_normal", "fan_in_uniform"] = Field(
         "glorot_uniform",
         description="Initial weights: each framework's own, or the same numbers for both from one distribution.",
     )
     batch_size: int = Field(128, gt=0, description="Global batch size, divided over the workers.")
+    accumulate: int | None = Field(
+        None,
+        gt=1,
+        description="Parts that each worker's share of a batch is computed in, one after the other, to save memory.",
+    )
+    gradient_clip: float | None = Field(
+        None,
+        gt=0,
+        description="Most that the norm of all gradients of a batch together may be; larger ones are scaled down.",
+    )
     epochs: int = Field(10, gt=0)
     early_stopping: EarlyStopping | None = Field(
         None,
@@ -253,12 +301,15 @@ class Recipe(Block):
         "processors have instructions for it, and float32 elsewhere; tf32 rounds the factors of products on "
         "GPUs that can, and is float32 elsewhere.",
     )
-    deterministic: bool = Field(
-        True, description="Only kernels that give the same result again; costs speed on GPUs."
+    deterministic: bool | Literal["auto"] = Field(
+        "auto",
+        description="Only kernels that give the same result again, which costs speed on GPUs; auto is true on CPUs and "
+        "false on GPUs.",
     )
     compile: bool = Field(
         False,
-        description="Compile the forward and backward pass: `torch.compile`, or `jit_compile` (XLA) for Keras.",
+        description="Compile the forward and backward pass: `torch.compile`, with CUDA graphs on a single GPU, or "
+        "`jit_compile` (XLA) for Keras.",
     )
     ema_decay: float = Field(
         0.0,
@@ -284,6 +335,8 @@ class Recipe(Block):
                 f"schedule {self.schedule.name} is for built-in optimizers; make the schedule of "
                 f"{self.optimizer.name} in that function, and leave this one out"
             )
+        if self.accumulate is not None and self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}")
         return self
 
     def model_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -293,6 +346,10 @@ class Recipe(Block):
         patch, stride = self.whitening.patch, self.whitening.stride
         height, width = ((side - patch) // stride + 1 for side in image_shape[:2])
         return height, width, 2 * patch**2 * image_shape[2]
+
+    def is_deterministic(self, *, on_gpu: bool) -> bool:
+        """`deterministic`, with auto resolved by the device."""
+        return not on_gpu if self.deterministic == "auto" else self.deterministic
 
     def resolved(self, *, bfloat16: bool) -> Recipe:
         """The recipe with `precision: auto` resolved, by whether the processors compute bfloat16 themselves."""
@@ -376,13 +433,15 @@ def class_weights(loss: CrossEntropy | OwnLoss, labels: np.ndarray, num_classes:
 def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
     """The learning rate of every step, float32 of shape [total_steps]; NaN for an optimizer of the user's own.
 
+    That of the schedule `plateau` is the peak; `plateau_factor` gives what an epoch multiplies it by.
+
     Step t of T is taken at progress (t + 1) / (T + 1), so that neither the first nor the last
     step of a triangle is wasted on a rate of zero.
     """
     schedule = recipe.schedule
     peak = math.nan if isinstance(recipe.optimizer, OwnOptimizer) else recipe.optimizer.learning_rate
     progress = np.arange(1, total_steps + 1) / (total_steps + 1)
-    if isinstance(schedule, Constant):
+    if isinstance(schedule, Constant | Plateau):
         factor = np.ones(total_steps)
     else:
         rising = progress / schedule.warmup if schedule.warmup else np.ones(total_steps)
@@ -392,3 +451,22 @@ def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
         )
         factor = np.where(progress < schedule.warmup, rising, falling)
     return (peak * factor).astype(np.float32)
+
+
+def plateau_factor(schedule: Schedule, validation_losses: Sequence[float]) -> float:
+    """What the next epoch multiplies the learning rate by.
+
+    Args:
+        schedule: 1 for all but `plateau`.
+        validation_losses: of the epochs so far.
+    """
+    factor = 1.0
+    if not isinstance(schedule, Plateau):
+        return factor
+    best, waited = math.inf, 0
+    for loss in validation_losses:
+        waited = 0 if loss < best else waited + 1
+        best = min(best, loss)
+        if waited == schedule.patience:
+            factor, waited = factor * schedule.factor, 0
+    return factor

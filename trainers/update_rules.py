@@ -15,7 +15,7 @@ import dataclasses
 import numpy as np
 
 from trainers.contract import FRAMEWORKS
-from trainers.recipes import Adam, AdamW, Optimizer, Sgd
+from trainers.recipes import Adam, AdamW, Optimizer, Rmsprop, Sgd
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,13 +31,14 @@ class KnownDifference:
 
 
 VELOCITY, EPSILON, CORRECTION, VARIANCE = "velocity", "epsilon", "correction", "variance"
+ROOT_EPSILON = "epsilon of RMSprop"
 
 KNOWN_DIFFERENCES = {
     VELOCITY: KnownDifference(
-        sentence="Keras' SGD keeps the learning rate in its velocity, so a schedule acts late",
+        sentence="Keras' SGD and RMSprop keep the learning rate in their velocity, so a schedule acts late",
         formula="Keras' step has last_rate * momentum * v where PyTorch's has rate * momentum * v, "
         "times momentum again with Nesterov",
-        source="keras.optimizers.SGD, torch.optim.SGD",
+        source="keras.optimizers.SGD and RMSprop, torch.optim.SGD and RMSprop",
     ),
     EPSILON: KnownDifference(
         sentence="Keras' Adam adds epsilon before the bias correction, PyTorch's after it",
@@ -48,6 +49,11 @@ KNOWN_DIFFERENCES = {
         sentence="Keras computes Adam's bias correction in float32",
         formula="1 - beta^t is rounded to a multiple of 2^-24, which counts where beta_2 is near 1",
         source="keras.optimizers.Adam",
+    ),
+    ROOT_EPSILON: KnownDifference(
+        sentence="Keras' RMSprop adds epsilon below the square root, PyTorch's to the root",
+        formula="Keras divides by sqrt(square + epsilon), PyTorch by sqrt(square) + epsilon",
+        source="keras.optimizers.RMSprop, torch.optim.RMSprop",
     ),
     VARIANCE: KnownDifference(
         sentence="PyTorch keeps the unbiased batch variance for evaluation, Keras the biased",
@@ -62,6 +68,8 @@ def state_names(optimizer: Optimizer) -> tuple[str, ...]:
     """What an optimizer keeps of each weight."""
     if isinstance(optimizer, Sgd):
         return ("velocity",) if optimizer.momentum else ()
+    if isinstance(optimizer, Rmsprop):
+        return ("square", "velocity") if optimizer.momentum else ("square",)
     return "mean", "square"
 
 
@@ -88,9 +96,12 @@ def step(framework: str, optimizer: Optimizer, moment: Moment) -> dict[str, np.n
     Returns:
         update: what it adds to the weight; and by the names of `state_names` the optimizer state after it.
     """
+    rate_of_velocity = moment.last_rate if framework == "keras" else moment.rate
     if isinstance(optimizer, Sgd):
-        rate_of_velocity = moment.last_rate if framework == "keras" else moment.rate
         return _sgd(optimizer, moment, rate_of_velocity=rate_of_velocity)
+    if isinstance(optimizer, Rmsprop):
+        below = framework == "keras"
+        return _rmsprop(optimizer, moment, rate_of_velocity=rate_of_velocity, epsilon_below_root=below)
     if framework == "keras":
         return _adam(optimizer, moment, number=np.float32, corrects_epsilon=False)
     return _adam(optimizer, moment, number=np.float64, corrects_epsilon=True)
@@ -103,6 +114,13 @@ def differences(optimizer: Optimizer, moment: Moment) -> dict[str, np.ndarray]:
     keras, torch = (step(framework, optimizer, moment)["update"] for framework in FRAMEWORKS)
     if isinstance(optimizer, Sgd):
         return {VELOCITY: keras - torch}
+    if isinstance(optimizer, Rmsprop):
+        with_same_velocity = _rmsprop(
+            optimizer, moment, rate_of_velocity=moment.rate, epsilon_below_root=True
+        )["update"]
+        is_late = optimizer.momentum and moment.rate != moment.last_rate
+        of_velocity = {VELOCITY: keras - with_same_velocity} if is_late else {}
+        return of_velocity | {ROOT_EPSILON: with_same_velocity - torch}
     exact = _adam(optimizer, moment, number=np.float64, corrects_epsilon=False)["update"]
     return {EPSILON: exact - torch, CORRECTION: keras - exact}
 
@@ -113,8 +131,11 @@ def mistakes(framework: str, optimizer: Optimizer, moment: Moment) -> dict[str, 
     made = {}
     if isinstance(optimizer, Adam):
         made["epsilon placement in Adam"] = others
+    if isinstance(optimizer, Rmsprop):
+        made["epsilon placement or velocity of RMSprop"] = others
     if optimizer.weight_decay:
-        made["weight decay coupling"] = step(framework, _coupled_otherwise(optimizer), moment)
+        if not isinstance(optimizer, Rmsprop):
+            made["weight decay coupling"] = step(framework, _coupled_otherwise(optimizer), moment)
         undecayed = optimizer.model_copy(update={"weight_decay": 0.0})
         made["weight decay left out"] = step(framework, undecayed, moment)
     if isinstance(optimizer, Sgd) and optimizer.momentum:
@@ -139,6 +160,21 @@ def _sgd(optimizer: Sgd, moment: Moment, *, rate_of_velocity: float) -> dict[str
     moved = momentum * rate_of_velocity * moment.optimizer_state["velocity"] + rate * gradient
     ahead = momentum * moved + rate * gradient if optimizer.nesterov else moved
     return {"update": decay - ahead, "velocity": moved / rate}
+
+
+def _rmsprop(
+    optimizer: Rmsprop, moment: Moment, *, rate_of_velocity: float, epsilon_below_root: bool
+) -> dict[str, np.ndarray]:
+    gradient, _ = _decayed(optimizer, moment)
+    square = moment.optimizer_state["square"]
+    square = square + (1 - optimizer.rho) * (gradient**2 - square)
+    epsilon = optimizer.epsilon
+    root = np.sqrt(square + epsilon) if epsilon_below_root else np.sqrt(square) + epsilon
+    moved = moment.rate * gradient / root
+    if not optimizer.momentum:
+        return {"update": -moved, "square": square}
+    moved = optimizer.momentum * rate_of_velocity * moment.optimizer_state["velocity"] + moved
+    return {"update": -moved, "square": square, "velocity": moved / moment.rate}
 
 
 def _adam(

@@ -16,7 +16,7 @@ from orchestrator.analysis import metrics
 from orchestrator.analysis.inference import Interval, Measure, Scores, mean_interval, score_interval
 from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.parity import Parity
-from orchestrator.experiment.metric import RECORDED
+from orchestrator.experiment.metric import KNOWN, RECORDED
 from orchestrator.store import validation
 from orchestrator.store.storage import Record
 from orchestrator.store.validation import CheckedRun
@@ -28,6 +28,7 @@ _GUESSING_ERRORS = 3
 _SHARE = (0.0, 1.0)
 _SAME = 1e-6
 _MOST_CLASSES = 1000
+_ACCURACIES = ("test_accuracy", "validation_accuracy", "train_accuracy")
 _OF_A_CLOCK = re.compile("time|second|duration|speed|throughput|per_s|memory", re.IGNORECASE)
 """Names of metrics that differ between runs that do the same."""
 
@@ -81,6 +82,17 @@ class RunSummary:
         """The epoch that was tested: the last one, or with `early_stopping` the best."""
         last = self.epochs[-1]["epoch"] if self.epochs else None
         return None if self.result is None else self.result.get("tested_epoch", last)
+
+    @property
+    def report_seconds(self) -> list[float]:
+        """Of each report, the seconds that the training function had run by then, over all attempts."""
+        elapsed, before, seconds = [], 0.0, 0.0
+        for line in self.reports:
+            if line["seconds"] < seconds:
+                before += seconds  # another attempt, whose time begins anew
+            seconds = line["seconds"]
+            elapsed.append(before + seconds)
+        return elapsed
 
     @property
     def is_guessing(self) -> bool:
@@ -281,7 +293,11 @@ def summarise_run(
         settings=(attempts[-1].get("environment") or {}).get("settings", {}) if attempts else {},
         startup_seconds=startup,
         is_cold=is_own  # a training function has processes of its own in each run
-        or (bool(attempts) and attempts[0].get("startup", {}).get("workers_seconds", 0) > 0),
+        or any(
+            attempts[0].get("startup", {}).get(part, 0) > 0
+            for part in ("workers_seconds", "import_seconds")
+            if attempts
+        ),
         images_per_second=float(np.median([epoch["images_per_second"] for epoch in timed]))
         if timed
         else None,
@@ -302,8 +318,7 @@ def recorded_metrics(run: CheckedRun) -> dict[str, float]:
     if run.result is None:
         return {}
     if "metrics" in run.result:
-        last = {name: value for line in run.reports for name, value in line["metrics"].items()}
-        return last | run.result["metrics"]
+        return dict(run.result["metrics"])
     tested = run.result.get("tested_epoch")
     of_epoch = [epoch for epoch in run.epochs if tested in (None, epoch["epoch"])]
     held = (of_epoch[-1] if of_epoch else {}) | run.result
@@ -335,6 +350,7 @@ def summarise_arm(
     metric: Metric,
     right: np.ndarray | None = None,
     labels: np.ndarray | None = None,
+    overlap: float = 0.0,
     examples: str = "",
 ) -> ArmSummary:
     """Put an arm's runs together.
@@ -346,6 +362,7 @@ def summarise_arm(
         metric: what the arms are compared by.
         right: bool [finished seeds, n], the test images that each finished run classifies correctly, if known for all.
         labels: int [n], their classes; known wherever `right` is.
+        overlap: as `Scores` has it.
         examples: names the test images, so that arms are paired on them where the name is the same.
     """
     done = [run for run in runs if run.state == "done"]
@@ -355,7 +372,7 @@ def summarise_arm(
     if recipe.get("precision") == "auto" and resolved:
         recipe["precision"] = " and ".join(resolved)
     scores = {
-        each: scores_of(each, done, right, labels, examples)
+        each: dataclasses.replace(scores_of(each, done, right, labels, examples), overlap=overlap)
         for each in dict.fromkeys(each for run in done for each in run.metrics)
     }
     compared = scores.get(metric.name, Scores({}))
@@ -394,12 +411,14 @@ def scores_of(
     by_seed = {run.seed: run.metrics[name] for run in done if name in run.metrics}
     if right is None or labels is None or len(right) != len(by_seed):
         return Scores(by_seed)
-    of_class = np.bincount(labels)
-    weights = len(labels) / np.count_nonzero(of_class) / of_class[labels]
-    for items in (right, right * weights):
-        if np.allclose(items.mean(axis=1), [*by_seed.values()], rtol=0, atol=_SAME):
-            return Scores(by_seed, items, examples)
-    return Scores(by_seed)
+    items = right
+    if name == "balanced_accuracy":
+        of_class = np.bincount(labels)
+        items = right * (len(labels) / np.count_nonzero(of_class) / of_class[labels])
+    elif name in KNOWN and name not in _ACCURACIES:
+        return Scores(by_seed)
+    has_same_mean = np.allclose(items.mean(axis=1), [*by_seed.values()], rtol=0, atol=_SAME)
+    return Scores(by_seed, items, examples) if has_same_mean else Scores(by_seed)
 
 
 def _measure(scores: Scores, metric: Metric) -> Measure:

@@ -132,6 +132,7 @@ class _Recipes:
         self._plan = plan
         self._seeds = seeds
         self._by_seed = np.array([[scores[arm].by_seed[seed] for seed in seeds] for arm in plan.choices])
+        self._overlap = max(scores[arm].overlap for arm in plan.choices)
         self._items = _stacked([_rows(scores[arm], seeds) for arm in plan.choices])
 
     def estimate(self, contrast: np.ndarray) -> Estimate:
@@ -140,7 +141,8 @@ class _Recipes:
             return inference.crossed(np.tensordot(contrast, self._items, axes=1))
         by_seed = contrast @ self._by_seed
         zero = dict.fromkeys(self._seeds, 0.0)
-        found = inference.gap(Scores(dict(zip(self._seeds, map(float, by_seed), strict=True))), Scores(zero))
+        sums = dict(zip(self._seeds, map(float, by_seed), strict=True))
+        found = inference.gap(Scores(sums, overlap=self._overlap), Scores(zero))
         assert found is not None
         return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,10 +160,10 @@ class Comparison:
         import pandas as pd
 
         rows = [
-            (run.arm, run.id, line["report"], line["seconds"], line["metrics"][self.metric.name])
+            (run.arm, run.id, line["report"], seconds, line["metrics"][self.metric.name])
             for arm in self.arms
             for run in arm.runs
-            for line in run.reports
+            for line, seconds in zip(run.reports, run.report_seconds, strict=True)
             if self.metric.name in line["metrics"]
         ]
         return pd.DataFrame(rows, columns=["arm", "run", "report", "seconds", "value"])
@@ -228,7 +228,7 @@ def summarise_arms(
         left: is told which metrics cannot be computed.
     """
     arms, predictions = [], {}
-    wanted = dict.fromkeys([metric.name, *(other.name for other in shown)])
+    wanted = {other.name: other for other in [*shown, metric]}
     classes = _classes(checked)
     for name, arm in checked.document["experiment"]["arms"].items():
         runs = [run for run in checked.runs if run.entry["arm"] == name]
@@ -253,10 +253,19 @@ def summarise_arms(
                 metric=metric,
                 right=given.right if given is not None and known else None,
                 labels=given.labels if given is not None and known else None,
+                overlap=0.0 if validation.is_train_loop(arm) else _overlap(checked.document),
                 examples=given.examples if given is not None and known else "",
             )
         )
     return arms, predictions
+
+
+def _overlap(document: Record) -> float:
+    """The test images for each training image where each seed has test images of its own; else 0."""
+    specified, data = document["experiment"].get("data") or {}, document["data"]
+    if data is None or not (specified.get("resplit") or specified.get("folds")):
+        return 0.0
+    return float(data["test_images"] / max(data["train_images"], 1))
 
 
 def _classes(checked: CheckedRecords) -> int:
@@ -271,9 +280,18 @@ def _classes(checked: CheckedRecords) -> int:
     return max(found, default=0)
 
 
-def _metrics(run: CheckedRun, arm: str, wanted: Iterable[str], left: Left) -> dict[str, float]:
+def _metrics(run: CheckedRun, arm: str, wanted: Mapping[str, Metric], left: Left) -> dict[str, float]:
     """What a run's records hold, and what is computed from its predictions: what is wanted, and the accuracy."""
-    found = recorded_metrics(run)
+    found = {}
+    for name, value in recorded_metrics(run).items():
+        least, most = (wanted.get(name) or metrics.known(name)).bounds
+        if least <= value <= most:
+            found[name] = value
+        else:
+            left.out(
+                f"{name} of {arm}",
+                f"{value:g} is not between 0 and 1; if it is in percent, set metric.unit to '%'",
+            )
     predictions = run.predictions
     if predictions is None:
         return found
@@ -283,12 +301,12 @@ def _metrics(run: CheckedRun, arm: str, wanted: Iterable[str], left: Left) -> di
     for name in names:
         if name not in found:
             try:
-                value = prediction_metrics.compute(name, predictions)
+                computed = prediction_metrics.compute(name, predictions)
             except (ValueError, InputError) as error:
                 left.out(f"{name} of {arm}", str(error).rstrip("."))
                 continue
-            if value is not None:
-                found[name] = value
+            if computed is not None:
+                found[name] = computed
     return found
 
 

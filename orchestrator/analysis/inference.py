@@ -67,6 +67,10 @@ class Scores:
     predictions. None where the values of single images are not known for every seed."""
     examples: str = ""
     """Names the images; only arms with the same name have answered the same ones."""
+    overlap: float = 0.0
+    """Where each seed has test images of its own: the test images for each training image. Seeds then share training
+    images, so that the variance of their mean is larger by this part of the variance between them (Nadeau and Bengio,
+    2003)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,21 +180,31 @@ def gap(first: Scores, second: Scores) -> Estimate | None:
             return _paired_on_images(one, two[order])
         return _unpaired_on_images(one, two)
     if first.by_seed.keys() == second.by_seed.keys():
-        return _over_seeds([first.by_seed[seed] - second.by_seed[seed] for seed in first.by_seed])
+        differences = [first.by_seed[seed] - second.by_seed[seed] for seed in first.by_seed]
+        overlap = max(first.overlap, second.overlap)
+        return _over_seeds(differences, overlap=overlap, scale=_scale(first, second))
     sides = [np.array([*scores.by_seed.values()]) for scores in (first, second)]
     mean = float(sides[0].mean() - sides[1].mean())
     if min(map(len, sides)) < 2:
-        return _estimate(mean, [], Budget(seeds=0.0, images=None, residual=None))
-    parts = tuple(Part(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in sides)
-    by_seeds = sum(part.variance for part in parts)
-    return _estimate(mean, [parts], Budget(seeds=by_seeds, images=None, residual=None))
+        return _estimate(mean, [], Budget(seeds=0.0, images=None, residual=None), _scale(first, second))
+    parts = tuple(
+        Part(float(np.var(side, ddof=1)) * (1 / len(side) + scores.overlap), len(side) - 1)
+        for side, scores in zip(sides, (first, second), strict=True)
+    )
+    budget = Budget(seeds=sum(part.variance for part in parts), images=None, residual=None)
+    return _estimate(mean, [parts], budget, _scale(first, second))
+
+
+def _scale(*sides: Scores) -> float:
+    """The largest value, by which rounding errors are told from differences."""
+    return max(abs(value) for side in sides for value in side.by_seed.values())
 
 
 def have_same_items(first: Scores, second: Scores) -> bool:
     """Whether values are known for each of the same images."""
     if first.items is None or second.items is None or first.examples != second.examples:
         return False
-    return first.items.shape[1] == second.items.shape[1]
+    return bool(first.items.shape[1] == second.items.shape[1])
 
 
 def crossed(values: np.ndarray) -> Estimate:
@@ -260,17 +274,21 @@ def _combined(mean: float, seeds: list[Part], images: Part, residual: float) -> 
     )
 
 
-def _estimate(mean: float, variances: Sequence[tuple[Part, ...]], budget: Budget) -> Estimate:
+def _estimate(
+    mean: float, variances: Sequence[tuple[Part, ...]], budget: Budget, scale: float = 1.0
+) -> Estimate:
+    """A mean of values that are as large as a scale: what is smaller by twelve digits is a rounding error."""
     most = max((sum(part.variance for part in parts) for parts in variances), default=0.0)
-    varies = math.sqrt(most) > _NO_SPREAD * max(abs(mean), 1.0)
-    mean = mean if abs(mean) > _NO_SPREAD else 0.0
+    varies = math.sqrt(most) > _NO_SPREAD * max(abs(mean), scale)
+    mean = mean if abs(mean) > _NO_SPREAD * scale else 0.0
     return Estimate(mean=mean, variances=tuple(variances) if varies else (), budget=budget)
 
 
-def _over_seeds(values: Sequence[float]) -> Estimate:
+def _over_seeds(values: Sequence[float], *, overlap: float = 0.0, scale: float = 1.0) -> Estimate:
     mean, count = float(np.mean(values)), len(values)
-    variance = float(np.var(values, ddof=1)) / count if count > 1 else 0.0
-    return _estimate(mean, [(Part(variance, count - 1),)], Budget(seeds=variance, images=None, residual=None))
+    variance = float(np.var(values, ddof=1)) * (1 / count + overlap) if count > 1 else 0.0
+    budget = Budget(seeds=variance, images=None, residual=None)
+    return _estimate(mean, [(Part(variance, count - 1),)], budget, scale)
 
 
 def _with_exact(found: Estimate, differences: np.ndarray) -> Estimate:
@@ -305,7 +323,7 @@ def score_interval(scores: Scores, *, bounds: tuple[float, float]) -> Interval |
     if len(scores.by_seed) == 1:
         return Interval(mean)
     if scores.items is None or scores.items.shape[1] < 2:
-        return mean_interval([*scores.by_seed.values()], bounds=bounds)
+        return mean_interval([*scores.by_seed.values()], bounds=bounds, overlap=scores.overlap)
     interval = crossed(scores.items).interval(ALPHA)
     count = float(scores.items.shape[1])
     if interval.high is not None:
@@ -315,15 +333,19 @@ def score_interval(scores: Scores, *, bounds: tuple[float, float]) -> Interval |
 
 
 def mean_interval(
-    values: Sequence[float], *, bounds: tuple[float, float] = (-math.inf, math.inf)
+    values: Sequence[float],
+    *,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    overlap: float = 0.0,
 ) -> Interval | None:
     """Mean and Student's t interval over seeds, cut at the quantity's bounds.
 
-    The mean alone for one value or without any spread; None for no value.
+    The mean alone for one value or without any spread; None for no value. `overlap` is as `Scores` has it.
     """
     if not values:
         return None
-    return _over_seeds(values).interval(ALPHA).within(*bounds)
+    scale = max(map(abs, values))
+    return _over_seeds(values, overlap=overlap, scale=scale).interval(ALPHA).within(*bounds)
 
 
 def measure(

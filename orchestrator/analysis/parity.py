@@ -7,11 +7,11 @@ Every step of the traces starts from the same weights and optimizer state. Three
   rounding switches a ReLU or the winner of a pooling, which moves a step's gradient by some ten-thousandths, now and
   then by some hundredths. In very deep networks it switches many in every step. So some steps are taken once more
   from weights moved by a rounding error, and three steps in four may differ by three times what that does;
-- updates, given the gradient. Each framework's, and its optimizer's state, must follow its own rule to `TOLERANCE`;
-  where the two rules differ, the difference has a name in `trainers.update_rules`. Updates of moving statistics must
-  agree to `TOLERANCE` after the named difference.
+- updates, given the gradient. Each framework's update and optimizer state must follow the framework's own rule to
+  `TOLERANCE`. Where the two rules differ, `trainers.update_rules` names the difference. Updates of moving
+  statistics must agree to `TOLERANCE` after the named difference.
 
-An update is known no better than float32 holds the weights before and after it: that much is never a difference.
+Differences below the float32 resolution of the weights are ignored.
 """
 
 from __future__ import annotations

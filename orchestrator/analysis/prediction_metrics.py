@@ -89,7 +89,7 @@ def _columns(labels: np.ndarray, scores: np.ndarray) -> list[tuple[np.ndarray, n
 def _errors(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     if labels.ndim != 1 or scores.ndim != 1:
         raise ValueError("it is for the predicted values of a regression")
-    return labels - scores
+    return np.asarray(labels - scores)
 
 
 _OWN: dict[str, Function] = {

@@ -84,6 +84,11 @@ def of_training_functions(arms: list[ArmSummary], predictions: Mapping[str, Pred
             "accuracies by class, calibration and disagreements are left out."
         )
     for arm in own:
+        notes += [
+            f"{arm.name} seed {run.seed}: {note}."
+            for run in arm.done
+            if (note := (run.result or {}).get("note"))
+        ]
         for seeds in arm.identical:
             alike = ", ".join(map(str, seeds))
             notes.append(
@@ -143,12 +148,12 @@ def of_missing(checked: CheckedRecords, arms: list[ArmSummary], left_out: list[s
                 notes.append(f"{len(run.epochs)} of {arm.recipe['epochs']} epochs of {who} are recorded.")
         runs = [run for run in checked.runs if run.entry["arm"] == arm.name and run.result is not None]
         missing = sum(run.predictions is None for run in runs)
-        if missing and not arm.is_own:
+        if missing and not arm.is_own and not arm.scores.overlap:
             notes.append(
                 f"Predictions of {missing} of {len(runs)} finished runs of {arm.name} are missing. Calibration and the "
                 "images on which arms disagree are without them."
             )
-        if arm.score is not None and arm.scores.items is None:
+        if arm.score is not None and arm.scores.items is None and not arm.scores.overlap:
             notes.append(f"{_why_alone(arm)}. {_OVER_SEEDS_ALONE}")
     return notes
 

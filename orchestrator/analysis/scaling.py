@@ -6,12 +6,14 @@ One step on n workers is modelled as
     seconds = a * images per worker + b + c * (1 - 1 / n)
 
 where a is computation, b what a step costs whatever its size, and c the exchange of gradients: a
-ring all-reduce moves 2 * (1 - 1 / n) times the weights (Patarasuk and Yuan, 2009).
+ring all-reduce moves 2 * (1 - 1 / n) times the weights (Patarasuk and Yuan, 2009). Workers that outnumber
+their machine's cores take turns, so that a step takes so many times as long.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,7 +22,7 @@ import numpy as np
 from pydantic import ValidationError
 from scipy.optimize import nnls
 
-from orchestrator.execution import driver
+from orchestrator.execution import driver, environment
 from orchestrator.experiment.spec import Experiment, first_problem
 from orchestrator.store.storage import Record, url_below
 from trainers.errors import InputError, TandemError
@@ -41,6 +43,10 @@ class Point:
     batch_size: int
     """Global."""
     images_per_second: float
+    parameters: int | None = None
+    """Trainable weights, whose gradients are exchanged."""
+    turns: float = 1.0
+    """How many workers share a core."""
 
     @property
     def step_seconds(self) -> float:
@@ -63,8 +69,8 @@ class ScalingModel:
         return float(_row(batch_size, workers) @ [self.per_image, self.per_step, self.exchange])
 
 
-def _row(batch_size: int, workers: int) -> np.ndarray:
-    return np.array([batch_size / workers, 1.0, 1 - 1 / workers])
+def _row(batch_size: int, workers: int, turns: float = 1.0) -> np.ndarray:
+    return np.array([batch_size / workers, 1.0, 1 - 1 / workers]) * turns
 
 
 def fit(points: Sequence[Point]) -> ScalingModel:
@@ -72,25 +78,46 @@ def fit(points: Sequence[Point]) -> ScalingModel:
 
     The error comes from leaving out each measured (mode, workers) in turn and predicting it.
     """
-
-    def solve(part: Sequence[Point]) -> np.ndarray:
-        rows = np.stack([_row(p.batch_size, p.workers) / p.step_seconds for p in part])
-        return np.asarray(nnls(rows, np.ones(len(part)))[0])
-
     errors = []
     for left_out in sorted({(p.mode, p.workers) for p in points}):
         rest = [p for p in points if (p.mode, p.workers) != left_out]
         if len({p.workers for p in rest}) < 2:
             continue
-        solution = solve(rest)
+        solution = _solve(rest)
         errors += [
-            _row(p.batch_size, p.workers) @ solution / p.step_seconds - 1
+            _row(p.batch_size, p.workers, p.turns) @ solution / p.step_seconds - 1
             for p in points
             if (p.mode, p.workers) == left_out
         ]
     error = float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")
-    per_image, per_step, exchange = (float(value) for value in solve(points))
+    per_image, per_step, exchange = (float(value) for value in _solve(points))
     return ScalingModel(per_image, per_step, exchange, error)
+
+
+def _solve(points: Sequence[Point]) -> np.ndarray:
+    rows = np.stack([_row(p.batch_size, p.workers, p.turns) / p.step_seconds for p in points])
+    return np.asarray(nnls(rows, np.ones(len(points)))[0])
+
+
+def error_of_largest(points: Sequence[Point]) -> float | None:
+    """The largest relative error of the largest measured scale, predicted from the smaller ones.
+
+    None where fewer than two numbers of workers are smaller.
+    """
+    largest = max(point.workers for point in points)
+    smaller = [point for point in points if point.workers < largest]
+    if len({point.workers for point in smaller}) < 2:
+        return None
+    solution = _solve(smaller)
+    errors = []
+    for mode in MODES:
+        at_largest = [p for p in points if p.workers == largest and p.mode == mode]
+        if at_largest:
+            measured = float(np.median([p.step_seconds for p in at_largest]))
+            first = at_largest[0]
+            predicted = float(_row(first.batch_size, first.workers, first.turns) @ solution)
+            errors.append(abs(predicted / measured - 1))
+    return max(errors)
 
 
 def efficiency(points: Iterable[Point], mode: Mode) -> dict[int, float]:
@@ -135,6 +162,11 @@ def variants(experiment: Experiment, workers: Sequence[int]) -> list[Variant]:
 
 
 def _at_scale(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) -> Experiment:
+    if experiment.train_loop_arms:
+        raise InputError(
+            f"arms.{next(iter(experiment.train_loop_arms))} has a training function of its own, whose speed is not "
+            "measured; scaling is measured of built-in arms"
+        )
     arms = {
         name: arm.model_copy(
             update={
@@ -144,7 +176,7 @@ def _at_scale(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) 
                 "seeds": [0],
             }
         )
-        for name, arm in experiment.arms.items()
+        for name, arm in experiment.recipe_arms.items()
     }
     images = STEPS * max(arm.batch_size for arm in arms.values())
     document = experiment.model_dump(mode="json") | {
@@ -179,15 +211,21 @@ def measure(
         InputError: the data do not do for one of them, or the cluster is too small.
         TandemError: a run failed, so that there is nothing to compare.
     """
-    prepared = [driver.prepare(step.experiment, driver.open_records(step.experiment)) for step in plan]
+    prepared = [
+        driver.prepare(step.experiment, driver.open_records(step.experiment), module_path=module_path)
+        for step in plan
+    ]
     points = []
     for step, ready in zip(plan, prepared, strict=True):
         tell(f"{step.mode} scaling, {step.workers} worker{'s' if step.workers > 1 else ''}")
         session = driver.begin(ready, module_path=module_path, command=["bench", "scaling"])
         driver.execute(ready, session, module_path=module_path, watch=lambda: None, checks_parity=False)
+        scale = step.experiment.scale
+        turns = _turns(step.workers * scale.cpus_per_worker)
         for run in ready.runs:
             records = ready.records.run(run.id)
-            if records.result() is None:
+            result = records.result()
+            if result is None:
                 cause = (records.failures() or [{"cause": "it did not finish"}])[-1]["cause"]
                 raise TandemError(f"{run.arm} on {step.workers} workers failed: {cause}")
             points += [
@@ -197,10 +235,20 @@ def measure(
                     workers=step.workers,
                     batch_size=run.recipe.batch_size,
                     images_per_second=epoch["images_per_second"],
+                    parameters=result["parameters"],
+                    turns=turns,
                 )
                 for epoch in records.epochs()[1:]
             ]
     return points
+
+
+def _turns(cpus: int) -> float:
+    """How many of so many CPUs, as Ray counts them, share a core; 1 on a cluster of several machines."""
+    import ray
+
+    hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    return max(1.0, cpus / environment.available_cpus()) if hosts == {socket.gethostname()} else 1.0
 
 
 def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:
@@ -215,6 +263,7 @@ def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:
             "measured": [dataclasses.asdict(point) for point in own],
             "efficiency": {mode: efficiency(own, mode) for mode in MODES},
             "model": dataclasses.asdict(model),
+            "error_of_largest": error_of_largest(own),
             "predicted_efficiency": {
                 "strong": {n: base / n / model.step_seconds(fewest.batch_size, n) for n in predict},
                 "weak": {

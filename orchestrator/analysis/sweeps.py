@@ -7,10 +7,12 @@ import re
 from collections import Counter
 from functools import cached_property
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from orchestrator.analysis.wording import counted
 from orchestrator.experiment.spec import Scale
 from orchestrator.experiment.sweep import Params, Sweep
+from orchestrator.store.record_models import RunId
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
 from orchestrator.store.trial_records import SearchHistory, SearchRecords, TrialRecord, best_trial
@@ -86,6 +88,7 @@ def summarise(records: ExperimentRecords, document: Record) -> SweepSummary | No
         return None
     arms = []
     for arm, directory in provenance["searches"].items():
+        TypeAdapter(RunId).validate_python(directory)
         history = SearchRecords(records.storage.at("sweep", directory)).history()
         arms.append(
             ArmSearch(
@@ -146,6 +149,10 @@ def _notes(sweep: Sweep, arms: list[ArmSearch], winners: dict[str, Params]) -> l
     if any(budget != next(iter(budgets.values())) for budget in budgets.values()):
         notes.append("The arms were given different budgets, so the better tuned one may win by that.")
     for search in arms:
+        if search.history.damaged:
+            notes.append(
+                f"{counted(search.history.damaged, 'record')} of the search of {search.arm} left out: damaged."
+            )
         for cause, count in search.failures[:3]:
             times = "once" if count == 1 else f"{count} times"
             notes.append(f"Trials of {search.arm} failed {times}: {cause}.")

@@ -49,6 +49,7 @@ def read_job(
     searches: bool = False,
     attributes: bool = False,
     scaling: tuple[int, ...] = (),
+    profiles_gpu: bool = False,
 ) -> JobBundle:
     """Read an experiment file into the job that a command runs, with the modules beside it.
 
@@ -58,19 +59,23 @@ def read_job(
         searches: whether the arms' hyperparameters are searched first.
         attributes: whether the gap between two arms is attributed to their differences.
         scaling: numbers of workers to measure scaling on, instead of training.
+        profiles_gpu: whether the arms are measured on one GPU, instead of training.
 
     Raises:
-        InputError: the file is wrong; or its arms are to be searched, but it has no search space.
+        InputError: the file or a training function is wrong; or arms are to be searched, but there is no search space.
     """
     from orchestrator.experiment import reader
     from orchestrator.experiment.spec import Attribution
+    from orchestrator.planning import train_loop_source
 
     experiment = reader.load(file, set_ or [])
+    for name, arm in experiment.train_loop_arms.items():
+        train_loop_source.look_here(name, arm, file.parent.resolve())
     if searches and experiment.sweep is None:
         raise InputError(f"{file}: has no sweep: block; give one with a space and a budget")
     if attributes and experiment.attribution is None:
         experiment = experiment.model_copy(update={"attribution": Attribution()})
-    return bundle_of(experiment, file.parent, searches=searches, scaling=scaling)
+    return bundle_of(experiment, file.parent, searches=searches, scaling=scaling, profiles_gpu=profiles_gpu)
 
 
 def bundle_of(
@@ -79,13 +84,20 @@ def bundle_of(
     *,
     searches: bool,
     scaling: tuple[int, ...] = (),
+    profiles_gpu: bool = False,
     resumes: str | None = None,
 ) -> JobBundle:
     """The job of an experiment that was read, with the modules of a directory."""
     from orchestrator.clusters.job_bundle import JobBundle
     from orchestrator.planning.job import JobSpec
 
-    spec = JobSpec(experiment=experiment, searches=searches, command=sys.argv[1:], scaling=scaling)
+    spec = JobSpec(
+        experiment=experiment,
+        searches=searches,
+        command=sys.argv[1:],
+        scaling=scaling,
+        profiles_gpu=profiles_gpu,
+    )
     return JobBundle(spec=spec, module_path=module_path.resolve(), resumes=resumes)
 
 

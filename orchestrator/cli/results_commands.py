@@ -5,12 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, Debug, ResultsDirectory, errors
+from orchestrator.cli.options import (
+    LOCAL,
+    AsJson,
+    Debug,
+    Namespace,
+    On,
+    ResultsDirectory,
+    errors,
+    read_job,
+)
 from trainers.errors import InputError
 
 app = typer.Typer()
@@ -51,7 +61,7 @@ def report(
             typer.echo(f"report: {records.storage.url}/report/report.html")
         outcomes = gate.judge(comparison, conditions)
         if junit is not None:
-            _write_junit(junit, gate.junit(comparison, outcomes))
+            _write(junit, "--junit", gate.junit(comparison, outcomes))
         for outcome in outcomes:
             if outcome.failed:
                 typer.echo(f"fails: {outcome}", err=True)
@@ -59,12 +69,14 @@ def report(
         raise typer.Exit(1)
 
 
-def _write_junit(file: Path, content: bytes) -> None:
+def _write(file: Path, option: str, content: bytes) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     except OSError as error:
-        raise InputError(f"--junit {file}: cannot be written: {error.strerror}; give another file") from error
+        raise InputError(
+            f"{option} {file}: cannot be written: {error.strerror}; give another file"
+        ) from error
 
 
 @app.command("compare")
@@ -133,29 +145,46 @@ def model(
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
 
-        written = exported_model.save(ExperimentRecords(Storage(directory)), to, arm=arm)
-        typer.echo(f"{to}: {', '.join(written)}")
-        if "model.onnx" not in written:
+        saved = exported_model.save(ExperimentRecords(Storage(directory)), to, arm=arm)
+        typer.echo(saved.choice)
+        typer.echo(f"{to}: {', '.join(saved.files)}")
+        if "model.onnx" not in saved.files:
             typer.echo(f"note: for an ONNX file, {environment.install_command(['onnx'])}", err=True)
 
 
 @app.command()
 def predict(
     directory: Annotated[Path, typer.Argument(metavar="MODEL", help="Directory that tandem model wrote.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="Most probable classes to give.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the predictions to a .csv or .json file.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Classify images with an exported model."""
     with errors(debug):
+        from orchestrator.execution.progress import open_console
         from orchestrator.report import exported_model
 
-        predictions = exported_model.predict(directory, images)
-        if as_json:
-            typer.echo(json.dumps([dataclasses.asdict(prediction) for prediction in predictions], indent=1))
-            return
-        for prediction in predictions:
-            typer.echo(f"{prediction.image}: {prediction.label} ({prediction.probability:.1%})")
+        if out is not None and out.suffix.lower() not in (".csv", ".json"):
+            raise InputError(f"--out {out}: give a file that ends in .csv or .json")
+        with open_console(sys.stderr).status("reading and classifying the images"):
+            predictions, broken = exported_model.predict(directory, images, top=top)
+        for picture in broken:
+            typer.echo(f"note: {picture.name} cannot be read and was left out: {picture.reason}", err=True)
+        as_text = json.dumps([dataclasses.asdict(prediction) for prediction in predictions], indent=1)
+        if out is not None:
+            is_csv = out.suffix.lower() == ".csv"
+            _write(out, "--out", (exported_model.as_csv(predictions) if is_csv else f"{as_text}\n").encode())
+            typer.echo(f"{len(predictions)} predictions are in {out}")
+        elif as_json:
+            typer.echo(as_text)
+        else:
+            for prediction in predictions:
+                likely = ", ".join(f"{each.label} ({each.probability:.1%})" for each in prediction.top)
+                typer.echo(f"{prediction.image}: {likely}")
 
 
 @app.command()
@@ -176,14 +205,29 @@ def export(
 
 @app.command()
 def fetch(
-    results: Annotated[str, typer.Argument(metavar="URL", help="Results of an experiment.")],
+    results: Annotated[
+        str,
+        typer.Argument(
+            metavar="URL",
+            help="Results of an experiment; with --on, the experiment file, for results on a claim.",
+        ),
+    ],
     to: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to copy them to.")],
+    on: On = LOCAL,
+    namespace: Namespace = None,
     checkpoints: Annotated[bool, typer.Option(help="Copy checkpoints as well.")] = False,
     debug: Debug = False,
 ) -> None:
     """Copy an experiment's records and report to a directory here."""
     with errors(debug):
+        from orchestrator.clusters.registry import open_cluster
+        from orchestrator.store.records import CHECKPOINTS
         from orchestrator.store.storage import Storage
 
-        copied = Storage(results).copy_to(to, skip=() if checkpoints else ("checkpoints",))
+        skip = None if checkpoints else CHECKPOINTS
+        if on == LOCAL:
+            copied = Storage(results).copy_to(to, skip=skip)
+        else:
+            cluster = open_cluster(on, namespace=namespace)
+            copied = cluster.fetch(read_job(Path(results), None), to, skip=skip)
         typer.echo(f"{copied} files in {to}")

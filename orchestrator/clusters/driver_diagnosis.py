@@ -17,6 +17,24 @@ def diagnose_log(log: str) -> Finding | None:
             f"Ray sees no GPU there: {error}",
             "check that nvidia-smi works there; on Kubernetes set gpus of the group and install the GPU operator",
         )
+    if seen := re.search(r"scale\.gpus_per_worker asks for a GPU, but [^;\n]*", log):
+        without_cuda = "is built without CUDA" in seen[0]
+        return Finding(
+            "framework-without-cuda" if without_cuda else "gpu-not-visible",
+            shortened(seen[0]),
+            "use an image of the Dockerfile's target cuda, or install the framework's wheels with CUDA"
+            if without_cuda
+            else "check that nvidia-smi works there and that the driver suits the framework's CUDA",
+        )
+    if error.startswith("the deadline has passed"):
+        return Finding(
+            "deadline",
+            "the job reached its deadline",
+            "raise kubernetes.deadline_seconds and submit again: it resumes from its records",
+        )
+    if error.startswith("out of memory: the driver"):
+        sentence, _, remedy = error.partition("; ")
+        return Finding("driver-out-of-memory", sentence, remedy)
     if error.startswith("storage ") or "AccessDenied" in log or "NoSuchBucket" in log:
         return Finding(
             "storage",

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.clusters.job_bundle import JobBundle
 from orchestrator.planning.job import Outcome
-from orchestrator.store.storage import Record
+from orchestrator.store.storage import Record, Storage
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,9 +32,12 @@ class Finding:
     sentence: str
     remedy: str
     """A command or an edit that removes the cause."""
+    count: int = 1
+    """How many objects have the same cause."""
 
     def __str__(self) -> str:
-        return f"{self.sentence}; {self.remedy}"
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return f"{self.sentence}{times}; {self.remedy}"
 
 
 def shortened(message: object) -> str:
@@ -100,6 +105,16 @@ class Cluster(abc.ABC):
     @abc.abstractmethod
     def findings(self, job_id: str | None) -> list[Finding]:
         """Why a job does not run or failed; without a job, why none could run."""
+
+    def fetch(self, bundle: JobBundle, directory: Path, *, skip: re.Pattern[str] | None) -> int:
+        """Copy an experiment's results to a local directory; returns the number of files.
+
+        Args:
+            bundle: the experiment's job.
+            directory: to copy to.
+            skip: matches the paths of the files that are left out.
+        """
+        return Storage(bundle.spec.results).copy_to(directory, skip=skip)
 
     def manifests(self, bundle: JobBundle, *, schedule: str | None, validate: bool) -> list[dict[str, Any]]:
         """The Kubernetes objects that run a job.

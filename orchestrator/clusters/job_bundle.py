@@ -29,7 +29,7 @@ class JobBundle:
 
     spec: JobSpec
     module_path: Path
-    """Holds the user's own modules; every .py file in it is sent."""
+    """Holds the user's own modules. Every .py file in it is sent, and the packages that arms name."""
     resumes: str | None = None
     """Directory or URL of an interrupted experiment, which `tandem resume` goes on with."""
 
@@ -58,7 +58,9 @@ class JobBundle:
         Raises:
             InputError: the modules are too large to be code.
         """
-        modules = {module.name: module.read_text() for module in self._modules()}
+        modules = {
+            module.relative_to(self.module_path).as_posix(): module.read_text() for module in self._modules()
+        }
         return modules | {JOB_FILE: json.dumps(self.spec.to_json(), sort_keys=True)}
 
     @contextlib.contextmanager
@@ -69,13 +71,22 @@ class JobBundle:
             for name in _PACKAGES:
                 shutil.copytree(_CODE / name, root / name, ignore=_all_but_code)
             for name, text in self.files().items():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_text(text)
             yield root
 
     def _modules(self) -> list[Path]:
-        if not any(":" in arm.model for arm in self.spec.experiment.arms.values()):
+        experiment = self.spec.experiment
+        loops = experiment.train_loop_arms.values()
+        if not loops and not any(":" in arm.model for arm in experiment.recipe_arms.values()):
             return []
-        modules = sorted(self.module_path.glob("*.py"))
+        packages = {module.partition(".")[0] for arm in loops for module in arm.modules if "." in module}
+        modules = sorted(
+            [
+                *self.module_path.glob("*.py"),
+                *(module for package in packages for module in self.module_path.glob(f"{package}/**/*.py")),
+            ]
+        )
         size = sum(module.stat().st_size for module in modules)
         if size > _LARGEST_BYTES:
             raise InputError(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.clusters import local_diagnosis
 from orchestrator.clusters.interface import Cluster, Finding
 from orchestrator.clusters.job_bundle import JobBundle
 from orchestrator.planning.job import Outcome
+from orchestrator.store import modules
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record, Storage
 from trainers.errors import InputError
@@ -26,28 +25,31 @@ class Local(Cluster):
         """Check the data, the storage and this machine's CPUs and GPUs."""
         from orchestrator import workflows
 
-        yield from workflows.check_here(bundle.spec.experiment)
+        yield from workflows.check_here(bundle.spec.experiment, bundle.module_path)
 
     def check_results(self, bundle: JobBundle, *, probes: bool) -> Record:
         """What `check` describes, as plain JSON."""
         from orchestrator import workflows
 
         experiment = bundle.spec.experiment
-        return workflows.summary(experiment, fit=workflows.local_capacity(experiment.scale))
+        fit = workflows.local_capacity(experiment.scale)
+        return workflows.summary(experiment, fit=fit, module_path=bundle.module_path)
 
     def run(self, bundle: JobBundle, console: Console) -> Outcome:
         """Run a job. Ctrl-C and SIGTERM stop it, and what is recorded is kept."""
         from orchestrator import workflows
+        from orchestrator.execution.termination import sigterm_interrupts
 
         records = ExperimentRecords(Storage(bundle.records_url))
+        modules.keep(records.storage, bundle.files())
         try:
-            with _sigterm_interrupts():
+            with sigterm_interrupts():
                 return workflows.run(bundle.spec, records, bundle.module_path, console)
         except KeyboardInterrupt:
             url = records.storage.url
             remedy = (
                 f"measurements are kept in {url}"
-                if bundle.spec.scaling
+                if bundle.spec.measures
                 else f"go on with: tandem resume {url}"
             )
             console.print(f"interrupted; {remedy}", soft_wrap=True)
@@ -69,17 +71,3 @@ class Local(Cluster):
         if job_id is not None:
             raise InputError(f"{job_id}: name its cluster with --on")
         return local_diagnosis.findings()
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C while the block lasts."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from ctypes.util import find_library
 from pathlib import Path
 
 from orchestrator.clusters.interface import Finding
 from orchestrator.execution import environment
 from trainers.contract import FRAMEWORKS
 
+_CUDA_LIBRARIES = {"nvidia-cuda-runtime-cu12": 12, "nvidia-cuda-runtime": 13}
+"""CUDA's own library by package, and the version of CUDA that it is of."""
+_LEAST_DRIVER = {12: 525, 13: 580}
+"""NVIDIA's first driver for each version of CUDA."""
 _LEAST_DISK = 2 << 30
 _LEAST_SHARED_MEMORY = 1 << 30
 
@@ -55,6 +60,44 @@ def _gpus() -> Iterator[Finding]:
             "gpu-not-visible",
             "an NVIDIA driver is loaded, but nvidia-smi shows no GPU",
             "start the container with --gpus all, or check CUDA_VISIBLE_DEVICES",
+        )
+    if environment.gpus():
+        installed = {name: environment.version(name) for name in ("torch", "tensorflow", *_CUDA_LIBRARIES)}
+        yield from gpu_findings(
+            environment.driver_version(), installed, has_cuda=find_library("cudart") is not None
+        )
+
+
+def gpu_findings(
+    driver: str | None, installed: Mapping[str, str | None], *, has_cuda: bool
+) -> Iterator[Finding]:
+    """What keeps the frameworks from using this machine's GPUs.
+
+    Args:
+        driver: the version of NVIDIA's driver, such as 550.54.15.
+        installed: versions of PyTorch, TensorFlow and CUDA's libraries by package; None for one that is missing.
+        has_cuda: whether the system has CUDA's runtime, apart from packages.
+    """
+    for package, major in _CUDA_LIBRARIES.items():
+        least = _LEAST_DRIVER[major]
+        if installed.get(package) and driver is not None and int(driver.partition(".")[0]) < least:
+            yield Finding(
+                "driver-too-old",
+                f"the NVIDIA driver {driver} is too old for CUDA {major}, which {package} is of",
+                f"install driver {least} or later, or wheels for an earlier CUDA",
+            )
+    torch, tensorflow = installed.get("torch"), installed.get("tensorflow")
+    if torch and torch.endswith("+cpu"):
+        yield Finding(
+            "framework-without-cuda",
+            f"there is a GPU, but PyTorch {torch} is built without CUDA",
+            "install PyTorch's wheel with CUDA",
+        )
+    if tensorflow and not installed.get("nvidia-cuda-runtime-cu12") and not has_cuda:
+        yield Finding(
+            "framework-without-cuda",
+            f"there is a GPU, but TensorFlow {tensorflow} finds no CUDA libraries",
+            'pip install "tensorflow[and-cuda]"',
         )
 
 

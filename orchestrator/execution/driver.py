@@ -15,13 +15,13 @@ from orchestrator.execution import environment, lockstep, worker_group
 from orchestrator.execution.assignment import Assignment, Failure
 from orchestrator.execution.run_source import PlannedRuns
 from orchestrator.experiment.spec import Arm, Experiment, Scale
-from orchestrator.planning import parity_plan, run_plan
+from orchestrator.planning import nodes, parity_plan, run_plan, train_loop_source
 from orchestrator.planning.parity_plan import Work
-from orchestrator.planning.run_plan import Run, RunQueue
+from orchestrator.planning.run_plan import LoopRun, Run, RunQueue
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage, StorageError
 from trainers.contract import FRAMEWORKS, SINGLE_VALUE_BELOW, SMALLEST_IMAGE
-from trainers.data import Dataset, open_dataset
+from trainers.data import Dataset, open_dataset, registry
 from trainers.data.decoding import UnreadableError
 from trainers.errors import InputError
 from trainers.recipes import Recipe
@@ -30,6 +30,7 @@ _PROBE_BYTES = 1 << 20
 _WATCH_SECONDS = 0.5
 _CAPACITY_SECONDS = 2
 _UNREADABLE = "unreadable.txt"
+WORKING_DIRECTORY = Path()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,11 +38,22 @@ class Prepared:
     """An experiment that passed its checks and is ready to be trained."""
 
     experiment: Experiment
-    dataset: Dataset
+    dataset: Dataset | None
+    """None where no arm is built in."""
     runs: list[Run]
+    """Of built-in arms."""
     records: ExperimentRecords
+    loop_runs: list[LoopRun] = dataclasses.field(default_factory=list)
+    """Of arms with a training function of the user's own."""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """What was noticed in the users' training functions."""
     attribution: Record | None = None
     """The plan that the arms were made from, and the experiment that they were made of."""
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Of the data that built-in arms train on."""
+        return "" if self.dataset is None else self.dataset.fingerprint
 
 
 def open_records(experiment: Experiment) -> ExperimentRecords:
@@ -49,25 +61,51 @@ def open_records(experiment: Experiment) -> ExperimentRecords:
     return ExperimentRecords(Storage(experiment.storage).at(experiment.name))
 
 
-def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
-    """Check the storage and the data before anything is spent, and expand the plan.
+def prepare(
+    experiment: Experiment, records: ExperimentRecords, *, module_path: Path = WORKING_DIRECTORY
+) -> Prepared:
+    """Check the storage, the data and the users' training functions before anything is spent, and expand the plan.
+
+    Args:
+        experiment: as it was read.
+        records: of the experiment.
+        module_path: directory that users' own modules are imported from.
 
     Raises:
         InputError: something that would make the runs fail.
     """
-    _check_writable(records.storage)
-    dataset = _open_dataset(experiment, records)
+    records.storage.try_writing(_PROBE_BYTES)
+    looks = {
+        name: train_loop_source.look(name, arm, module_path)
+        for name, arm in experiment.train_loop_arms.items()
+    }
+    registry.make_importable(experiment.data.source, module_path)
+    dataset = _open_dataset(experiment, records) if experiment.recipe_arms else None
+    if dataset is not None:
+        _check_recipes(experiment, dataset)
+    return Prepared(
+        experiment=experiment,
+        dataset=dataset,
+        runs=[] if dataset is None else run_plan.expand(experiment, dataset.fingerprint),
+        loop_runs=run_plan.expand_loops(experiment, {name: found.sha256 for name, found in looks.items()}),
+        notes=[note for found in looks.values() for note in found.notes],
+        records=records,
+    )
+
+
+def _check_recipes(experiment: Experiment, dataset: Dataset) -> None:
     height, width, _ = dataset.image_shape
-    for name, arm in experiment.arms.items():
+    for name, arm in experiment.recipe_arms.items():
         if arm.augmentation.crop >= min(height, width):
             raise InputError(
                 f"arms.{name}.augmentation.crop {arm.augmentation.crop} is too large for images of "
                 f"{width}x{height} pixels; at most {min(height, width) - 1} is possible"
             )
         _check_image_size(name, arm, dataset)
-        if arm.early_stopping and not len(dataset.validation_labels):
+        watches = "early_stopping" if arm.early_stopping else "schedule plateau"
+        if (arm.early_stopping or arm.schedule.name == "plateau") and not len(dataset.validation_labels):
             raise InputError(
-                f"arms.{name}.early_stopping needs a validation split; set data.validation to a share such as 0.1"
+                f"arms.{name}.{watches} needs a validation split; set data.validation to a share such as 0.1"
             )
         if arm.batch_size > len(dataset.train_labels):
             raise InputError(
@@ -75,12 +113,6 @@ def prepare(experiment: Experiment, records: ExperimentRecords) -> Prepared:
                 "training images; choose a smaller one"
             )
         _check_single_images(name, arm, dataset, experiment.scale)
-    return Prepared(
-        experiment=experiment,
-        dataset=dataset,
-        runs=run_plan.expand(experiment, dataset.fingerprint),
-        records=records,
-    )
 
 
 def _open_dataset(experiment: Experiment, records: ExperimentRecords) -> Dataset:
@@ -133,11 +165,6 @@ def _check_image_size(name: str, arm: Arm, dataset: Dataset) -> None:
         )
 
 
-def _check_writable(storage: Storage) -> None:
-    storage.write("write-check", bytes(_PROBE_BYTES))
-    storage.delete("write-check")
-
-
 def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     """How many runs fit at once.
 
@@ -147,10 +174,16 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     fit = run_plan.concurrent_runs(scale, cpus=cpus, gpus=gpus)
     if fit:
         return fit
+    where = nodes.restriction(scale)
+    if where and not cpus:
+        raise InputError(
+            f"scale: there is no node{where.removeprefix(' on nodes')}; correct scale.accelerator_type and "
+            "scale.label_selector, or leave them out"
+        )
     if gpus < scale.min_workers * scale.gpus_per_worker:
         raise InputError(
             f"scale: {scale.min_workers} workers with {scale.gpus_per_worker:g} GPUs each need "
-            f"{scale.min_workers * scale.gpus_per_worker:g} GPUs, but there are {gpus:g}; "
+            f"{scale.min_workers * scale.gpus_per_worker:g} GPUs, but there are {gpus:g}{where}; "
             "lower scale.workers or set scale.gpus_per_worker=0"
         )
     needed = scale.min_workers * scale.cpus_per_worker
@@ -162,7 +195,7 @@ def check_capacity(scale: Scale, *, cpus: float, gpus: float) -> int:
     )
     raise InputError(
         f"scale: {scale.min_workers} workers with {scale.cpus_per_worker} CPUs each need {needed} CPUs, "
-        f"but there are {cpus:g}; {remedy}"
+        f"but there are {cpus:g}{where}; {remedy}"
     )
 
 
@@ -196,27 +229,20 @@ def describe(prepared: Prepared, *, module_path: Path, sweep: Record | None = No
         module_path: directory that users' own models are imported from.
         sweep: where the arms' recipes come from, if they were searched for.
     """
-    experiment, dataset = prepared.experiment, prepared.dataset
+    experiment = prepared.experiment
+    entries = [
+        {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed} for run in prepared.runs
+    ]
+    entries += [{"id": run.id, "arm": run.arm, "seed": run.seed} for run in prepared.loop_runs]
+    places = {name: place for place, name in enumerate(experiment.arms)}
     prepared.records.begin(
         {
             "experiment": experiment.model_dump(mode="json"),
             "module_path": str(module_path),
             "sweep": sweep,
             "attribution": prepared.attribution,
-            "runs": [
-                {"id": run.id, "arm": run.arm, "framework": run.framework, "seed": run.seed}
-                for run in prepared.runs
-            ],
-            "data": {
-                "fingerprint": dataset.fingerprint,
-                "class_names": dataset.class_names,
-                "image_shape": list(dataset.image_shape),
-                "train_images": len(dataset.train_labels),
-                "validation_images": len(dataset.validation_labels),
-                "test_images": len(dataset.test_labels),
-                "groups": dataset.groups,
-                "warnings": dataset.warnings,
-            },
+            "runs": sorted(entries, key=lambda entry: places[str(entry["arm"])]),
+            "data": None if prepared.dataset is None else _data_record(prepared.dataset),
         }
     )
     for run in prepared.runs:
@@ -230,6 +256,31 @@ def describe(prepared: Prepared, *, module_path: Path, sweep: Record | None = No
                 "scale": experiment.scale.model_dump(mode="json"),
             }
         )
+    for loop_run in prepared.loop_runs:
+        prepared.records.run(loop_run.id).describe(
+            {
+                "id": loop_run.id,
+                "arm": loop_run.arm,
+                "seed": loop_run.seed,
+                "train_loop": loop_run.loop.train_loop,
+                "trainer": loop_run.loop.trainer,
+                "config": loop_run.loop.loop_config(loop_run.seed),
+                "scale": experiment.scale.model_dump(mode="json"),
+            }
+        )
+
+
+def _data_record(dataset: Dataset) -> Record:
+    return {
+        "fingerprint": dataset.fingerprint,
+        "class_names": dataset.class_names,
+        "image_shape": list(dataset.image_shape),
+        "train_images": len(dataset.train_labels),
+        "validation_images": len(dataset.validation_labels),
+        "test_images": len(dataset.test_labels),
+        "groups": dataset.groups,
+        "warnings": dataset.warnings,
+    }
 
 
 def execute(
@@ -279,25 +330,34 @@ def execute(
         watch()
 
 
-def cluster_capacity(scale: Scale) -> int:
-    """How many runs the Ray cluster that this process is connected to holds at once.
+def cluster_capacity(scale: Scale, *, spare_cpus: int = 0) -> int:
+    """How many runs the Ray cluster that this process is connected to holds at once, beside some CPUs that stay free.
 
     Raises:
         InputError: not even one.
     """
-    return check_capacity(scale, **_cluster_size())
+    size = _cluster_size(scale)
+    return check_capacity(scale, cpus=size["cpus"] - spare_cpus, gpus=size["gpus"])
 
 
 def runs_that_fit(scale: Scale) -> int:
     """As `cluster_capacity`, but 0 where not even one fits."""
-    return run_plan.concurrent_runs(scale, **_cluster_size())
+    return run_plan.concurrent_runs(scale, **_cluster_size(scale))
 
 
-def _cluster_size() -> dict[str, float]:
+def _cluster_size(scale: Scale) -> dict[str, float]:
+    """CPUs and GPUs of the nodes that the workers may run on."""
     import ray
 
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return {"cpus": resources.get("CPU", 0), "gpus": resources.get("GPU", 0)}
+    suitable = [
+        node["Resources"]
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"] and nodes.suits(scale, resources=node["Resources"], labels=node.get("Labels", {}))
+    ]
+    return {
+        "cpus": sum(resources.get("CPU", 0) for resources in suitable),
+        "gpus": sum(resources.get("GPU", 0) for resources in suitable),
+    }
 
 
 def ask_for_room(scale: Scale, *, runs: int) -> None:
@@ -305,7 +365,11 @@ def ask_for_room(scale: Scale, *, runs: int) -> None:
     from ray.autoscaler.sdk import request_resources
 
     bundle = {"CPU": float(scale.cpus_per_worker), "GPU": float(scale.gpus_per_worker)}
-    request_resources(bundles=[bundle] * runs * scale.min_workers)
+    if scale.accelerator_type is not None:
+        bundle[nodes.accelerator_resource(scale.accelerator_type)] = 0.001
+    workers = runs * scale.min_workers
+    selectors = None if scale.label_selector is None else [scale.label_selector] * workers
+    request_resources(bundles=[bundle] * workers, bundle_label_selectors=selectors)
 
 
 def await_capacity(scale: Scale, *, seconds: float) -> None:
@@ -341,7 +405,7 @@ def _assignment(
         runs=PlannedRuns(queue.runs, driver_session),
         scale=prepared.experiment.scale,
         data=prepared.experiment.data,
-        data_fingerprint=prepared.dataset.fingerprint,
+        data_fingerprint=prepared.data_fingerprint,
         storage_url=prepared.records.storage.url,
         driver_session=driver_session,
         launched_at=time.time(),
@@ -374,7 +438,7 @@ def trace_parity(
     workers = scale.min_workers if fits else 1
     traced = []
     for work in works:
-        key = work.key(prepared.dataset.fingerprint)
+        key = work.key(prepared.data_fingerprint)
         traces = prepared.records.parity(key, FRAMEWORKS, steps=steps, workers=workers)
         if traces is None:
             traces = lockstep.traces(
@@ -399,23 +463,31 @@ def _first_open(prepared: Prepared, queue: RunQueue, driver_session: str) -> Run
 
 
 def _note_failure(prepared: Prepared, queue: RunQueue, failure: Failure, driver_session: str) -> None:
-    """Record a failure of the run under way and decide whether it failed permanently.
+    """Record a failure of the run under way.
+
+    Raises:
+        StorageError: it was the storage that failed.
+    """
+    run = _first_open(prepared, queue, driver_session)
+    if run is not None:
+        add_failure(prepared.experiment, run, failure, driver_session)
+
+
+def add_failure(experiment: Experiment, run: RunRecords, failure: Failure, driver_session: str) -> None:
+    """Record a failure of a run and decide whether the run has failed permanently.
 
     Raises:
         StorageError: it was the storage that failed, which no other try can mend.
     """
     if failure.kind == "storage":
         raise StorageError(failure.cause)
-    run = _first_open(prepared, queue, driver_session)
-    if run is None:
-        return
     hang = run.take_hang()
     cause, detail = failure.cause, failure.detail
     if hang is not None and failure.kind == "lost":
         cause = f"the worker of rank {hang['rank']} hung: nothing was done for {hang['seconds']:g} s"
         detail = hang["stack"]
     earlier = [record for record in run.failures() if record["driver_session"] == driver_session]
-    out_of_retries = len(earlier) >= prepared.experiment.scale.retries
+    out_of_retries = len(earlier) >= experiment.scale.retries
     run.add_failure(
         {
             "driver_session": driver_session,

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from orchestrator.store.storage import Storage, StorageError
 
@@ -90,14 +91,24 @@ class _Keeper:
 
 
 class KeptLog:
-    """The kept log of a job, read piece by piece: each character once, through all of the driver's starts."""
+    """The kept log of a job, read piece by piece: each character once, through all of the driver's attempts."""
 
-    def __init__(self, storage: Storage, job_id: str) -> None:
+    def __init__(self, storage: Storage, job_id: str, *, since: float | None = None) -> None:
+        """Read from the beginning.
+
+        Args:
+            storage: the experiment's.
+            job_id: an earlier job, whose objects were deleted, may have had the same.
+            since: leaves out the drivers that started before, in seconds since the epoch.
+        """
         self._storage = storage.at("logs", job_id)
-        self._segment, self._read = "", 0
+        self._segment, self._read = "" if since is None else f"{since:.3f}", 0
+        self._attempt, self._start = 0, ""
 
     def new(self, *, final: bool = False) -> str:
         """What came since the last call, in whole lines; all that there is when nothing more can come.
+
+        A line with its number precedes what each attempt but the first printed.
 
         Raises:
             StorageError: the storage cannot be read.
@@ -109,6 +120,12 @@ class KeptLog:
                 self._segment, self._read = name, 0
             content = self._storage.read(name) or b""
             whole = len(content) if final or name != names[-1] else content.rfind(b"\n") + 1
+            start = name.partition("-")[0]
+            if start != self._start:
+                self._start, self._attempt = start, self._attempt + 1
+                if self._attempt > 1:
+                    began = datetime.fromtimestamp(float(start), UTC).isoformat(" ", "seconds")
+                    text += f"attempt {self._attempt}, started {began}\n"
             text += content[self._read : whole].decode(errors="replace")
             self._read = max(self._read, whole)
         return text

@@ -14,7 +14,9 @@ from typing import Any
 
 import psutil
 
+from orchestrator.experiment.spec import Experiment
 from trainers.errors import InputError
+from trainers.ray_trainers import FRAMEWORKS
 
 DISTRIBUTION = "tandem-compare"
 """The package's name in registries."""
@@ -47,6 +49,12 @@ def describe() -> dict[str, Any]:
     }
 
 
+def frameworks_of(experiment: Experiment) -> set[str]:
+    """What an experiment's arms train with, as far as it is known."""
+    connected = {FRAMEWORKS.get(arm.trainer) for arm in experiment.train_loop_arms.values()} - {None}
+    return {arm.framework for arm in experiment.recipe_arms.values()} | {str(name) for name in connected}
+
+
 def missing_frameworks(frameworks: Iterable[str]) -> list[str]:
     """Those that are not installed here."""
     return [name for name in sorted(set(frameworks)) if not all(map(find_spec, _MODULES[name]))]
@@ -77,6 +85,20 @@ def version(package: str) -> str | None:
         return None
 
 
+def versions() -> str:
+    """Those of tandem, Python, Ray and the installed frameworks, in a line."""
+    parts = {
+        "tandem": DISTRIBUTION,
+        "Ray": "ray",
+        "Keras": "keras",
+        "TensorFlow": "tensorflow",
+        "PyTorch": "torch",
+    }
+    found = {name: version(package) for name, package in parts.items()}
+    installed = [f"{name} {number}" for name, number in found.items() if number is not None]
+    return ", ".join([*installed, f"Python {platform.python_version()}"])
+
+
 def _cpu_model() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -98,6 +120,12 @@ def gpus() -> list[str]:
     """Names of this machine's NVIDIA GPUs."""
     names = _run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return names.splitlines() if names else []
+
+
+def driver_version() -> str | None:
+    """Of NVIDIA's driver; None without one."""
+    versions = _run("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return versions.splitlines()[0].strip() if versions else None
 
 
 def _commit() -> str | None:

@@ -87,10 +87,10 @@ def held(
             storage.delete(_FILE)
 
 
-def silent_seconds(storage: Storage) -> float | None:
-    """For how long a driver has not renewed its lease, by its own clock; None where no driver holds one."""
+def renewed_at(storage: Storage) -> float | None:
+    """When a driver last renewed its lease, by its own clock; None where no driver holds one."""
     found = storage.read_json(_FILE)
-    return None if found is None else time.time() - found["renewed_at"]
+    return None if found is None else float(found["renewed_at"])
 
 
 def _wait_until_free(storage: Storage, expired_after: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,9 +15,13 @@ from rich.live import Live
 from rich.table import Table
 
 from orchestrator.execution.driver import Prepared
-from orchestrator.planning.run_plan import Run
+from orchestrator.planning.run_plan import LoopRun, Run
 from orchestrator.store.records import RunRecords
 from orchestrator.store.storage import Record
+
+_SHOWN_METRICS = 3
+_MOST_SILENT_SECONDS = 10.0
+"""On a pipe, after which a line says what is waited for."""
 
 
 def open_console(file: TextIO, *, width: int | None = None) -> Console:
@@ -29,12 +34,36 @@ def clock(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
+@contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Show what is waited for until the block ends: a spinner on a terminal, a line every 10 s on a pipe."""
+    if console.is_terminal:
+        with console.status(what):
+            yield
+        return
+    is_over = threading.Event()
+
+    def report() -> None:
+        began = time.monotonic()
+        while not is_over.wait(_MOST_SILENT_SECONDS):
+            console.print(f"{what}: {clock(time.monotonic() - began)}", soft_wrap=True)
+
+    reporter = threading.Thread(target=report, name="waiting", daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        reporter.join()
+
+
 class LiveTable:
     """A table that is redrawn in place on a terminal, and plain lines on a pipe."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
+        self._said_at = time.monotonic()
 
     @property
     def is_drawn(self) -> bool:
@@ -54,6 +83,12 @@ class LiveTable:
         """Print a line if there is no table."""
         if self._live is None:
             self._console.print(line, soft_wrap=True)
+            self._said_at = time.monotonic()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is no table, and nothing was printed for some time."""
+        return self._live is None and time.monotonic() - self._said_at > _MOST_SILENT_SECONDS
 
     def redraw(self, table: Table) -> None:
         """Replace the table, if there is one."""
@@ -68,9 +103,15 @@ class Progress(LiveTable):
         super().__init__(console)
         self._prepared = prepared
         self._done: dict[str, Record] = {}
-        self._announced: dict[str, int] = {}
+        # What earlier drivers trained was printed by them.
+        self._announced = {run.id: len(prepared.records.run(run.id).epochs()) for run in prepared.runs}
+        self._left: dict[str, float] = {}
+        """Seconds of each run that trains."""
+        self._epoch_seconds: dict[str, float] = {}
+        """Of each arm."""
         self._began_at = time.time()
         self._failures_reported: Counter[str] = Counter()
+        self._newest: dict[str, Record | None] = {}
 
     def refresh(self) -> None:
         """Read new records and show them."""
@@ -85,7 +126,61 @@ class Progress(LiveTable):
             if run.id not in self._done:
                 self._report_failures(run, records)
             table.add_row(*self._row(run, records, epochs))
+        for loop_run in self._prepared.loop_runs:
+            table.add_row(*self._loop_row(loop_run))
+        total = self._total_left()
+        table.caption = None if total is None else f"about {clock(total)} left in total"
         self.redraw(table)
+        if self.is_silent:
+            self.say(self._state(total))
+
+    def _state(self, total: float | None) -> str:
+        """How many runs are in which state, in a line."""
+        runs: list[Run | LoopRun] = [*self._prepared.runs, *self._prepared.loop_runs]
+        counts = Counter(self._state_of(run) for run in runs)
+        told = ", ".join(
+            f"{counts[state]} {state}" for state in ("train", "start", "wait", "are done") if counts[state]
+        )
+        return f"runs: {told}" + ("" if total is None else f"; about {clock(total)} left in total")
+
+    def _state_of(self, run: Run | LoopRun) -> str:
+        if run.id in self._done:
+            return "are done"
+        if run.id in self._left or self._newest.get(run.id):
+            return "train"
+        return "start" if self._prepared.records.run(run.id).attempts() else "wait"
+
+    def _total_left(self) -> float | None:
+        """Seconds until all runs have trained; None before an epoch was timed, and for training functions."""
+        if not self._epoch_seconds or self._prepared.loop_runs:
+            return None
+        usual = sum(self._epoch_seconds.values()) / len(self._epoch_seconds)
+        ahead = [
+            self._epoch_seconds.get(run.arm, usual) * run.recipe.epochs
+            for run in self._prepared.runs
+            if run.id not in self._done and run.id not in self._left
+        ]
+        at_once = max(len(self._left), 1)
+        return max([*self._left.values(), (sum(ahead) + sum(self._left.values())) / at_once])
+
+    def _loop_row(self, run: LoopRun) -> list[str]:
+        """A run of a training function; without a terminal, its newest report is printed."""
+        records = self._prepared.records.run(run.id)
+        if run.id not in self._done:
+            self._newest[run.id] = next(reversed(records.reports()), None)
+            if result := records.result():
+                self._done[run.id] = result
+            self._report_failures(run, records)
+        newest, name = self._newest[run.id], f"{run.arm} seed {run.seed}"
+        is_done = run.id in self._done
+        if newest is None:
+            started = "starting" if records.attempts() else "waiting"
+            return [name, "", "", "", "", "done" if is_done else started]
+        count, values = newest["report"] + 1, _values(newest["metrics"])
+        if count > self._announced.get(run.id, 0):
+            self.say(f"{name}: report {count}, {values}")
+            self._announced[run.id] = count
+        return [name, f"report {count}", values, "", "", "done" if is_done else ""]
 
     def _report_epochs(self, run: Run, epochs: list[Record]) -> None:
         """Without a terminal, print each epoch once."""
@@ -96,7 +191,7 @@ class Progress(LiveTable):
             )
         self._announced[run.id] = max(self._announced.get(run.id, 0), len(epochs))
 
-    def _report_failures(self, run: Run, records: RunRecords) -> None:
+    def _report_failures(self, run: Run | LoopRun, records: RunRecords) -> None:
         """Print each failure since this command began once; on a terminal, above the table."""
         failures = [failure for failure in records.failures() if failure["failed_at"] > self._began_at]
         for failure in failures[self._failures_reported[run.id] :]:
@@ -107,6 +202,7 @@ class Progress(LiveTable):
 
     def _row(self, run: Run, records: RunRecords, epochs: list[Record]) -> list[str]:
         name = f"{run.arm} seed {run.seed}"
+        self._left.pop(run.id, None)
         if result := self._done.get(run.id):
             accuracy = f"test {result['test_accuracy']:.2%}"
             return [name, f"{self._announced[run.id]}/{run.recipe.epochs}", accuracy, "", "", "done"]
@@ -119,6 +215,8 @@ class Progress(LiveTable):
         trained = last["epoch"] - attempt["first_epoch"] + 1
         seconds = (time.time() - attempt["started_at"]) / max(trained, 1)
         left = seconds * (run.recipe.epochs - last["epoch"])
+        if trained > 0:
+            self._left[run.id], self._epoch_seconds[run.arm] = left, seconds
         return [
             name,
             f"{last['epoch']}/{run.recipe.epochs}",
@@ -127,6 +225,12 @@ class Progress(LiveTable):
             f"{last['images_per_second']:,.0f}",
             clock(left),
         ]
+
+
+def _values(metrics: Record) -> str:
+    """The first metrics of a report."""
+    shown = [f"{name} {value:.4g}" for name, value in metrics.items() if value is not None]
+    return ", ".join(shown[:_SHOWN_METRICS])
 
 
 def _accuracy(record: Record) -> str:

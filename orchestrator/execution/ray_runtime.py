@@ -18,15 +18,20 @@ _RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # What Ray does by default in its next versions; without it, Ray prints a warning on every start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A single node is not preempted while its driver goes on.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 """Documented by Ray, read when its processes start."""
 
 
 @contextmanager
-def local_ray() -> Iterator[None]:
+def local_ray(*, prints: bool = False) -> Iterator[None]:
     """Start Ray on this machine's CPUs and GPUs; every process it started ends with the block.
 
     Ray prints its warnings on standard output, from a thread of this process: they go to standard error.
+
+    Args:
+        prints: whether what workers print is printed here, too.
 
     Raises:
         ClusterError: Ray did not start.
@@ -38,13 +43,13 @@ def local_ray() -> Iterator[None]:
 
     try:
         with redirect_stdout(sys.stderr):
-            _start()
+            _start(prints=prints)
             yield
     finally:
         ray.shutdown()
 
 
-def _start() -> None:
+def _start(*, prints: bool) -> None:
     import ray
 
     try:
@@ -53,8 +58,10 @@ def _start() -> None:
                 address="local",
                 num_cpus=environment.available_cpus(),
                 include_dashboard=False,
-                log_to_driver=False,
+                log_to_driver=prints,
                 logging_level=logging.ERROR,
+                # Ray's own processes would warn about a dashboard that is not there.
+                logging_config=ray.LoggingConfig(log_level="ERROR") if prints else None,
             )
     except Exception as error:
         raise ClusterError(

@@ -86,7 +86,7 @@ def _work(config: dict[str, Any]) -> None:
     if dataset.fingerprint != assignment.data_fingerprint:
         raise InputError("the data on this node differ from the driver's; copy the same files there")
     startup = {
-        "workers_seconds": entered - assignment.launched_at,
+        "workers_seconds": max(0.0, entered - assignment.launched_at),  # clocks of two nodes may differ
         "import_seconds": imported - entered,
         "data_seconds": time.time() - imported,
     }
@@ -153,10 +153,12 @@ class _Worker:
     known: dict[tuple[str, str], Any] = dataclasses.field(default_factory=dict)
     """What `measured` found."""
 
-    def settings(self) -> Record:
-        """The variables of this process, and what the framework computes with."""
+    def settings(self, recipe: Recipe) -> Record:
+        """The variables of this process, and what the framework computes a recipe with."""
         framework = importlib.import_module(f"trainers.{self.assignment.framework}.settings")
-        return {**preset.observed(), **framework.observed()}
+        on_gpu = self.assignment.scale.gpus_per_worker > 0
+        deterministic = recipe.is_deterministic(on_gpu=on_gpu)
+        return {**preset.observed(), **framework.observed(), "deterministic": deterministic}
 
     def attempt(self, run: Run, startup: dict[str, float]) -> None:
         """Train a run from its resume point, for as long as its source wants."""
@@ -164,7 +166,12 @@ class _Worker:
         with self.source.attempt(run, records):
             resume_point = records.resume_point()
             if self.source.is_wanted(run, records, done=resume_point.epoch):
-                self.train(run, resume_point, startup)
+                self.on_split(run.seed).train(run, resume_point, startup)
+
+    def on_split(self, seed: int) -> _Worker:
+        """This worker, with the images of a seed."""
+        data = self.assignment.data.of_seed(seed)
+        return self if data == self.assignment.data else dataclasses.replace(self, dataset=open_dataset(data))
 
     def task(self, recipe: Recipe, seed: int) -> Task:
         """This worker's part of a run."""
@@ -248,7 +255,7 @@ class _Worker:
                         "first_step": resume_point.step,
                         "workers": self.world_size,
                         "precision": task.recipe.precision,
-                        "environment": self.environment | {"settings": self.settings()},
+                        "environment": self.environment | {"settings": self.settings(task.recipe)},
                         "startup": startup | {"build_seconds": time.time() - started},
                     }
                 )
@@ -259,6 +266,11 @@ class _Worker:
                     engine,
                     first_epoch=resume_point.epoch + 1,
                     first_step=resume_point.step,
+                    validation_losses=[
+                        epoch["validation_loss"]
+                        for epoch in resume_point.trained
+                        if epoch["validation_loss"] is not None
+                    ],
                     prefetch=scale.cpus_per_worker > 1 or scale.gpus_per_worker > 0,
                     hooks=recorder.hooks,
                 )
@@ -285,6 +297,8 @@ class _Worker:
             watchdog.stop()
         if self.rank == 0:
             ending = {"tested_epoch": tested_epoch, "finished_at": time.time()}
+            if self.assignment.data.has_many_splits:
+                predictions = {}  # of other images than other seeds'
             records.finish(result | ending, predictions, task.inputs)
 
     def test(

@@ -12,10 +12,11 @@ from concurrent import futures
 from orchestrator.execution.assignment import Assignment, Failure
 from orchestrator.execution.worker import work
 from orchestrator.store.storage import Storage, StorageError
-from trainers.errors import ClusterError, TandemError, one_line
+from trainers.errors import ClusterError, ForeignError, TandemError, one_line
 from trainers.loop import DivergedError
 
 _RAY_OUT_OF_MEMORY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
+_MEMORY_USED = re.compile(r"running was ([\d.]+ ?[A-Za-z]+) / ([\d.]+ ?[A-Za-z]+)")
 
 
 def launch(assignment: Assignment) -> futures.Future[Exception | None]:
@@ -23,9 +24,6 @@ def launch(assignment: Assignment) -> futures.Future[Exception | None]:
     from trainers import launch as ray_train
 
     scale = assignment.scale
-    resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
-    if scale.gpus_per_worker:
-        resources["GPU"] = scale.gpus_per_worker
     return ray_train.launch(
         ray_train.Group(
             name=f"{assignment.framework}-{assignment.driver_session}-{assignment.name}",
@@ -35,7 +33,9 @@ def launch(assignment: Assignment) -> futures.Future[Exception | None]:
             workers=scale.workers
             if isinstance(scale.workers, int)
             else (scale.workers.min, scale.workers.max),
-            resources=resources,
+            resources=scale.resources_per_worker,
+            accelerator_type=scale.accelerator_type,
+            label_selector=scale.label_selector,
             storage_url=Storage(assignment.storage_url).at("ray").url,
             hang_seconds=scale.hang_seconds,
         )
@@ -66,6 +66,8 @@ def diagnose(error: Exception) -> Failure:
     Args:
         error: that the workers ended with, mostly a `ray.train.TrainingFailedError`.
     """
+    if isinstance(error, ForeignError):
+        return Failure("error", str(error))
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     for failure in failures.values():
         if isinstance(failure, StorageError):
@@ -76,11 +78,13 @@ def diagnose(error: Exception) -> Failure:
     dead = sorted(rank for rank, failure in failures.items() if _is_death(failure))
     if dead:
         ranks = ", ".join(str(rank) for rank in dead)
-        killed = any(_RAY_OUT_OF_MEMORY.search(str(failures[rank])) for rank in dead)
-        if killed:
+        said = " ".join(str(failures[rank]) for rank in dead)
+        if _RAY_OUT_OF_MEMORY.search(said):
+            used = _MEMORY_USED.search(said)
+            full = f", which used {used[1]} of {used[2]}" if used else ""
             return Failure(
                 "error",
-                f"out of memory: Ray ended the worker of rank {ranks} to save its node; lower batch_size "
+                f"out of memory: Ray ended the worker of rank {ranks} to save its node{full}; lower batch_size "
                 "(half needs about half as much), run fewer at once, or use a larger node",
                 str(error),
             )
@@ -96,6 +100,8 @@ def diagnose(error: Exception) -> Failure:
 
 
 def _is_death(failure: Exception) -> bool:
-    from ray.exceptions import RayActorError
+    """Whether a worker's process was lost. Ray's error for a process that it killed for memory is no actor death."""
+    from ray.exceptions import OutOfMemoryError, RayActorError
 
-    return isinstance(getattr(failure, "health_check_failure", failure), RayActorError)
+    lost = getattr(failure, "health_check_failure", failure)
+    return isinstance(lost, RayActorError | OutOfMemoryError)

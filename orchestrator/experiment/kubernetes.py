@@ -9,6 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from trainers.recipes import Block
 
+_RESERVED = ("tandem/", "app.kubernetes.io/", "ray.io/", "kueue.x-k8s.io/")
+_KUEUE_POD_SETS = 18
+"""Of one workload in Kueue's v1beta2; the head is one of them."""
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -39,6 +42,11 @@ class Pod(Block):
     memory_gib: int = Field(8, gt=0, description="Of which a third is shared memory for Ray's objects.")
     node_selector: dict[str, str] = Field({}, description="Labels that its node must have.")
     tolerations: list[Toleration] = Field([], description="Taints that it may run in spite of.")
+    affinity: dict[str, Any] = Field({}, description="As Kubernetes writes it.")
+    ephemeral_storage_gib: int | None = Field(
+        None, gt=0, description="Requested of the node's disk, and the limit."
+    )
+    scratch_gib: int | None = Field(None, gt=0, description="The largest size of /tmp.")
 
 
 class WorkerGroup(Pod):
@@ -94,9 +102,14 @@ class Kubernetes(Block):
     queue: str | None = Field(None, description="Where the job waits for all of its pods' room at once.")
     priority: str | None = Field(None, description="The scheduler's priority class.")
     secrets: list[str] = Field([], description="Secrets whose keys become environment variables.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     pull_secrets: list[str] = Field([], description="Secrets that the image is pulled with.")
     claims: list[Claim] = Field([], description="Volumes that every pod sees.")
     service_account: str | None = None
+    labels: dict[str, str] = Field({}, description="Of the job and its pods.")
+    annotations: dict[str, str] = Field({}, description="Of the job and its pods.")
+    priority_class: str | None = Field(None, description="Of the pods; `priority` is the queue's.")
+    runtime_class: str | None = Field(None, description="Of the pods, such as nvidia.")
     redis: Redis | None = Field(None, description="Lets the cluster's state outlive its head.")
     cluster: Label | None = Field(None, description="A RayCluster that stands already, to run on instead.")
 
@@ -105,13 +118,15 @@ class Kubernetes(Block):
         names = [group.name for group in self.workers]
         if len(set(names)) < len(names):
             raise ValueError(f"workers: groups {', '.join(names)} share a name; give each its own")
-        if self.queue is not None and self.scheduler == "kueue":
-            if self.autoscales:
+        if self.queue is not None and self.scheduler == "kueue" and len(names) >= _KUEUE_POD_SETS:
+            raise ValueError(
+                f"queue: Kueue takes {_KUEUE_POD_SETS} sets of pods, so at most {_KUEUE_POD_SETS - 1} worker groups"
+            )
+        for key in (*self.labels, *self.annotations):
+            if key.startswith(_RESERVED):
                 raise ValueError(
-                    "queue: Kueue admits a cluster of a fixed size; set each group's min equal to its max"
+                    f"labels and annotations: {key!r} is set by tandem or KubeRay; choose another"
                 )
-            if len(names) > 7:
-                raise ValueError("queue: Kueue takes at most 7 worker groups")
         if self.cluster is not None:
             for field in ("queue", "redis", "suspended"):
                 if getattr(self, field):
@@ -137,4 +152,6 @@ def resources(pod: Pod) -> dict[str, Any]:
     amounts: dict[str, Any] = {"cpu": str(pod.cpus), "memory": f"{pod.memory_gib}Gi"}
     if isinstance(pod, WorkerGroup) and pod.gpus:
         amounts[pod.gpu_resource] = str(pod.gpus)
+    if pod.ephemeral_storage_gib is not None:
+        amounts["ephemeral-storage"] = f"{pod.ephemeral_storage_gib}Gi"
     return {"requests": amounts, "limits": amounts}

@@ -18,5 +18,7 @@ def new_name(path: tuple[str, ...]) -> str | None:
     *blocks, field = path
     if not blocks:
         return EXPERIMENT_FIELDS.get(field)
+    if blocks[0] == "arms" and "config" in blocks[2:]:
+        return None  # a key of a training function's config
     is_old = field in RECIPE_FIELDS and blocks[0] in ("defaults", "arms", "sweep")
     return ".".join((*blocks, RECIPE_FIELDS[field])) if is_old else None

@@ -15,11 +15,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from orchestrator.experiment import old_fields
-from orchestrator.experiment.spec import Experiment, json_schema, nearest
+from orchestrator.experiment import old_fields, suggestions
+from orchestrator.experiment.spec import OWN_ARM, TAGS, Experiment, nearest
+from orchestrator.experiment.train_loop import TrainLoopArm
 from trainers.contract import FRAMEWORKS
 from trainers.errors import InputError
-from trainers.recipes import NAMED_RECIPES, RECIPE_TAGS
+from trainers.ray_trainers import trainer_names
+from trainers.recipes import NAMED_RECIPES
 
 _PATHS = (("data", "path"), ("data", "images"), ("sweep", "start_from"))
 """Fields of blocks that hold a path."""
@@ -171,7 +173,7 @@ def _override(root: _Node, override: str) -> _Node:
     arms = named.value if named is not None and isinstance(named.value, dict) else {}
     if path[0] not in {*Experiment.model_fields, *old_fields.EXPERIMENT_FIELDS, "defaults"}:
         if path[0] not in arms:
-            hint = nearest(path[0], [*arms, *Experiment.model_fields])
+            hint = suggestions.unknown_override(path[0], [*arms])
             raise InputError(f"{place}: {path[0]!r} is neither a field nor an arm{hint}")
         path = ["arms", *path]
     if path == ["storage"] or tuple(path) in _PATHS:
@@ -216,7 +218,9 @@ def _merge_arms(root: _Node) -> _Node:
             raise InputError(f"{arm.place}: arms.{name}: must be a mapping with framework:")
         own = dict(arm.value)
         extends = own.pop("extends", None)
-        if extends is None:
+        if extends is None and "train_loop" in own:
+            base = _shared_with_train_loops(defaults)
+        elif extends is None:
             base = _merged(_named_recipe(defaults, arm), defaults)
         elif not isinstance(extends.value, str) or extends.value not in arms.value:
             hint = nearest(extends.plain(), arms.value)
@@ -232,6 +236,12 @@ def _merge_arms(root: _Node) -> _Node:
 
     merged = {name: _without_recipe(resolve(name, ())) for name in arms.value}
     return _Node(document | {"arms": _Node(merged, arms.place)}, root.place)
+
+
+def _shared_with_train_loops(defaults: _Node) -> _Node:
+    """The defaults that an arm with a training function has fields for; the others are of recipes."""
+    shared = {key: node for key, node in defaults.value.items() if key in TrainLoopArm.model_fields}
+    return _Node(shared, defaults.place)
 
 
 def _named_recipe(block: _Node, arm: _Node) -> _Node:
@@ -285,7 +295,7 @@ def _validate(root: _Node, file: str) -> Experiment:
         raise InputError("\n".join(dict.fromkeys(problems))) from error
 
 
-_TAGS = RECIPE_TAGS | {"count", "range", "none", "asha", "hyperband", "median", "pbt"}
+_TAGS = TAGS | {"count", "range", "none", "asha", "hyperband", "median", "pbt"}
 
 
 def _sentence(root: _Node, file: str, problem: dict[str, Any]) -> str:
@@ -301,8 +311,7 @@ def _sentence(root: _Node, file: str, problem: dict[str, Any]) -> str:
         return f"{place}: {message}"
     place = root.place_of(path)
     if kind == "extra_forbidden":
-        known = _fields_at(path[:-1])
-        hint = nearest(path[-1], known) or f"; the fields here are {', '.join(known)}"
+        hint = suggestions.unknown_field(path, is_own=OWN_ARM in problem["loc"])
         return f"{place}: {field}: unknown field{hint}"
     if kind == "missing":
         return f"{place}: {field}: missing; {_expected(path)}"
@@ -318,26 +327,8 @@ def _sentence(root: _Node, file: str, problem: dict[str, Any]) -> str:
 def _expected(path: list[Any]) -> str:
     if path[-1:] == ["framework"]:
         return f"write framework: {' or framework: '.join(FRAMEWORKS)}"
+    if path[-1:] == ["trainer"]:
+        return f"write trainer: and one of {', '.join(trainer_names())}"
     if path == ["arms"]:
         return "list at least one arm, such as arms: {keras: {framework: keras}}"
     return f"write {path[-1]}: and a value" if path else "it is needed"
-
-
-def _fields_at(path: list[Any]) -> list[str]:
-    """The fields that a block of the file may have."""
-    schema = json_schema()
-    node: dict[str, Any] = schema
-    for step in path:
-        entries = node.get("properties", {})
-        node = entries.get(step) or node.get("additionalProperties") or {}
-        while "$ref" in node or "discriminator" in node or "anyOf" in node:
-            if "$ref" in node:
-                node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-            else:
-                options = node.get("oneOf") or node["anyOf"]
-                names: dict[str, Any] = {}
-                for option in options:
-                    reference = option.get("$ref", "").rsplit("/", 1)[-1]
-                    names |= schema["$defs"].get(reference, {}).get("properties", {})
-                node = {"properties": names}
-    return list(node.get("properties", {}))

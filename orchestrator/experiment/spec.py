@@ -7,40 +7,25 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from orchestrator.experiment.kubernetes import Kubernetes
-from orchestrator.experiment.metric import DEFAULT_MARGIN, KNOWN, CompareBy, ShownMetrics
+from orchestrator.experiment.metric import DEFAULT_MARGIN, CompareBy, ShownMetrics
+from orchestrator.experiment.seeds import Seeds, default_seeds
 from orchestrator.experiment.sweep import Sweep
+from orchestrator.experiment.train_loop import TrainLoopArm
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
 from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, RECIPE_TAGS, Block, OwnOptimizer, Recipe
 
-_MOST_SEEDS = 1000
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-
-
-def _seed_list(value: Any) -> Any:
-    """Accept `seeds: 3` for `seeds: [0, 1, 2]`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    if value > _MOST_SEEDS:
-        raise ValueError(f"{value} seeds are too many; at most {_MOST_SEEDS} are possible")
-    return list(range(value))
-
-
-_SEEDS = BeforeValidator(_seed_list, json_schema_input_type=int | list[int])
 
 
 class Arm(Recipe):
     """One side of the comparison: a framework and a recipe, trained once for each seed."""
 
     framework: Literal["keras", "torch"]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], _SEEDS] = Field(
-        default_factory=lambda: [0, 1, 2],
-        min_length=1,
-        description="A list, or a number of seeds counted from 0. Arms that share seeds are paired.",
-    )
+    seeds: Seeds = Field(default_factory=default_seeds)
 
     @model_validator(mode="after")
     def _known_model(self) -> Arm:
@@ -55,18 +40,30 @@ class Arm(Recipe):
                 f"ema_decay is for built-in optimizers in Keras; give the one of {self.optimizer.name} "
                 "use_ema=True and ema_momentum, and leave ema_decay out"
             )
-        if self.framework == "keras" and self.compile and self.deterministic:
+        if self.framework == "keras" and self.find_unused_parameters:
             raise ValueError(
-                "compile: XLA has no deterministic kernel for some of Keras' layers, such as max pooling; set "
-                "deterministic: false"
+                "find_unused_parameters: is for PyTorch; Keras exchanges the gradients that there are, so leave it out"
             )
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds} repeat; each seed is trained once")
         return self
 
     def recipe(self) -> Recipe:
         """The part of an arm that trainers see."""
         return Recipe.model_validate(self.model_dump(exclude={"framework", "seeds"}))
+
+
+BUILT_IN_ARM, OWN_ARM = "built-in arm", "own arm"
+TAGS = RECIPE_TAGS | {BUILT_IN_ARM, OWN_ARM}
+"""What validation errors put into the path of an arm's field to tell kinds of arms and of their parts apart."""
+
+
+def _kind_of_arm(value: Any) -> str:
+    is_own = "train_loop" in value if isinstance(value, dict) else isinstance(value, TrainLoopArm)
+    return OWN_ARM if is_own else BUILT_IN_ARM
+
+
+_AnyArm = Annotated[
+    Annotated[Arm, Tag(BUILT_IN_ARM)] | Annotated[TrainLoopArm, Tag(OWN_ARM)], Discriminator(_kind_of_arm)
+]
 
 
 class Elastic(Block):
@@ -94,6 +91,17 @@ class Scale(Block):
     workers: _Workers = Field(1, description="A number, or {min, max} to grow and shrink with the cluster.")
     cpus_per_worker: int = Field(1, gt=0, description="Also the number of intra-op threads.")
     gpus_per_worker: float = Field(0.0, ge=0, description="A share of a GPU, or whole GPUs.")
+    accelerator_type: str | None = Field(
+        None,
+        min_length=1,
+        description="Ray's name of the GPUs to train on, such as H100 or A100-80G; any GPU when left out.",
+    )
+    label_selector: dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        description="Labels of the nodes to train on, such as ray.io/market-type: on-demand; a value may be negated or "
+        "listed as in Ray: !value, in(a,b), !in(a,b).",
+    )
     concurrent_runs: int | None = Field(
         None, gt=0, description="At most this many runs at once; as many as fit when left out."
     )
@@ -102,6 +110,15 @@ class Scale(Block):
         600, gt=0, description="Workers that do nothing for so long are ended and started again."
     )
     price_per_worker_hour: float | None = Field(None, ge=0, description="What a worker costs, in your money.")
+
+    @model_validator(mode="after")
+    def _accelerator_of_gpus(self) -> Scale:
+        if self.accelerator_type is not None and not self.gpus_per_worker:
+            raise ValueError(
+                f"accelerator_type {self.accelerator_type!r} is a kind of GPU, but workers have none; set "
+                "gpus_per_worker, or leave accelerator_type out"
+            )
+        return self
 
     @property
     def min_workers(self) -> int:
@@ -112,6 +129,12 @@ class Scale(Block):
     def max_workers(self) -> int:
         """The most workers that a run trains with."""
         return self.workers if isinstance(self.workers, int) else self.workers.max
+
+    @property
+    def resources_per_worker(self) -> dict[str, float]:
+        """As Ray names them."""
+        gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
+        return {"CPU": self.cpus_per_worker, **gpus}
 
     @property
     def price_per_hour(self) -> float | None:
@@ -148,7 +171,7 @@ class Experiment(Block):
 
     name: str = Field(description="Lower-case letters, digits and hyphens; names the results.")
     data: DataSpec = DataSpec()
-    arms: dict[str, Arm] = Field(min_length=1)
+    arms: dict[str, _AnyArm] = Field(min_length=1)
     scale: Scale = Scale()
     sweep: Sweep | None = Field(None, description="What `tandem sweep` searches.")
     attribution: Attribution | None = Field(None, description="Whether two arms' gap is taken apart.")
@@ -186,24 +209,6 @@ class Experiment(Block):
         "tandem-results", description="Directory or URL (s3://, gs://) that results are kept in."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _objective_of_training_functions(cls, value: Any) -> Any:
-        """A sweep of training functions optimises the metric that arms are compared by, unless it says otherwise."""
-        if not isinstance(value, dict) or not isinstance(value.get("arms"), dict):
-            return value
-        sweep, metric = value.get("sweep"), value.get("metric")
-        metric = {"name": metric} if isinstance(metric, str) else metric
-        has_functions = any(isinstance(arm, dict) and "train_loop" in arm for arm in value["arms"].values())
-        if (
-            not (has_functions and isinstance(sweep, dict) and isinstance(metric, dict))
-            or "objective" in sweep
-        ):
-            return value
-        goal, _ = KNOWN.get(str(metric.get("name")), (None, None))
-        objective = {"name": metric.get("name"), "goal": metric.get("goal") or goal}
-        return value | {"sweep": sweep | {"objective": objective}}
-
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
         if re.match(r"\w+://[^/]*@", self.storage):
@@ -214,12 +219,18 @@ class Experiment(Block):
         for name in [self.name, *self.arms]:
             if not NAME.fullmatch(name) or len(name) > 40:
                 raise ValueError(f"name {name!r} must be at most 40 lower-case letters, digits and hyphens")
-        for name, arm in self.arms.items():
+        for name, arm in self.recipe_arms.items():
             if isinstance(self.scale.workers, int) and arm.batch_size % self.scale.workers:
                 raise ValueError(
                     f"arms.{name}.batch_size {arm.batch_size} does not divide over "
                     f"{self.scale.workers} workers; {_divisible(arm.batch_size, self.scale.workers)}"
                     f" do, and so do {_divisors(arm.batch_size)} workers"
+                )
+            on_gpu = self.scale.gpus_per_worker > 0
+            if arm.framework == "keras" and arm.compile and arm.is_deterministic(on_gpu=on_gpu):
+                raise ValueError(
+                    f"arms.{name}.compile: XLA has no deterministic kernel for some of Keras' layers, such as max "
+                    "pooling; set deterministic: false"
                 )
             _check_sync_batch_norm(name, arm.framework, arm, self.scale)
         if self.baseline is not None and self.baseline not in self.arms:
@@ -235,6 +246,16 @@ class Experiment(Block):
         if self.sweep is not None:
             _check_sweep(self, self.sweep)
         return self
+
+    @property
+    def recipe_arms(self) -> dict[str, Arm]:
+        """The arms that train a recipe of tandem's."""
+        return {name: arm for name, arm in self.arms.items() if isinstance(arm, Arm)}
+
+    @property
+    def train_loop_arms(self) -> dict[str, TrainLoopArm]:
+        """The arms that train with a function of the user's own."""
+        return {name: arm for name, arm in self.arms.items() if isinstance(arm, TrainLoopArm)}
 
 
 def _check_sync_batch_norm(name: str, framework: str, recipe: Recipe, scale: Scale) -> None:
@@ -264,10 +285,15 @@ def _check_sweep(experiment: Experiment, sweep: Sweep) -> None:
         if name not in experiment.arms:
             hint = nearest(name, experiment.arms)
             raise ValueError(f"sweep.arms.{name}: no arm is called {name!r}{hint}")
+    if experiment.train_loop_arms:
+        name = next(iter(experiment.train_loop_arms))
+        raise ValueError(
+            f"sweep: arms.{name} has a training function of its own, and sweeps search built-in recipes only"
+        )
     if experiment.data.validation == 0:
         raise ValueError("sweep: trials are judged on the validation split; set data.validation above 0")
     workers = experiment.scale.workers
-    for name, arm in experiment.arms.items():
+    for name, arm in experiment.recipe_arms.items():
         for recipe in search_space.check(name, arm.recipe(), sweep):
             if isinstance(workers, int) and recipe.batch_size % workers:
                 raise ValueError(
@@ -296,7 +322,7 @@ def nearest(given: object, choices: Iterable[str]) -> str:
 def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong with a document, and the field that it is about."""
     problem = error.errors()[0]
-    field = ".".join(str(step) for step in problem["loc"] if step not in RECIPE_TAGS)
+    field = ".".join(str(step) for step in problem["loc"] if step not in TAGS)
     message = problem["msg"].removeprefix("Value error, ")
     return f"{field}: {message}" if field else message
 
@@ -338,12 +364,13 @@ def from_json(document: Mapping[str, Any]) -> Experiment:
 def json_schema() -> dict[str, Any]:
     """The JSON schema of an experiment file, for editors; arms may be partial and extend another."""
     schema = Experiment.model_json_schema()
-    arm = schema["$defs"]["Arm"]
+    arm, own = schema["$defs"]["Arm"], schema["$defs"]["TrainLoopArm"]
     arm.pop("required", None)
-    arm["properties"]["extends"] = {
-        "type": "string",
-        "description": "Name of the arm whose fields this one starts from.",
-    }
+    for kind in (arm, own):
+        kind["properties"]["extends"] = {
+            "type": "string",
+            "description": "Name of the arm whose fields this one starts from.",
+        }
     arm["properties"]["recipe"] = {
         "enum": list(NAMED_RECIPES),
         "description": "Named recipe whose fields the arm starts from.",

@@ -277,8 +277,7 @@ class Sweep(Block):
     objective: _Objectives = Field(
         [Objective(name="validation_accuracy", goal="maximize")],
         min_length=1,
-        description="One, or several to trade off. A training function's metric is {name, goal}; when left out, it is "
-        "the one that arms are compared by.",
+        description="One, or several to trade off; a name, or {name, goal} of another number of an epoch's record.",
     )
     budget: Budget = Field(Budget(trials=20), description="The same for every arm.")
     seed: int = Field(0, ge=0, description="Decides the trials, and the one seed they all train with.")

@@ -19,7 +19,7 @@ from trainers.errors import InputError
 from trainers.recipes import Block
 
 FACTORS: dict[str, tuple[str, ...]] = {
-    "framework": ("framework",),
+    "framework": ("framework", "find_unused_parameters"),
     "network": ("model", "whitening"),
     "initial weights": ("init",),
     "batch normalization": ("batch_norm", "sync_batch_norm"),
@@ -111,7 +111,12 @@ def expand(experiment: Experiment, *, most_recipes: int, seed: int = 0) -> tuple
         raise InputError(
             f"attribution takes apart the gap between two arms, but there are {len(experiment.arms)}"
         )
-    (first, one), (second, two) = experiment.arms.items()
+    if experiment.train_loop_arms:
+        raise InputError(
+            f"attribution: arms.{next(iter(experiment.train_loop_arms))} has a training function of its own, of which "
+            "tandem knows no parts; it takes apart the gap between built-in arms"
+        )
+    (first, one), (second, two) = experiment.recipe_arms.items()
     if one.seeds != two.seeds or len(one.seeds) < 2:
         raise InputError(
             f"attribution pairs its arms by seed: give {first} and {second} the same two seeds or more"

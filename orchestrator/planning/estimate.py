@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -14,6 +15,7 @@ from orchestrator.experiment.spec import Experiment
 from orchestrator.experiment.sweep import Sweep
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage
+from orchestrator.store.validation import Left
 from trainers.errors import InputError
 
 _LEAST_ERROR = 0.15
@@ -131,26 +133,33 @@ def _key(arm: Record, scale: Record, image_shape: tuple[int, ...]) -> tuple[Any,
 
 
 def _earlier_runs(storage: Storage) -> Iterator[tuple[tuple[Any, ...], _Seen]]:
+    """Of all experiments but those whose records are damaged."""
     for name in storage.names():
         records = ExperimentRecords(storage.at(name))
-        try:
-            document = records.document()
-        except InputError:
+        yield from Left().unless(name, functools.partial(_runs_of, records)) or []
+
+
+def _runs_of(records: ExperimentRecords) -> list[tuple[tuple[Any, ...], _Seen]]:
+    try:
+        document = records.document()
+    except InputError:
+        return []
+    specification, data = document["experiment"], document["data"]
+    scale = specification["scale"]
+    found = []
+    for entry in document["runs"]:
+        run, arm = records.run(entry["id"]), specification["arms"].get(entry["arm"], {})
+        if "train_loop" in arm:
+            measured = _measure_function(run)
+            if measured is not None:
+                found.append((_key(arm, scale, ()), measured))
             continue
-        specification, data = document["experiment"], document["data"]
-        scale = specification["scale"]
-        for entry in document["runs"]:
-            run, arm = records.run(entry["id"]), specification["arms"].get(entry["arm"], {})
-            if "train_loop" in arm:
-                measured = _measure_function(run)
-                if measured is not None:
-                    yield _key(arm, scale, ()), measured
-                continue
-            described = run.description()
-            measured = _measure(run, data["train_images"])
-            if described is not None and measured is not None:
-                recipe = described["recipe"] | {"framework": entry["framework"]}
-                yield _key(recipe, scale, data["image_shape"]), measured
+        described = run.description()
+        measured = _measure(run, data["train_images"])
+        if described is not None and measured is not None:
+            recipe = described["recipe"] | {"framework": entry["framework"]}
+            found.append((_key(recipe, scale, data["image_shape"]), measured))
+    return found
 
 
 def _measure_function(run: RunRecords) -> _Seen | None:

@@ -19,7 +19,7 @@ ENTRYPOINT = "python -m orchestrator.head"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobSpec:
-    """Train an experiment's arms, check it, or measure how its arms scale."""
+    """Train an experiment's arms, check it, or measure how its arms scale and what they reach on a GPU."""
 
     experiment: Experiment
     searches: bool
@@ -32,6 +32,22 @@ class JobSpec:
     """Whether each start trains an experiment of its own, with the date in its name."""
     scaling: tuple[int, ...] = ()
     """Numbers of workers to measure scaling on, instead of training the experiment."""
+    profiles_gpu: bool = False
+    """Whether the arms are measured on one GPU, instead of training the experiment."""
+    submitted_at: float | None = None
+    """When the job was sent to a cluster, in seconds since the epoch; None for objects that were only rendered."""
+
+    def deadline(self, *, now: float) -> float | None:
+        """When the job must stop, in seconds since the epoch; None if it has no deadline.
+
+        A job that waits in a queue, or until somebody starts it, has its time from when its driver starts.
+        """
+        settings = self.experiment.kubernetes
+        if settings is None or settings.deadline_seconds is None:
+            return None
+        waits = settings.suspended or settings.queue is not None
+        begin = now if waits or self.submitted_at is None else self.submitted_at
+        return begin + settings.deadline_seconds
 
     @property
     def results(self) -> str:
@@ -41,7 +57,14 @@ class JobSpec:
     @property
     def results_file(self) -> str:
         """The JSON file below the results that the job writes last."""
+        if self.profiles_gpu:
+            return "gpu/gpu.json"
         return "scaling/scaling.json" if self.scaling else "report/results.json"
+
+    @property
+    def measures(self) -> bool:
+        """Whether the job measures the arms instead of training the experiment."""
+        return self.profiles_gpu or bool(self.scaling)
 
     @property
     def work(self) -> Record:
@@ -52,11 +75,13 @@ class JobSpec:
             | ({"is_dated": True} if self.is_dated else {})
             | ({"is_check": True} if self.is_check else {})
             | ({"scaling": list(self.scaling)} if self.scaling else {})
+            | ({"profiles_gpu": True} if self.profiles_gpu else {})
         )
 
     def to_json(self) -> Record:
         """The whole specification as plain JSON."""
-        return self.work | {"command": self.command}
+        submitted = {} if self.submitted_at is None else {"submitted_at": self.submitted_at}
+        return self.work | {"command": self.command} | submitted
 
     @classmethod
     def from_json(cls, document: Record) -> JobSpec:
@@ -72,6 +97,8 @@ class JobSpec:
             is_check=document.get("is_check", False),
             is_dated=document.get("is_dated", False),
             scaling=tuple(document.get("scaling", ())),
+            profiles_gpu=document.get("profiles_gpu", False),
+            submitted_at=document.get("submitted_at"),
         )
 
     def on_its_day(self) -> JobSpec:

@@ -52,16 +52,16 @@ def works(experiment: Experiment) -> tuple[list[Work], list[str]]:
     """The distinct works of an experiment, and for arms that have none a sentence that says what is missing."""
     found: dict[str, Work] = {}
     missing = []
-    if len({arm.framework for arm in experiment.arms.values()}) < len(FRAMEWORKS):
+    if len({arm.framework for arm in experiment.recipe_arms.values()}) < len(FRAMEWORKS):
         return [], ["parity needs an arm of each framework, keras and torch"]
     needs_gpus = experiment.scale.max_workers > 1 and not experiment.scale.gpus_per_worker
-    for name, arm in experiment.arms.items():
+    for name, arm in experiment.recipe_arms.items():
         if arm.sync_batch_norm and needs_gpus:
             missing.append(
                 f"arms.{name}.sync_batch_norm: parity on several workers needs GPUs, since PyTorch has it on GPUs only"
             )
             continue
-        recipes = _recipes(name, arm, experiment.arms)
+        recipes = _recipes(name, arm, experiment.recipe_arms)
         if isinstance(recipes, str):
             missing.append(recipes)
             continue

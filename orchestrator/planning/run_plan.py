@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from orchestrator.experiment.spec import Experiment, Scale
+from orchestrator.experiment.train_loop import TrainLoopArm
 from trainers.recipes import Recipe
 
 
@@ -25,6 +26,16 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopRun:
+    """One arm with a training function of the user's own, with one seed."""
+
+    id: str
+    arm: str
+    seed: int
+    loop: TrainLoopArm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunQueue:
     """Runs of one framework that one group of workers trains one after another, kept warm."""
 
@@ -33,16 +44,51 @@ class RunQueue:
 
 
 def expand(experiment: Experiment, data_fingerprint: str) -> list[Run]:
-    """Every arm with every seed, in the order of the file.
+    """Every arm that trains a recipe with every seed, in the order of the file.
 
     A run's id ends in a hash of what decides its result and its speed: the data's contents, the
     recipe, the seed and the workers. Changing an arm makes new runs and leaves the others done.
     """
     return [
         _run(experiment.scale, data_fingerprint, name, arm.framework, seed, arm.recipe())
-        for name, arm in experiment.arms.items()
+        for name, arm in experiment.recipe_arms.items()
         for seed in arm.seeds
     ]
+
+
+def expand_loops(experiment: Experiment, sources: Mapping[str, str]) -> list[LoopRun]:
+    """Every arm with a training function, with every seed, in the order of the file.
+
+    A run's id ends in a hash of what is known to decide its result: the functions and the text of their modules, the
+    config with the seed in it, and the workers.
+
+    Args:
+        experiment: as it was read.
+        sources: a hash of the text of each arm's modules.
+    """
+    return [
+        LoopRun(
+            id=f"{name}-seed{seed}-{short_hash(_loop_identity(experiment.scale, arm, seed, sources[name]))}",
+            arm=name,
+            seed=seed,
+            loop=arm,
+        )
+        for name, arm in experiment.train_loop_arms.items()
+        for seed in arm.seeds
+    ]
+
+
+def _loop_identity(scale: Scale, arm: TrainLoopArm, seed: int, source: str) -> dict[str, Any]:
+    return {
+        "train_loop": arm.train_loop,
+        "trainer": arm.trainer,
+        "datasets": arm.datasets,
+        # As text, since a value of zero or false is not the same to a function as none.
+        "config": json.dumps(arm.loop_config(seed), sort_keys=True),
+        "source": source,
+        "seed": seed,
+        "scale": workers_identity(scale),
+    }
 
 
 def _run(scale: Scale, fingerprint: str, arm: str, framework: str, seed: int, recipe: Recipe) -> Run:
@@ -50,7 +96,8 @@ def _run(scale: Scale, fingerprint: str, arm: str, framework: str, seed: int, re
         "data": fingerprint,
         "framework": framework,
         "seed": seed,
-        "recipe": recipe.model_dump(mode="json", exclude={"stop_on_divergence"}),  # no result depends on it
+        "recipe": recipe.model_dump(mode="json", exclude={"stop_on_divergence"})  # no result depends on it
+        | {"deterministic": recipe.is_deterministic(on_gpu=scale.gpus_per_worker > 0)},
         "scale": workers_identity(scale),
     }
     return Run(
@@ -76,7 +123,7 @@ def stated(value: Any) -> Any:
 
 def workers_identity(scale: Scale) -> dict[str, Any]:
     """What of a scale decides a run's result and its speed."""
-    return scale.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker"})
+    return scale.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker", "accelerator_type"})
 
 
 def concurrent_runs(scale: Scale, *, cpus: float, gpus: float) -> int:
@@ -104,8 +151,8 @@ def queues(runs: Iterable[Run], *, groups: int, apart: bool = False) -> list[Run
             drifts with time falls on all arms alike.
     """
     if apart:
-        return [RunQueue(framework=run.framework, runs=(run,)) for run in _in_blocks(runs)]
-    alike: dict[tuple[str, bool], list[Run]] = {}
+        return [RunQueue(framework=run.framework, runs=(run,)) for run in in_blocks(runs)]
+    alike: dict[tuple[str, bool | str], list[Run]] = {}
     for run in runs:
         alike.setdefault((run.framework, run.recipe.deterministic), []).append(run)
     return [
@@ -115,12 +162,15 @@ def queues(runs: Iterable[Run], *, groups: int, apart: bool = False) -> list[Run
     ]
 
 
-def _in_blocks(runs: Iterable[Run]) -> list[Run]:
+_AnyRun = TypeVar("_AnyRun", Run, LoopRun)
+
+
+def in_blocks(runs: Iterable[_AnyRun]) -> list[_AnyRun]:
     """The first run of every arm, then the second of every arm from the last arm on, and so forth."""
-    by_arm: dict[str, list[Run]] = {}
+    by_arm: dict[str, list[_AnyRun]] = {}
     for run in runs:
         by_arm.setdefault(run.arm, []).append(run)
-    ordered = []
+    ordered: list[_AnyRun] = []
     for block in range(max(map(len, by_arm.values()), default=0)):
         group = [own[block] for own in by_arm.values() if block < len(own)]
         ordered += group if block % 2 == 0 else group[::-1]

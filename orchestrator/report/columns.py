@@ -98,7 +98,7 @@ REPORTS = (
     Column("id", "string", "Name of the run's directory."),
     Column("seed", "int64", "The seed."),
     Column("report", "int64", "Which report of the training function."),
-    Column("seconds", "double", "Since the training function began."),
+    Column("seconds", "double", "That the training function had run by then, over all attempts."),
     Column("metric", "string", "A metric of it."),
     Column("value", "double", "Its value."),
 )
@@ -143,10 +143,10 @@ def report_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """A row for each metric of each report."""
     return [
         {"arm": arm.name, "id": run.id, "seed": run.seed, "metric": name, "value": value}
-        | {"report": line["report"], "seconds": line["seconds"]}
+        | {"report": line["report"], "seconds": seconds}
         for arm in comparison.arms
         for run in arm.runs
-        for line in run.reports
+        for line, seconds in zip(run.reports, run.report_seconds, strict=True)
         for name, value in line["metrics"].items()
     ]
 

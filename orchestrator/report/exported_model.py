@@ -6,8 +6,10 @@ there, so that a prediction does not wait for it.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -20,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.execution import environment
-from trainers.data.decoding import Broken, UnreadableError, decode
-from trainers.data.labelled import Encoded
+from trainers.data.decoding import Broken, UnreadableError, write
+from trainers.data.labelled import Encoded, pictures_below
 from trainers.data.spec import PictureSpec
 from trainers.errors import InputError, TandemError, one_line
 from trainers.loop import evaluation_batch
@@ -53,7 +55,47 @@ The run was chosen among the arm's seeds by its validation accuracy, never by th
 model has not learned: it gives one of the classes above to any picture.
 
 Try it: `tandem predict DIRECTORY picture.jpg`
-"""
+
+Without tandem:
+
+```python
+{code}
+```
+{remark}"""
+_CODE = """import numpy as np
+from PIL import Image, ImageOps
+{imports}
+
+classes = {classes!r}
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("{mode}")
+picture = {resized}
+pixels = np.asarray(picture, np.uint8).reshape(1, {height}, {width}, {channels})
+{predict}
+print(classes[probabilities.argmax()], probabilities.max())"""
+_RESIZED = {
+    "stretch": "picture.resize(({width}, {height}), Image.Resampling.BILINEAR)",
+    "crop": "ImageOps.fit(picture, ({width}, {height}), Image.Resampling.BILINEAR)",
+    "pad": "ImageOps.pad(picture, ({width}, {height}), Image.Resampling.BILINEAR, color={background!r})",
+}
+_FRAMEWORK_CODE = {
+    "keras": (
+        "import keras",
+        'probabilities = np.asarray(keras.saving.load_model("model.keras", compile=False)(pixels, training=False))[0]',
+    ),
+    "torch": (
+        "import torch",
+        'probabilities = torch.export.load("model.pt2").module()(torch.from_numpy(pixels.copy())).detach().numpy()[0]',
+    ),
+}
+"""What a program imports, and how it gets probabilities from pixels, without tandem."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Likely:
+    """A class that a picture may be of."""
+
+    label: str
+    probability: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +105,21 @@ class Prediction:
     image: str
     label: str
     probability: float
+    top: list[Likely]
+    """The most probable classes, the first of which is the label."""
 
 
-def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> list[str]:
-    """Write the model of an experiment's best arm, or of one by name; returns the names of the files.
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What `save` wrote, and which run it is of."""
+
+    files: list[str]
+    choice: str
+    """Which arm and seed were taken, and why."""
+
+
+def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> Saved:
+    """Write the model of an experiment's best arm, or of one by name.
 
     Raises:
         InputError: there is no such arm, it has no finished run, its checkpoint is gone, its framework is not
@@ -108,14 +161,25 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> lis
     }
     (directory / DESCRIPTION).write_text(json.dumps(description, indent=1))
     (directory / "README.md").write_text(_card(comparison, chosen, run))
-    return [*files, DESCRIPTION, "README.md"]
+    return Saved(
+        [*files, DESCRIPTION, "README.md"], _choice(comparison, chosen, run, is_named=arm is not None)
+    )
 
 
-def predict(directory: Path, images: list[Path]) -> list[Prediction]:
+def predict(directory: Path, images: list[Path], *, top: int = 1) -> tuple[list[Prediction], list[Broken]]:
     """What a saved model says of picture files, resized to what it was trained on.
 
+    Args:
+        directory: of the model.
+        images: picture files, and folders of them at any depth.
+        top: how many of the most probable classes to give.
+
+    Returns:
+        The predictions, and the pictures in folders that cannot be read.
+
     Raises:
-        InputError: there is no model, its framework is not installed, or a picture cannot be read.
+        InputError: there is no model, its framework is not installed, a picture that is named cannot be read, or there
+            is none.
     """
     try:
         description = json.loads((directory / DESCRIPTION).read_text())
@@ -124,25 +188,45 @@ def predict(directory: Path, images: list[Path]) -> list[Prediction]:
             f"{directory} holds no model of tandem's; give a directory that tandem model wrote"
         ) from error
     environment.require_frameworks([description["framework"]])
-    missing = [str(image) for image in images if not image.is_file()]
-    if missing:
+    if missing := [str(image) for image in images if not image.exists()]:
         raise InputError(f"{', '.join(missing)}: there is no such file")
+    files = [file for image in images for file in (pictures_below(image) if image.is_dir() else [image])]
+    if not files:
+        raise InputError(f"{', '.join(map(str, images))}: there are no pictures in it")
     height, width, channels = description["image_shape"]
-    encoded = [Encoded.of_file(image, str(image)) for image in images]
+    encoded = [Encoded.of_file(file, str(file)) for file in files]
     broken: list[Broken] = []
     spec = PictureSpec.model_validate(description.get("pictures", {}))
-    pixels = [*decode(encoded, (height, width, channels), spec, broken)]
-    if broken:
-        raise UnreadableError.of(broken, images=len(images), remedy="")
     with tempfile.TemporaryDirectory() as scratch:
-        np.save(Path(scratch) / "images.npy", np.concatenate(pixels))
+        write(Path(scratch) / "images.npy", encoded, (height, width, channels), spec, broken)
+        named = {str(image) for image in images}
+        if len(broken) == len(files) or any(picture.name in named for picture in broken):
+            raise UnreadableError.of(broken, images=len(files), remedy="")
         _in_process("predict", str(directory), scratch, module_path=str(directory))
         probabilities = np.load(Path(scratch) / "probabilities.npy", allow_pickle=False)
+    without = {picture.place for picture in broken}
     names = description["class_names"]
-    return [
-        Prediction(str(image), names[int(row.argmax())], float(row.max()))
-        for image, row in zip(images, probabilities, strict=True)
-    ]
+    predictions = []
+    for file, row in zip(
+        (f for place, f in enumerate(files) if place not in without), probabilities, strict=True
+    ):
+        places = np.argsort(-row, kind="stable")[:top].tolist()
+        likely = [Likely(names[place], float(row[place])) for place in places]
+        predictions.append(Prediction(str(file), likely[0].label, likely[0].probability, likely))
+    return predictions, broken
+
+
+def as_csv(predictions: list[Prediction]) -> str:
+    """A row for each picture: its file, and each of the most probable classes with its probability."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    places = range(1, 1 + max((len(prediction.top) for prediction in predictions), default=0))
+    table.writerow(["image", *(f"{what}_{place}" for place in places for what in ("label", "probability"))])
+    for prediction in predictions:
+        table.writerow(
+            [prediction.image, *(part for each in prediction.top for part in (each.label, each.probability))]
+        )
+    return text.getvalue()
 
 
 def picture_fields(data: dict[str, Any]) -> dict[str, Any]:
@@ -180,6 +264,38 @@ def _validation_accuracy(run: RunSummary) -> float:
     return by_epoch.get(run.tested_epoch) or 0.0
 
 
+def _choice(comparison: Comparison, arm: ArmSummary, run: RunSummary, *, is_named: bool) -> str:
+    exportable = [other for other in comparison.arms if other.score is not None and not other.is_own]
+    others = [other.name for other in exportable if other is not arm]
+    why = f"arm {arm.name}"
+    if others and not is_named:
+        why += f", the best by {arm.metric.title}"
+    seeds = f", which has the highest validation accuracy of {len(arm.done)}" if len(arm.done) > 1 else ""
+    remedy = f"; --arm exports another: {', '.join(others)}" if others else ""
+    return f"{why}; seed {run.seed}{seeds}{remedy}"
+
+
+def _code(framework: str, class_names: list[str], shape: list[int], pictures: PictureSpec) -> tuple[str, str]:
+    """A program that uses the model without tandem, and a remark on what it leaves out."""
+    height, width, channels = shape
+    imports, predict = _FRAMEWORK_CODE[framework]
+    resized = _RESIZED[pictures.resize].format(width=width, height=height, background=pictures.background)
+    code = _CODE.format(
+        imports=imports,
+        classes=class_names,
+        mode="L" if channels == 1 else "RGB",
+        resized=resized,
+        height=height,
+        width=width,
+        channels=channels,
+        predict=predict,
+    )
+    remark = ""
+    if pictures.window is not None or pictures.stretch is not None:
+        remark = "\nFirst `data.window` or `data.stretch` maps stored values to 8 bits, as `tandem predict` does.\n"
+    return code, remark
+
+
 def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
     from orchestrator.experiment.spec import describe_value
 
@@ -187,7 +303,11 @@ def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
     height, width, channels = data["image_shape"]
     assert run.result is not None
     recipe = "; ".join(f"{key.replace('_', ' ')} {describe_value(arm.recipe[key])}" for key in arm.recipe)
+    pictures = PictureSpec.model_validate(picture_fields(comparison.document["experiment"].get("data") or {}))
+    code, remark = _code(str(arm.framework), data["class_names"], data["image_shape"], pictures)
     return _CARD.format(
+        code=code,
+        remark=remark,
         experiment=comparison.name,
         arm=arm.name,
         framework=environment.FRAMEWORK_NAMES[str(arm.framework)],
@@ -249,7 +369,7 @@ def _save_here(results: str, run_id: str, directory: str) -> None:
         raise InputError(
             f"{run_id} has no checkpoint here to take a model from; results are fetched with --checkpoints"
         )
-    recipe = experiment.arms[entry["arm"]].recipe()
+    recipe = experiment.recipe_arms[entry["arm"]].recipe()
     framework: Any = importlib.import_module(f"trainers.{entry['framework']}.engine")
     exported: Any = importlib.import_module(f"trainers.{entry['framework']}.exported_model")
     height, width, channels = document["data"]["image_shape"]

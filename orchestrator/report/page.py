@@ -27,7 +27,12 @@ _ELSEWHERE = ("claim", "attribution", "sweep", *_BEFORE_TIME, *_WITH_TIME)
 
 
 def write(
-    comparison: Comparison, drawn: Sequence[Section], gallery: Sequence[Item], *, downloads: Sequence[str]
+    comparison: Comparison,
+    drawn: Sequence[Section],
+    gallery: Sequence[Item],
+    *,
+    downloads: Sequence[str],
+    has_wrong_images: bool,
 ) -> str:
     """The page as HTML.
 
@@ -36,6 +41,7 @@ def write(
         drawn: the sections with figures.
         gallery: test images.
         downloads: names of the tables beside the page.
+        has_wrong_images: whether wrong_images.csv is beside it as well.
     """
     import plotly.offline
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -76,6 +82,7 @@ def write(
         searched=searched,
         specifications=charts,
         downloads=downloads,
+        has_wrong_images=has_wrong_images,
         style=(here / "page.css").read_text(),
         scripts=[(here / name).read_text() for name in ("page.js", "charts.js")],
         plotly=plotly.offline.get_plotlyjs() if charts else None,

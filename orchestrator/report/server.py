@@ -157,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _index(storage: Storage) -> bytes:
     """The experiments that have a report, the latest first."""
-    experiments = []
+    experiments: list[tuple[float, dict[str, str]]] = []
     for name in storage.names():
         results = storage.read_json(f"{name}/report/results.json")
         if results is None:
@@ -166,13 +166,11 @@ def _index(storage: Storage) -> bytes:
             (session["started_at"] for session in ExperimentRecords(storage.at(name)).sessions()), default=0.0
         )
         date = datetime.datetime.fromtimestamp(started, datetime.UTC)
-        experiments.append(
-            {
-                "name": name,
-                "date": f"{date:%Y-%m-%d %H:%M} UTC" if started else "",
-                "verdict": str(results.get("conclusion", "")),
-                "started": started,
-            }
-        )
-    experiments.sort(key=lambda each: (-each["started"], each["name"]))
-    return _INDEX.render(experiments=experiments, script=_SCRIPT).encode()
+        shown = {
+            "name": name,
+            "date": f"{date:%Y-%m-%d %H:%M} UTC" if started else "",
+            "verdict": str(results.get("conclusion", "")),
+        }
+        experiments.append((started, shown))
+    experiments.sort(key=lambda each: each[0], reverse=True)
+    return _INDEX.render(experiments=[shown for _, shown in experiments], script=_SCRIPT).encode()

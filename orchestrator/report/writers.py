@@ -7,7 +7,7 @@ import numpy as np
 
 from orchestrator.analysis import compare, results
 from orchestrator.analysis.compare import Comparison
-from orchestrator.report import columns, markdown, page, sections
+from orchestrator.report import columns, markdown, page, sections, wrong_images
 from orchestrator.report.figures import images, static
 from orchestrator.report.sections import Section
 from orchestrator.store.records import ExperimentRecords
@@ -34,9 +34,12 @@ def write(records: ExperimentRecords) -> Comparison:
     if reported := columns.report_rows(comparison):
         tabled["reports"] = (columns.REPORTS, reported)
     for name, (table, rows) in tabled.items():
-        text, binary = columns.files(table, rows)
-        storage.write(f"{name}.csv", text)
+        rows_as_text, binary = columns.files(table, rows)
+        storage.write(f"{name}.csv", rows_as_text)
         storage.write(f"{name}.parquet", binary)
+    wrong = wrong_images.write(comparison, records)
+    if wrong is not None:
+        storage.write("wrong_images.csv", wrong)
     pictures = {section.name: (section.title, section.caption, [*section.pictures]) for section in drawn}
     if has_images:
         pictures["disagreements"] = (
@@ -45,8 +48,9 @@ def write(records: ExperimentRecords) -> Comparison:
             ["disagreements"],
         )
     storage.write("report.md", markdown.write(comparison, pictures).encode())
-    gallery = images.gallery(comparison, predicted)
-    storage.write("report.html", page.write(comparison, drawn, gallery, downloads=[*tabled]).encode())
+    gallery = images.gallery(comparison, predicted, records.test_names())
+    text = page.write(comparison, drawn, gallery, downloads=[*tabled], has_wrong_images=wrong is not None)
+    storage.write("report.html", text.encode())
     return comparison
 
 

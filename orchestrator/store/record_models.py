@@ -235,6 +235,7 @@ class TrainLoopResult(Checked):
     startup_seconds: Amount | None = None
     workers: Positive | None = None
     trainer: str | None = None
+    note: str | None = None
 
 
 class Scaling(Checked):

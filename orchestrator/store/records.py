@@ -4,7 +4,9 @@
         experiment.json        the experiment as it was understood, its runs, its data
         sessions.jsonl         every start of the driver: when, command, machine, versions
         disagreements.npz      test images that arms classify differently
+        test_images.json       the file of each test image, where images have names
         unreadable.txt         pictures that cannot be read, below each reason, if there are any
+        model-check.json       which content of file, data and modules passed the check of own models
         runs/<run id>/
             run.json           arm, framework, seed, recipe
             attempts.jsonl     every attempt: its resume point and start-up times
@@ -14,6 +16,15 @@
             predictions.npz    predicted class and confidence of each test image
             inputs.npz         how pixels were scaled and whitened
             checkpoints/       the last two epochs' state, the best's and one within an epoch, with checksums
+        runs/<run id>/         of a training function of the user's own; Ray Train keeps its checkpoints here
+            run.json           arm, seed, function, config
+            attempts.jsonl     every time workers started, from which checkpoint, start-up times
+            reports.jsonl      metrics of every report of rank 0
+            returned.json      when the function returned
+            failures.jsonl     as above
+            result.json        the last value of each metric
+            predictions.npz    what the function predicted, if its last checkpoint has that file
+            checkpoint_*/      as the function reported them
         parity/                a trace of a few steps of each recipe in each framework
         report/                made from all of the above, at any time
 
@@ -24,6 +35,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -35,6 +48,9 @@ from trainers.errors import InputError
 from trainers.inputs import InputTransform
 
 _CHECKPOINTS_KEPT = 2
+CHECKPOINTS = re.compile(r"(^|/)runs/[^/]+/[^/]+/")
+"""Matches the path of every file in a directory of a run; these directories hold checkpoints."""
+_PREDICTIONS = "predictions.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +77,20 @@ class PackedState:
     sha256: str
     epochs: list[Record]
     """Metrics of the epochs up to it."""
+
+
+def reports_that_count(reports: Iterable[Record]) -> list[Record]:
+    """Reports in the order of their numbers, without those of lost attempts.
+
+    After a resume from an older checkpoint, a report replaces the one with its number and all that followed that one:
+    the function may end earlier than before.
+    """
+    kept: list[Record] = []
+    for report in reports:
+        while kept and kept[-1]["report"] >= report["report"]:
+            kept.pop()
+        kept.append(report)
+    return kept
 
 
 class RunRecords:
@@ -172,6 +202,41 @@ class RunRecords:
         names = (name.removesuffix(".json") for name in self._files.names("checkpoints"))
         return sorted(int(name) for name in names if name.isdigit())
 
+    def add_reports(self, records: list[Record]) -> None:
+        """Note what a training function reported."""
+        self._files.append_lines("reports.jsonl", records)
+
+    def reports(self) -> list[Record]:
+        """What a training function reported, in order, as `reports_that_count`."""
+        return reports_that_count(self._files.read_lines("reports.jsonl"))
+
+    def note_return(self, at: float) -> None:
+        """Note when a training function returned, in seconds since the epoch."""
+        self._files.write_json("returned.json", {"at": at})
+
+    def returned_at(self) -> float | None:
+        """When a training function returned; None while it has not."""
+        returned = self._files.read_json("returned.json")
+        return None if returned is None else float(returned["at"])
+
+    def handed_over(self, checkpoint: str) -> dict[str, np.ndarray] | None:
+        """The predictions that a training function put into a checkpoint; None where there are none.
+
+        Raises:
+            InputError: the file is damaged, or needs pickle to be read.
+        """
+        name = f"{checkpoint}/{_PREDICTIONS}"
+        arrays = self._files.read_arrays(name)
+        if arrays is None and self._files.read(name) is not None:
+            raise InputError(f"{name} is not an .npz file that can be read without pickle")
+        return arrays
+
+    def finish_loop(self, result: Record, predictions: dict[str, np.ndarray] | None) -> None:
+        """Write how a training function's run ended; the run is done."""
+        if predictions is not None:
+            self._files.write_arrays(_PREDICTIONS, predictions)
+        self._files.write_json("result.json", result)
+
     def add_hang(self, record: Record) -> None:
         """Note, before a worker ends itself, that it did nothing for too long."""
         self._files.write_json("hang.json", record)
@@ -183,8 +248,9 @@ class RunRecords:
         return record
 
     def finish(self, result: Record, predictions: dict[str, np.ndarray], inputs: InputTransform) -> None:
-        """Write the final test, and what a model needs of the data; the run is done."""
-        self._files.write_arrays("predictions.npz", predictions)
+        """Write the final test, any predictions, and what a model needs of the data; the run is done."""
+        if predictions:
+            self._files.write_arrays(_PREDICTIONS, predictions)
         self._files.write_arrays("inputs.npz", inputs.arrays())
         self._files.write_json("result.json", result)
 
@@ -201,7 +267,7 @@ class RunRecords:
 
     def predictions(self) -> dict[str, np.ndarray] | None:
         """The arrays `predicted`, int [n], and `confidences`, float [n], on the test split."""
-        arrays = self._files.read_arrays("predictions.npz")
+        arrays = self._files.read_arrays(_PREDICTIONS)
         return None if arrays is None else upgraded_predictions(arrays)
 
     def inputs(self) -> InputTransform | None:
@@ -243,12 +309,21 @@ class ExperimentRecords:
         return self.storage.read_lines("sessions.jsonl")
 
     def keep_disagreements(self, arrays: dict[str, np.ndarray]) -> None:
-        """Keep test images on which arms differ or all are wrong: indices, labels, uint8 images, names if known."""
+        """Keep test images on which arms differ or all are wrong: indices, labels and uint8 images."""
         self.storage.write_arrays("disagreements.npz", arrays)
 
     def disagreements(self) -> dict[str, np.ndarray] | None:
         """What `keep_disagreements` wrote."""
         return self.storage.read_arrays("disagreements.npz")
+
+    def keep_test_names(self, names: list[str]) -> None:
+        """Keep the file of each test image."""
+        self.storage.write_json("test_images.json", {"files": names})
+
+    def test_names(self) -> list[str]:
+        """What `keep_test_names` wrote; empty if there is nothing."""
+        found = self.storage.read_json("test_images.json") or {}
+        return [str(name) for name in found.get("files", [])]
 
     def keep_parity(self, work: str, framework: str, trace: dict[str, np.ndarray]) -> None:
         """Keep a trace of a work, which is named by its key."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,12 @@ from orchestrator.store.old_records import upgraded
 from trainers.errors import InputError
 
 SCHEMA_VERSION = 2
+_PROBE = "write-check"
+_DAMAGED = (
+    ValueError, TypeError, LookupError, AttributeError, OSError, EOFError, RuntimeError, MemoryError, zlib.error,
+    struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What reading a damaged archive of arrays raises."""
 
 Record = dict[str, Any]
 
@@ -116,6 +125,22 @@ class Storage:
                 "mend that or choose another with --set storage=DIR"
             ) from error
 
+    def try_writing(self, size: int) -> None:
+        """Write a file of so many bytes and remove it again, with the directories that were made for it.
+
+        Raises:
+            StorageError: no permission, no space, no connection.
+        """
+        base = Path(self._base)
+        made = [path for path in (base, *base.parents) if not path.exists()] if self.is_local else []
+        try:
+            self.write(_PROBE, bytes(size))
+            self.delete(_PROBE)
+        finally:
+            for path in made:
+                with contextlib.suppress(OSError):  # it was not made after all, or has come into use
+                    path.rmdir()
+
     def names(self, directory: str = "") -> list[str]:
         """Names of the files and directories right below a directory, sorted; none where it is not there.
 
@@ -154,8 +179,8 @@ class Storage:
         except OSError as error:
             raise StorageError(f"storage {self.url!r}: {name} cannot be removed: {_reason(error)}") from error
 
-    def copy_to(self, directory: Path, *, skip: tuple[str, ...] = ()) -> int:
-        """Copy all files to a local directory, but for directories of some names; returns how many.
+    def copy_to(self, directory: Path, *, skip: re.Pattern[str] | None = None) -> int:
+        """Copy all files to a local directory, but for those whose path matches; returns how many.
 
         Raises:
             StorageError: there is nothing to copy, or it cannot be read.
@@ -167,7 +192,7 @@ class Storage:
         target, copied = Storage(str(directory)), 0
         for entry in entries:
             name = entry.path.removeprefix(self._base).lstrip("/")
-            if entry.type is not pafs.FileType.File or set(name.split("/")[:-1]) & set(skip):
+            if entry.type is not pafs.FileType.File or (skip is not None and skip.search(name)):
                 continue
             target.write(name, self.read(name) or b"")
             copied += 1
@@ -178,9 +203,9 @@ class Storage:
         content = self.read(name)
         try:
             document = None if content is None else json.loads(content)
-        except ValueError:
+            return upgraded(document) if isinstance(document, dict) else None
+        except (ValueError, RecursionError):
             return None
-        return upgraded(document) if isinstance(document, dict) else None
 
     def write_json(self, name: str, document: Record) -> None:
         """Write a JSON document with the schema's version in it."""
@@ -191,14 +216,19 @@ class Storage:
         """The records of a .jsonl file; damaged lines are left out."""
         records = []
         for line in (self.read(name) or b"").splitlines():
-            with contextlib.suppress(ValueError):
-                records.append(from_json(line))
-        return [upgraded(record) for record in records if isinstance(record, dict)]
+            with contextlib.suppress(ValueError, RecursionError):
+                if isinstance(record := from_json(line), dict):
+                    records.append(upgraded(record))
+        return records
 
     def append_line(self, name: str, record: Record) -> None:
         """Add one record to a .jsonl file."""
-        line = json.dumps({"schema": SCHEMA_VERSION} | record).encode() + b"\n"
-        self.write(name, (self.read(name) or b"") + line)
+        self.append_lines(name, [record])
+
+    def append_lines(self, name: str, records: list[Record]) -> None:
+        """Add records to a .jsonl file."""
+        lines = "".join(json.dumps({"schema": SCHEMA_VERSION} | record) + "\n" for record in records)
+        self.write(name, (self.read(name) or b"") + lines.encode())
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Write arrays as a compressed .npz."""
@@ -214,7 +244,7 @@ class Storage:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 return {array: archive[array] for array in archive.files}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        except _DAMAGED:
             return None
 
 

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 import time
-from typing import Literal
+from typing import Literal, get_args
 
 from orchestrator.experiment.spec import describe_value
 from orchestrator.experiment.sweep import Budget, Objective, Params, Sweep
@@ -24,12 +24,23 @@ _EVENTS_IN_A_FILE = 500
 _FLUSH_SECONDS = 0.5
 
 EndState = Literal["done", "stopped", "diverged", "failed"]
+_END_STATES = get_args(EndState)
+_FIELDS: dict[str, dict[str, type]] = {
+    "begin": {},
+    "start": {"trial": int, "run": str, "params": dict},
+    "epoch": {"trial": int, "metrics": dict},
+    "change": {"trial": int, "run": str, "params": dict, "donor": str, "epoch": int},
+    "end": {"trial": int, "state": str},
+    "finish": {"budget": dict},
+}
+"""What each kind of event needs. Checked by hand, since a log has hundreds of thousands of events."""
+_SECONDS = ("data_seconds", "step_seconds", "compile_seconds", "evaluation_seconds")
+_LARGEST = 1e30
 
 
 def busy_seconds(epoch: Record) -> float:
     """Time that workers spent on an epoch, compilation and evaluation included."""
-    parts = ("data_seconds", "step_seconds", "compile_seconds", "evaluation_seconds")
-    return float(sum(epoch.get(part, 0.0) for part in parts))
+    return float(sum(epoch.get(part, 0.0) for part in _SECONDS))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -65,7 +76,7 @@ class TrialRecord:
         if objective.name == "train_seconds":
             return self.train_seconds
         value = self.epochs[-1].get(objective.name)
-        return None if value is None else float(value)
+        return float(value) if isinstance(value, int | float) else None
 
     def score(self, objective: Objective) -> float | None:
         """The value, negated where less is better; None where it is no number."""
@@ -95,6 +106,8 @@ class SearchHistory:
     """Wall time over all starts of the driver."""
     finished: Record | None
     """The budget with which the search came to its end."""
+    damaged: int = 0
+    """Records of its log that are left out."""
 
     @property
     def epochs(self) -> int:
@@ -164,9 +177,12 @@ class SearchRecords:
         """Read the whole log; what is damaged is left out."""
         trials: dict[int, TrialRecord] = {}
         seconds, began, latest = 0.0, None, 0.0
-        finished = None
+        finished, damaged = None, 0
         for name in self.storage.names("log"):
             for event in self.storage.read_lines(f"log/{name}"):
+                if not _is_whole(event):
+                    damaged += 1
+                    continue
                 if event["event"] == "finish":
                     finished = event["budget"]
                 elif event["event"] == "begin":
@@ -177,8 +193,38 @@ class SearchRecords:
                 latest = event["time"]
         seconds += latest - began if began is not None else 0.0
         return SearchHistory(
-            trials=[trials[number] for number in sorted(trials)], seconds=seconds, finished=finished
+            trials=[trials[number] for number in sorted(trials)],
+            seconds=seconds,
+            finished=finished,
+            damaged=damaged,
         )
+
+
+def _is_whole(event: Record) -> bool:
+    """Whether an event has what its kind needs, of the right types and sizes."""
+    fields = _FIELDS.get(event["event"]) if isinstance(event.get("event"), str) else None
+    if fields is None or not _is_amount(event.get("time")):
+        return False
+    if not all(isinstance(event.get(name), kind) for name, kind in fields.items()):
+        return False
+    if event["event"] == "end":
+        return event["state"] in _END_STATES and isinstance(event.get("cause"), str | None)
+    if event["event"] != "epoch":
+        return True
+    metrics = event["metrics"]
+    return (
+        isinstance(metrics.get("epoch"), int)
+        and metrics["epoch"] > 0
+        and isinstance(metrics.get("slot"), str | None)
+        and "data_seconds" in metrics
+        and "step_seconds" in metrics
+        and all(_is_amount(metrics.get(part, 0.0)) for part in _SECONDS)
+        and all(value is None or isinstance(value, int | float | str) for value in metrics.values())
+    )
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= _LARGEST
 
 
 def _tell(trials: dict[int, TrialRecord], event: Record) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -18,11 +17,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.store import record_models
 from orchestrator.store.old_records import upgraded, upgraded_predictions
-from orchestrator.store.records import ExperimentRecords
+from orchestrator.store.records import ExperimentRecords, reports_that_count
 from orchestrator.store.storage import Record
 from trainers.errors import InputError, one_line
 
 _SAME_ACCURACY = 1e-6
+_LARGEST_VALUE = 1e30
 _T = TypeVar("_T")
 
 
@@ -152,8 +152,10 @@ def clean(value: Any) -> Any:
 def _reason(error: ValidationError) -> str:
     problem = error.errors()[0]
     field = ".".join(str(step) for step in problem["loc"])
-    given = one_line(ValueError(repr(problem.get("input"))))
-    return f"{field or 'it'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {given[:80]}"
+    told = f"{field or 'it'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    if problem["type"] == "missing":
+        return told
+    return f"{told}, not {' '.join(repr(problem.get('input')).split())[:80]}"
 
 
 def _check(model: type[BaseModel], value: Any, name: str, left: Left) -> bool:
@@ -189,7 +191,7 @@ def read_document(records: ExperimentRecords, left: Left) -> Record:
     url = records.storage.url
     document = _json(records, "experiment.json", left)
     if document is None:
-        why = f": {left.sentences[0]}" if left.sentences else ""
+        why = f": {left.sentences[0].removesuffix('.')}" if left.sentences else ""
         raise InputError(
             f"{url!r} holds no experiment{why}; give the directory that has experiment.json in it, such as "
             "tandem-results/quickstart"
@@ -320,10 +322,7 @@ def _run(
 
 def _train_loop_run(records: ExperimentRecords, entry: Record, left: Left) -> CheckedRun:
     at = f"runs/{entry['id']}"
-    reports = {
-        line["report"]: line | {"metrics": _finite(line["metrics"])}
-        for line in _lines(records, f"{at}/reports.jsonl", record_models.Report, left)
-    }
+    reports = reports_that_count(_lines(records, f"{at}/reports.jsonl", record_models.Report, left))
     result = _json(records, f"{at}/result.json", left)
     if result is not None and not _check(record_models.TrainLoopResult, result, f"{at}/result.json", left):
         result = None
@@ -333,7 +332,7 @@ def _train_loop_run(records: ExperimentRecords, entry: Record, left: Left) -> Ch
         entry=entry,
         attempts=_lines(records, f"{at}/attempts.jsonl", record_models.Attempt, left),
         epochs=[],
-        reports=[reports[number] for number in sorted(reports)],
+        reports=[report | {"metrics": _finite(report["metrics"])} for report in reports],
         failures=_lines(records, f"{at}/failures.jsonl", record_models.Failure, left),
         result=result,
         predictions=None if result is None else _handed_over(records, f"{at}/predictions.npz", left),
@@ -341,8 +340,12 @@ def _train_loop_run(records: ExperimentRecords, entry: Record, left: Left) -> Ch
 
 
 def _finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """The metrics that are numbers."""
-    return {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
+    """The metrics that are numbers, and small enough for their squares to be numbers."""
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if value is not None and abs(value) <= _LARGEST_VALUE
+    }
 
 
 def _handed_over(records: ExperimentRecords, name: str, left: Left) -> Predictions | None:
@@ -504,9 +507,6 @@ def _disagreements(arrays: dict[str, np.ndarray], data: Record, left: Left) -> d
     if not holds:
         left.out("disagreements.npz", "indices, labels and images do not fit together")
         return None
-    names = arrays.get("names")
-    if names is not None and names.shape == count and names.dtype.kind == "U":
-        kept["names"] = np.array([clean(name) for name in names.tolist()])
     return kept
 
 

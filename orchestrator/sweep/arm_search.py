@@ -36,9 +36,9 @@ def directory(prepared: Prepared, arm: str) -> str:
     experiment = prepared.experiment
     sweep = _sweep(prepared)
     identity = {
-        "data": prepared.dataset.fingerprint,
-        "framework": experiment.arms[arm].framework,
-        "recipe": experiment.arms[arm].recipe().model_dump(mode="json"),
+        "data": prepared.data_fingerprint,
+        "framework": experiment.recipe_arms[arm].framework,
+        "recipe": experiment.recipe_arms[arm].recipe().model_dump(mode="json"),
         "scale": workers_identity(experiment.scale),
         "sweep": sweep.model_dump(mode="json", exclude={"budget", "arms", "log_to", "start_from"}),
         "space": {name: parameter.model_dump() for name, parameter in sweep.space_of(arm).items()},
@@ -107,8 +107,8 @@ def search_arm(
     population = sweep.scheduler if isinstance(sweep.scheduler, Pbt) else None
     search = Search(
         arm=arm,
-        framework=experiment.arms[arm].framework,
-        recipe=experiment.arms[arm].recipe(),
+        framework=experiment.recipe_arms[arm].framework,
+        recipe=experiment.recipe_arms[arm].recipe(),
         seed=TRIAL_SEED + sweep.seed,
         storage_url=records.storage.url,
         replays_epochs=population is None,

@@ -87,10 +87,10 @@ def winners(prepared: Prepared, *, module_path: Path) -> Prepared:
         if best is None:
             raise InputError(f"sweep: no trial of arm {arm} finished an epoch; raise sweep.budget")
         chosen[arm] = best
-    arms = {name: _won(arm, chosen[name]) for name, arm in prepared.experiment.arms.items()}
+    arms = {name: _won(arm, chosen[name]) for name, arm in prepared.experiment.recipe_arms.items()}
     experiment = prepared.experiment.model_copy(update={"arms": arms})
     won = dataclasses.replace(
-        prepared, experiment=experiment, runs=run_plan.expand(experiment, prepared.dataset.fingerprint)
+        prepared, experiment=experiment, runs=run_plan.expand(experiment, prepared.data_fingerprint)
     )
     driver.describe(won, module_path=module_path, sweep=_provenance(prepared, chosen))
     return won

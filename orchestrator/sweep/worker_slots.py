@@ -75,7 +75,7 @@ class WorkerSlots:
             runs=TrialSource(self._broker, name),
             scale=self._prepared.experiment.scale,
             data=self._prepared.experiment.data,
-            data_fingerprint=self._prepared.dataset.fingerprint,
+            data_fingerprint=self._prepared.data_fingerprint,
             storage_url=self._search.storage_url,
             driver_session=self._driver_session,
             launched_at=time.time(),

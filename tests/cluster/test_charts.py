@@ -26,7 +26,12 @@ EVERYTHING = {
     },
     "podMonitor": {"enabled": True},
     "dashboard": {"enabled": True},
-    "nightly": {"enabled": True, "experiment": '{"experiment": {}}', "secrets": ["s3"]},
+    "nightly": {
+        "enabled": True,
+        "experiment": '{"experiment": {"name": "n", "storage": "s3://b"}}',
+        "secrets": ["s3"],
+    },
+    "readLogsThroughDashboard": True,
     "pullSecrets": ["registry"],
     "submitters": [{"kind": "User", "name": "ada@example.com"}],
     "viewers": [{"kind": "ServiceAccount", "name": "ci", "namespace": "ci"}],
@@ -34,6 +39,14 @@ EVERYTHING = {
 VALUES: dict[str, dict[str, Any]] = {
     "default": {},
     "everything": EVERYTHING,
+    "growing": {"standingCluster": {"enabled": True}},
+    "fixed": {"standingCluster": {"enabled": True, "workers": {"min": 2, "max": 2}}},
+    "one-node": {"storage": {"accessMode": "ReadWriteOnce", "size": "10Gi", "storageClass": "local"}},
+    "proxied": {
+        "readLogsThroughDashboard": True,
+        "networkPolicy": {"apiServerCidrs": ["10.0.0.0/24"], "egressPorts": [443, 6379]},
+    },
+    "watched": {"podMonitor": {"enabled": True}, "dashboard": {"enabled": True}},
     "nothing": {
         "networkPolicy": {"enabled": False},
         "quota": {"enabled": False},
@@ -147,8 +160,10 @@ def test_the_chart_is_valid_under_values(values: str, tmp_path: Path) -> None:
     for manifest in made:
         check(manifest)
     kinds = [manifest["kind"] for manifest in made]
-    assert kinds.count("Role") == 3
-    assert ("RayCluster" in kinds) == ("RayCronJob" in kinds) == (values == "everything")
+    assert kinds.count("Role") == 4
+    stands = values in ("everything", "growing", "fixed")
+    assert ("RayCluster" in kinds) == ("PodDisruptionBudget" in kinds) == stands
+    assert ("RayCronJob" in kinds) == (values == "everything")
     assert ("NetworkPolicy" in kinds) == (values != "nothing")
 
 
@@ -158,6 +173,10 @@ def test_the_chart_is_valid_under_values(values: str, tmp_path: Path) -> None:
         ({"imagee": "x"}, "imagee"),
         ({"rayVersion": "latest"}, "rayVersion"),
         ({"nightly": {"enabled": True}}, "experiment"),
+        ({"nightly": {"enabled": True, "experiment": "name: x"}}, "tandem render FILE --cron"),
+        ({"nightly": {"schedule": "every night at 3"}}, "schedule"),
+        ({"standingCluster": {"workers": {"min": 3, "max": 2}}}, "min 3 exceeds max 2"),
+        ({"networkPolicy": {"apiServerCidrs": ["all"]}}, "apiServerCidrs"),
         ({"standingCluster": {"workers": {"cpus": 0}}}, "cpus"),
     ],
 )
@@ -168,17 +187,42 @@ def test_wrong_values_are_refused(values: dict[str, Any], words: str, tmp_path: 
     assert done.returncode != 0 and words in done.stderr
 
 
-def test_the_chart_and_kustomize_give_the_same_rights() -> None:
-    base = objects(tool("kubectl", "kustomize", ROOT / "k8s/base"))
-    chart = objects(tool("helm", "template", "team", CHART, "--set", "readLogsThroughDashboard=false"))
+def test_the_chart_and_kustomize_make_the_same_objects() -> None:
+    base = tool("kubectl", "kustomize", ROOT / "k8s/base")
+    chart = tool("helm", "template", "team", CHART, "-n", "tandem", "--no-hooks")
 
-    def rules(manifests: list[dict[str, Any]], kind: str, field: str) -> dict[str, Any]:
-        return {found["metadata"]["name"]: found[field] for found in manifests if found["kind"] == kind}
+    def contents(done: subprocess.CompletedProcess[str]) -> dict[tuple[str, str], dict[str, Any]]:
+        return {
+            (found["kind"], found["metadata"]["name"]): {
+                field: value for field, value in found.items() if field != "metadata"
+            }
+            for found in objects(done)
+        }
 
-    ours = rules(base, "Role", "rules")
-    del ours["tandem-log-reader"]
-    assert rules(chart, "Role", "rules") == ours
-    assert rules(chart, "NetworkPolicy", "spec") == rules(base, "NetworkPolicy", "spec")
+    ours = contents(base)
+    del ours["Namespace", "tandem"]  # helm install --create-namespace
+    assert contents(chart) == ours
+
+
+def test_the_standing_clusters_are_alike() -> None:
+    overlay = tool("kubectl", "kustomize", ROOT / "k8s/overlays/spot")
+    chart = tool("helm", "template", "team", CHART, "-n", "tandem", "--set", "standingCluster.enabled=true")
+
+    def head_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+        (cluster,) = [found for found in objects(done) if found["kind"] == "RayCluster"]
+        return dict(cluster["spec"]["headGroupSpec"])
+
+    assert head_of(overlay) == head_of(chart)
+
+
+def test_a_teams_overlays_hold_nothing_outside_of_its_namespace() -> None:
+    for overlay in OVERLAYS:
+        for manifest in objects(tool("kubectl", "kustomize", ROOT / "k8s/overlays" / overlay)):
+            assert manifest["kind"] == "Namespace" or manifest["metadata"]["namespace"] == "tandem"
+    kinds = {found["kind"] for found in objects(tool("kubectl", "kustomize", ROOT / "k8s/cluster/kueue"))}
+    assert kinds == {"ResourceFlavor", "ClusterQueue", "WorkloadPriorityClass"}
+    gpu = tool("kubectl", "kustomize", ROOT / "k8s/overlays/gpu").stdout
+    assert "tandem:0.1.0-cuda" in gpu and "tandem:0.1.0-cpu" not in gpu
 
 
 def test_the_dashboard_shows_what_the_driver_exports() -> None:

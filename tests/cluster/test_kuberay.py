@@ -333,3 +333,83 @@ def drivers() -> list[Any]:
         for process in psutil.process_iter(["cmdline"])
         if "orchestrator.head" in (process.info["cmdline"] or []) and "-m" in process.info["cmdline"]
     ]
+
+
+FAILING_MODEL = """
+def build(image_shape, num_classes):
+    raise ValueError("no such layer")
+"""
+
+
+@pytest.mark.slow
+def test_a_users_own_error_is_trained_into_once(tmp_path: Path, kuberay: KubeRayHere) -> None:
+    """KubeRay starts a failed driver again on a new cluster; that one ends at once with the recorded error."""
+    file = slow(tmp_path, retries=2)
+    (tmp_path / "slow.py").write_text(FAILING_MODEL)
+    done = tandem("run", file, "--on", "kuberay")
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    assert "no such layer" in done.stderr.splitlines()[-1]
+    (job,) = kuberay.server.store.list("rayjobs.ray.io", None)
+    assert job["status"]["failed"] == 3
+    (failures,) = (tmp_path / "there").glob("*/runs/*/failures.jsonl")
+    assert len(failures.read_text().splitlines()) == 1, "only the first attempt trained"
+
+
+def secret_of(bucket: dict[str, str], **more: str) -> dict[str, Any]:
+    values = {name: base64.b64encode(value.encode()).decode() for name, value in (bucket | more).items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "data": values}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outlives", [False, True], ids=["forgetting", "redis"])
+def test_a_head_that_stays_away_costs_no_healthy_job(
+    tmp_path: Path,
+    kuberay: KubeRayHere,
+    bucket: dict[str, str],
+    redis: tuple[str, str],
+    outlives: bool,
+) -> None:
+    """The lease that a new driver finds was last renewed long before that driver started."""
+    address, password = redis
+    kuberay.server.store.put(("secrets", "default", "s3"), secret_of(bucket, password=password))
+    more = {"redis": {"address": address, "secret": "s3"}} if outlives else {}
+    file = slow(tmp_path, 60, claims=[], secrets=["s3"], **more)
+    running = start_tandem("run", file, "--on", "kuberay", "--set", "storage=s3://bucket/results")
+    until(lambda: [key for key in stored() if key.endswith("epochs.jsonl")])
+    kuberay.operator.cordoned = True
+    kuberay.operator.kill_pod("default", "headgroup")
+    time.sleep(float(os.environ.get("TANDEM_TEST_AWAY", "65")))
+    kuberay.operator.uncordon()
+    out, err = running.communicate(timeout=540)
+    assert running.returncode == 0, (out, err)
+    assert err.count("submitting it again") == int(outlives), err
+    assert "nodes are available: 1 node(s) were unschedulable" in err, "it says what the job waits for"
+
+
+@pytest.mark.slow
+def test_an_experiment_with_own_modules_is_resumed_from_its_url(
+    tmp_path: Path, kuberay: KubeRayHere, bucket: dict[str, str]
+) -> None:
+    kuberay.server.store.put(("secrets", "default", "s3"), secret_of(bucket))
+    file = slow(tmp_path, 8, claims=[], secrets=["s3"])
+    job = json.loads(
+        tandem("submit", file, "--on", "kuberay", "--set", "storage=s3://bucket/results", "--json").stdout
+    )[0]["id"]
+    until(lambda: [key for key in stored() if key.endswith("epochs.jsonl")])
+    assert tandem("cancel", job, "--on", "kuberay").returncode == 0
+    (tmp_path / "slow.py").unlink()
+    resumed = tandem("resume", "s3://bucket/results/slow", "--on", "kuberay")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stderr.count("epoch 8/8") == 1
+
+
+@pytest.mark.slow
+def test_a_driver_stops_at_the_deadline_and_trains_no_more(tmp_path: Path, kuberay: KubeRayHere) -> None:
+    file = slow(tmp_path, 500, deadline_seconds=60)
+    done = tandem("run", file, "--on", "kuberay")
+    assert done.returncode == 1 and "deadline" in done.stderr.splitlines()[-1], done.stderr
+    until(lambda: not kuberay.server.store.list("pods", "default"))
+    trained = len(epochs_in(tmp_path))
+    assert trained >= 1
+    time.sleep(3)
+    assert len(epochs_in(tmp_path)) == trained

@@ -66,6 +66,9 @@ def ray_job() -> jsonschema.Draft202012Validator:
 
 LABEL = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 POD = {
+    "ephemeral_storage_gib": st.integers(1, 500),
+    "scratch_gib": st.integers(1, 500),
+    "affinity": st.just({"nodeAffinity": {}}),
     "cpus": st.integers(1, 256),
     "memory_gib": st.integers(1, 2048),
     "node_selector": st.dictionaries(LABEL, LABEL, max_size=2),
@@ -109,6 +112,11 @@ KUBERNETES = st.fixed_dictionaries(
         "secrets": st.lists(LABEL, max_size=2),
         "pull_secrets": st.lists(LABEL, max_size=2),
         "service_account": LABEL,
+        "labels": st.dictionaries(LABEL, LABEL, max_size=2),
+        "annotations": st.dictionaries(LABEL, LABEL, max_size=2),
+        "priority_class": LABEL,
+        "runtime_class": LABEL,
+        "image_pull_policy": st.sampled_from(["Always", "IfNotPresent", "Never"]),
         "claims": st.lists(st.fixed_dictionaries({"claim": LABEL, "path": st.just("/data")}), max_size=1),
     },
 )
@@ -148,11 +156,13 @@ def check_rendered(kubernetes: dict[str, Any], name: str, queue: tuple[str, str]
     if queue is not None:
         fixed = [group | {"min": group["max"]} for group in kubernetes.get("workers", [{"min": 1, "max": 1}])]
         kubernetes = kubernetes | {"scheduler": queue[0], "queue": queue[1], "workers": fixed}
-    config_map, job = rendered(experiment() | {"name": name, "kubernetes": kubernetes})
+    *config_maps, job = rendered(experiment() | {"name": name, "kubernetes": kubernetes})
     spec = job["spec"]
     assert re.fullmatch(r"[a-z]([-a-z0-9]{0,42}[a-z0-9])?", job["metadata"]["name"])
-    assert config_map["metadata"]["name"] == job["metadata"]["name"]
-    assert spec["shutdownAfterJobFinishes"], "no GPU is left running"
+    assert bool(config_maps) == ("redis" not in kubernetes)
+    for config_map in config_maps:
+        assert config_map["metadata"]["name"] == job["metadata"]["name"]
+    check_ending(spec, kubernetes.get("keep_seconds", 600))
     assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     groups = spec["rayClusterSpec"]["workerGroupSpecs"]
     assert len({group["groupName"] for group in groups}) == len(groups)
@@ -171,6 +181,53 @@ def check_rendered(kubernetes: dict[str, Any], name: str, queue: tuple[str, str]
     if queue is not None:
         assert queue[1] in job["metadata"]["labels"].values()
     return dict(job)
+
+
+def check_ending(spec: dict[str, Any], keep_seconds: int) -> None:
+    """No GPU is left running: the cluster goes at once, in one of two ways that exclude each other."""
+    if "deletionStrategy" not in spec:
+        assert spec["shutdownAfterJobFinishes"] and spec["ttlSecondsAfterFinished"] == 0
+        return
+    assert "shutdownAfterJobFinishes" not in spec and "ttlSecondsAfterFinished" not in spec
+    assert not spec.get("suspend"), "KubeRay refuses both together"
+    delays = {"DeleteCluster": 0, "DeleteSelf": keep_seconds}
+    ends = ({"jobStatus": "SUCCEEDED"}, {"jobStatus": "FAILED"}, {"jobDeploymentStatus": "Failed"})
+    rules = spec["deletionStrategy"]["deletionRules"]
+    for policy, seconds in delays.items():
+        for end in ends:
+            assert {"policy": policy, "condition": end | {"ttlSeconds": seconds}} in rules
+    assert len(rules) == 6
+
+
+def test_the_operator_deletes_what_a_job_leaves() -> None:
+    _, job = rendered(experiment(keep_seconds=30))
+    check_ending(job["spec"], 30)
+    for change in ({"suspended": True}, {"queue": "q"}):
+        _, job = rendered(experiment(**change))
+        assert job["spec"]["ttlSecondsAfterFinished"] == 0, "a suspended job needs shutdownAfterJobFinishes"
+        assert job["metadata"]["annotations"]["tandem/keep-seconds"] == "600"
+    (job,) = rendered(experiment(cluster="team"))
+    policies = {rule["policy"] for rule in job["spec"]["deletionStrategy"]["deletionRules"]}
+    assert policies == {"DeleteSelf"}, "the standing cluster stays"
+
+
+def test_a_cluster_that_autoscales_in_kueues_queue_is_elastic() -> None:
+    for workers, elastic in (([{"min": 0, "max": 2}], True), ([{"min": 2, "max": 2}], False)):
+        _, job = rendered(experiment(queue="q", workers=workers))
+        assert ("kueue.x-k8s.io/elastic-job" in job["metadata"]["annotations"]) == elastic
+
+
+def test_start_seconds_are_for_all_attempts_together() -> None:
+    _, job = rendered(experiment(start_seconds=900, retries=2))
+    assert job["spec"]["preRunningDeadlineSeconds"] == 300 and job["spec"]["backoffLimit"] == 2
+
+
+def test_a_cleanup_pod_of_redis_mounts_nothing_that_goes_with_the_job() -> None:
+    (job,) = rendered(experiment(redis={"address": "redis:6379"}))
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert not any("configMap" in volume for volume in head["volumes"])
+    files = json.loads(yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"][FILES_VARIABLE])
+    assert JOB_FILE in files
 
 
 def test_a_standing_cluster_is_given_the_files_with_the_job(tmp_path: Path) -> None:
@@ -204,7 +261,8 @@ def test_only_a_cluster_that_autoscales_talks_to_kubernetes() -> None:
     _, growing = rendered(experiment(workers=[{"min": 0, "max": 2}]))
     cluster = growing["spec"]["rayClusterSpec"]
     assert cluster["autoscalerOptions"]["version"] == "v2"
-    assert "automountServiceAccountToken" not in cluster["headGroupSpec"]["template"]["spec"]
+    head = cluster["headGroupSpec"]["template"]["spec"]
+    assert head["automountServiceAccountToken"] is True, "whatever the account's own field says"
     for group in cluster["workerGroupSpecs"]:
         assert group["template"]["spec"]["automountServiceAccountToken"] is False
 
@@ -230,7 +288,11 @@ def test_the_users_modules_go_along(tmp_path: Path) -> None:
         ({"kubernetes": {"image": "a", "workers": [{"min": 3, "max": 2}]}}, "min 3 exceeds max 2"),
         ({"kubernetes": {"image": "a", "workers": [{"name": "head"}]}}, "cannot be called head"),
         ({"kubernetes": {"image": "a", "workers": [{}, {}]}}, "share a name"),
-        ({"kubernetes": {"image": "a", "queue": "q", "workers": [{"max": 2}]}}, "a cluster of a fixed size"),
+        (
+            {"kubernetes": {"image": "a", "queue": "q", "workers": [{"name": f"w{n}"} for n in range(18)]}},
+            "at most 17 worker groups",
+        ),
+        ({"kubernetes": {"image": "a", "labels": {"ray.io/cluster": "x"}}}, "set by tandem or KubeRay"),
         ({"kubernetes": {"image": "a", "namespace": "No"}}, "lower-case letters"),
         ({"kubernetes": {"image": "a", "cluster": "c", "queue": "q"}}, "is for a cluster of the job's own"),
     ],

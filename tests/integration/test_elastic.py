@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.analysis import scaling
+from orchestrator.analysis import gpu_profile, scaling
 from orchestrator.execution import driver
 from orchestrator.experiment import reader, spec
 from orchestrator.store.records import RunRecords
@@ -153,6 +153,43 @@ def test_scaling_is_measured_over_several_nodes(
     assert 0 < only["efficiency"]["strong"][2] < 2
     assert 0 < only["predicted_efficiency"]["weak"][4] <= 1
     assert scaling.measure(plan, module_path=tmp_path) == points, "nothing is trained again"
+
+
+@pytest.mark.slow
+def test_four_workers_on_two_labelled_nodes_train_as_one(
+    tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
+) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=2, labels={"pool": "training"})
+    text = ELASTIC.format(model="lenet5", epochs=2, batch_size=32, workers=4, storage=tmp_path)
+    labelled = text.replace("retries: 3", "retries: 0, label_selector: {pool: training}")
+    run = execute(experiment_file(labelled), lambda _: None)
+    assert [attempt["workers"] for attempt in run.attempts()] == [4]
+    alone = labelled.replace("workers: 4", "workers: 1").replace("name: elastic", "name: alone")
+    expected = execute(experiment_file(alone), lambda _: None).epochs()
+    for epoch, reference in zip(run.epochs(), expected, strict=True):
+        assert epoch["train_loss"] == pytest.approx(reference["train_loss"], rel=1e-4)
+    elsewhere = spec.Scale(label_selector={"pool": "serving"})
+    with pytest.raises(InputError, match="there is no node with pool: serving; correct scale"):
+        driver.cluster_capacity(elsewhere)
+
+
+@pytest.mark.slow
+def test_arms_are_profiled_with_one_change_at_a_time(
+    tmp_path: Path, experiment_file: Callable[[str], Path], cluster: Cluster
+) -> None:
+    text = ELASTIC.format(model="lenet5", epochs=1, batch_size=16, workers=1, storage=tmp_path)
+    wanted = ("as-written", "batch-size-x2")
+    plan = [
+        step for step in gpu_profile.variants(reader.load(experiment_file(text))) if step.change in wanted
+    ]
+    measured = gpu_profile.measure(plan, module_path=tmp_path)
+    assert [(each.arm, each.change, each.failure) for each in measured] == [
+        ("only", change, None) for change in wanted
+    ]
+    assert gpu_profile.measure(plan, module_path=tmp_path) == measured, "nothing is trained again"
+    speed, times, faster = gpu_profile.sentences(gpu_profile.summary(measured))
+    assert "images/s, MFU" in speed and "input" in times and "only: batch-size-x2: " in faster
 
 
 def test_a_driver_waits_for_the_node_that_it_asked_for(cluster: Cluster) -> None:

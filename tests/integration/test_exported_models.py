@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
+import subprocess
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +113,64 @@ def test_the_saved_model_predicts_as_the_run_did(
     (elsewhere,) = session.run(None, {images.name: np.asarray(dataset.test_images[:40])})
     assert elsewhere.max(axis=1) == pytest.approx(probabilities, abs=TOLERANCE)
     assert elsewhere.sum(axis=1) == pytest.approx(np.ones(40), abs=TOLERANCE)
+
+
+def test_a_folder_is_classified_into_a_file(models: dict[str, Path], results: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(reader.load(results.with_suffix(".yaml")).data)
+    folder = tmp_path / "new" / "below"
+    folder.mkdir(parents=True)
+    for place in range(6):
+        Image.fromarray(np.asarray(dataset.test_images[place])[..., 0]).save(folder / f"{place}.png")
+    (folder / "broken.png").write_text("no picture")
+    (folder / "notes.txt").write_text("no picture either")
+    model = models["torch-norm"]
+    told = tandem("predict", model, tmp_path / "new", "--top", "3")
+    assert told.returncode == 0 and len(told.stdout.splitlines()) == 6
+    assert all(line.count("%") == 3 for line in told.stdout.splitlines())
+    assert f"note: {folder / 'broken.png'} cannot be read and was left out" in told.stderr
+    for name in ("out.csv", "out.json"):
+        done = tandem("predict", model, tmp_path / "new", "--top", "2", "--out", tmp_path / name)
+        assert done.returncode == 0 and "6 predictions are in" in done.stdout, done.stderr
+    entries = json.loads((tmp_path / "out.json").read_text())
+    with open(tmp_path / "out.csv", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    for entry, row in zip(entries, rows, strict=True):
+        assert entry["label"] == entry["top"][0]["label"] == row["label_1"]
+        assert entry["top"][1]["probability"] == float(row["probability_2"])
+    wrong = tandem("predict", model, tmp_path / "new", "--out", tmp_path / "out.txt")
+    assert wrong.returncode == 2 and "give a file that ends in .csv or .json" in wrong.stderr
+
+
+@pytest.mark.parametrize("arm", ["keras-norm", "torch-norm"])
+def test_the_program_in_the_card_gives_what_tandem_predicts(
+    models: dict[str, Path], results: Path, tmp_path: Path, arm: str
+) -> None:
+    dataset = open_dataset(reader.load(results.with_suffix(".yaml")).data)
+    directory = shutil.copytree(models[arm], tmp_path / "model")
+    picture = directory / "picture.jpg"
+    Image.fromarray(np.asarray(dataset.test_images[0])[..., 0]).save(picture, "PNG")
+    (predicted,) = json.loads(tandem("predict", directory, picture, "--json").stdout)
+    program = (directory / "README.md").read_text().partition("```python")[2].partition("```")[0]
+    assert "tandem" not in program
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=directory
+    )
+    assert done.returncode == 0, done.stderr
+    label, probability = done.stdout.split()
+    assert label == predicted["label"] and float(probability) == pytest.approx(
+        predicted["probability"], abs=TOLERANCE
+    )
+
+
+def test_the_choice_of_arm_is_explained(fetched: Path, tmp_path: Path) -> None:
+    best = best_arm(fetched)["name"]
+    other = next(arm for arm in ARMS if arm != best)
+    told = tandem("model", fetched, tmp_path / "best").stdout
+    assert told.startswith(f"arm {best}, the best by test accuracy; seed 3; --arm exports another: ")
+    assert other in told.splitlines()[0]
+    assert tandem("model", fetched, tmp_path / "other", "--arm", other).stdout.startswith(
+        f"arm {other}; seed "
+    )
 
 
 def test_what_is_wrong_is_one_sentence(results: Path, models: dict[str, Path], tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def start(name, *, backend="trainers.torch.trainer", seconds=0, fails=False):
     resources = {"CPU": ray.cluster_resources()["CPU"] / 2}
     return launch.launch(
         launch.Group(name=name, backend=backend, train=train, config=config, workers=1, resources=resources,
+              accelerator_type=None, label_selector=None,
               storage_url=str(HERE), hang_seconds=60)
     )
 

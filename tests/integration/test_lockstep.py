@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import tandem
 from trainers.recipes import BUILT_IN_MODELS
-from trainers.update_rules import EPSILON, VARIANCE, VELOCITY
+from trainers.update_rules import EPSILON, ROOT_EPSILON, VARIANCE, VELOCITY
 
 pytestmark = pytest.mark.serial
 
@@ -81,8 +81,16 @@ RECIPES = {
     "nesterov": "{optimizer: {name: sgd, learning_rate: 0.01, momentum: 0.9, nesterov: true}}",
     "adam": "{optimizer: adam}",
     "adamw": "{optimizer: adamw}",
+    "rmsprop": "{optimizer: {name: rmsprop, momentum: 0.5, epsilon: 1.0e-6}, gradient_clip: 1.0, accumulate: 2}",
 }
-NAMED = {"momentum": [], "nesterov": [], "one-cycle": [VELOCITY], "adam": [EPSILON], "adamw": [EPSILON]}
+NAMED = {
+    "momentum": [],
+    "nesterov": [],
+    "one-cycle": [VELOCITY],
+    "adam": [EPSILON],
+    "adamw": [EPSILON],
+    "rmsprop": [ROOT_EPSILON],
+}
 
 
 def test_both_frameworks_do_the_same_work_in_lockstep(

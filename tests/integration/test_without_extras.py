@@ -79,6 +79,10 @@ def test_what_needs_no_framework_works(
     file = experiment_file(EXPERIMENT)
     records = make_records(tmp_path / "x", {"one": [0.5, 0.6], "two": [0.6, 0.7]})
     here = ["--set", f"storage={tmp_path}", "--set", "kubernetes=null"]
+    own = ["--set", "two.model=mine:build"]
+    untried = (
+        "note: the training step and the prediction of arms.two are left out: PyTorch is not installed here"
+    )
     for arguments, output in [
         (["--help"], "render"),
         (["schema"], '"$defs"'),
@@ -86,6 +90,7 @@ def test_what_needs_no_framework_works(
         (["report", records.storage.url], "report.html"),
         (["fetch", records.storage.url, tmp_path / "copy"], "files in"),
         (["check", file, *here], f"note: to train here, install Keras and PyTorch: {INSTALL}"),
+        (["check", file, *here, *own], untried),
     ]:
         done = tandem(*arguments)
         assert done.returncode == 0 and output in done.stdout, (arguments, done.stdout, done.stderr)

@@ -93,8 +93,8 @@ def round_weights(engine: Any) -> None:
 
 
 def sum_the_loss(engine: Any) -> None:
-    average = engine._backward
-    engine._backward = lambda loss, share, scale: average(loss, share, scale * 16)
+    average = engine._share_gradients
+    engine._share_gradients = lambda pixels, labels, scale: average(pixels, labels, scale * 16)
 
 
 def divide_partial_batches_by_the_size_of_full_ones(engine: Any) -> None:

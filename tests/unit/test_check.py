@@ -37,7 +37,9 @@ def classes_told(root: Path, counts: dict[str, int]) -> list[str]:
                 root / "pictures" / name / f"{number}.png",
                 np.full((4, 4), (place * 7 + number) % 256, np.uint8),
             )
-    return [line for line in workflows.check(experiment(root), fit=2) if line.startswith("  ")]
+    return [
+        line for line in workflows.check(experiment(root), fit=2, module_path=root) if line.startswith("  ")
+    ]
 
 
 def test_the_classes_are_printed_with_their_counts_in_each_split(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trainers.data import Dataset, DataSpec, open_dataset
+from trainers.data import Dataset, DataSpec, open_dataset, validation
 from trainers.data.decoding import UnreadableError
 from trainers.data.download import download
 from trainers.data.sources import resolve
@@ -63,7 +63,6 @@ def unreadable(**spec: object) -> list[str]:
 
 
 def test_digits_need_no_network_and_are_split_without_overlap() -> None:
-    assert opened(source="digits").test_names is None
     dataset = opened()
     counts = [len(dataset.train_labels), len(dataset.validation_labels), len(dataset.test_labels)]
     assert counts == [1294, 144, 359]
@@ -156,7 +155,7 @@ def test_a_batch_that_would_run_code_is_refused_unrun(tmp_path: Path) -> None:
             return os.mkdir, (str(witness),)
 
     (root / "data_batch_3").write_bytes(pickle.dumps({b"data": Evil(), b"labels": [0]}))
-    assert "has no place in a CIFAR-10 batch" in refused(path=root)
+    assert "has no place in a CIFAR batch" in refused(path=root)
     assert not witness.exists()
 
 
@@ -208,7 +207,6 @@ def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
     folder(tmp_path / "test", images=3)
     dataset = opened(source="folder", path=tmp_path)
     assert len(dataset.test_labels) == 6
-    assert dataset.test_names is not None and dataset.test_names[0].startswith("test/class0/")
     (tmp_path / "test" / "stranger").mkdir()
     assert "folders of test/ without pictures were left out: stranger" in opened(path=tmp_path).warnings
     (tmp_path / "test" / "stranger" / "0.png").write_bytes(picture())
@@ -388,7 +386,7 @@ def test_groups_that_cannot_be_told(tmp_path: Path, group_by: str, expected: str
 
 
 def test_groups_that_a_source_does_not_tell(tmp_path: Path) -> None:
-    assert "digits does not tell what its images belong to" in refused(group_by="p")
+    assert "source digits has no such thing" in refused(group_by="p")
     one = npz(tmp_path / "one.npz", images=IMAGES, labels=LABELS, who=np.array([b"p"] * 40))
     assert "all belong to 'p'" in refused(path=one, group_by="who")
     array = npz(tmp_path / "a.npz", images=IMAGES, labels=LABELS, who=LABELS[:3])
@@ -800,3 +798,25 @@ def test_two_downloads_at_once_fetch_once(server: str, tmp_path: Path) -> None:
         thread.join()
     assert target.read_bytes() == CONTENT
     assert len(RangeHandler.requests) == 1
+
+
+def test_a_thousand_classes_without_test_images_are_one_note() -> None:
+    names = [f"class{number:04}" for number in range(1200)]
+    train, test = np.repeat(np.arange(1200), 2), np.arange(500)
+    arrays = {
+        f"{split}_{what}": values
+        for split, labels in (("train", train), ("validation", train[:0]), ("test", test))
+        for what, values in (
+            ("labels", labels),
+            (
+                "images",
+                np.random.default_rng(len(labels)).integers(0, 256, (len(labels), 4, 4, 1)).astype(np.uint8),
+            ),
+        )
+    }
+    assert validation.warnings(arrays, names) == [
+        "700 of 1200 classes, such as 'class0500', have no test image"
+    ]
+    arrays["test_labels"] = np.arange(1199)
+    arrays["test_images"] = np.random.default_rng(7).integers(0, 256, (1199, 4, 4, 1)).astype(np.uint8)
+    assert validation.warnings(arrays, names) == ["class 'class1199' has no test image"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
 from orchestrator.cli.options import errors
@@ -41,7 +45,11 @@ def test_the_line_says_what_is_wrong(error: Exception, told: str) -> None:
     ("error", "code", "told"),
     [
         (InputError("data.path: there is no such file"), 2, "tandem: data.path: there is no such file\n"),
-        (KeyError("odd"), 1, "tandem: unexpected KeyError: 'odd'; --debug shows where it came from\n"),
+        (
+            KeyError("odd"),
+            1,
+            "tandem: unexpected KeyError: 'odd' (test_errors.py, line N); --debug shows where it came from\n",
+        ),
     ],
     ids=["foreseen", "unforeseen"],
 )
@@ -50,10 +58,30 @@ def test_a_command_tells_an_error_in_one_sentence(
 ) -> None:
     with pytest.raises(SystemExit) as ended, errors(debug=False):
         raise error
-    assert (ended.value.code, capsys.readouterr().err) == (code, told)
+    said = re.sub(r"line \d+", "line N", capsys.readouterr().err)
+    assert (ended.value.code, said) == (code, told)
     with pytest.raises(type(error)) as raised, errors(debug=True):
         raise error
     assert raised.value is error
+
+
+def test_an_error_in_the_users_code_names_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The innermost line of the user's code, also where a library of others raised the error."""
+    (tmp_path / "users_module.py").write_text(
+        "import json\n\n\ndef read(text):\n    return json.loads(text)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import users_module  # type: ignore[import-not-found]
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        users_module.read("{")
+    del sys.modules["users_module"]
+    assert one_line(caught.value).endswith("(char 1) (users_module.py, line 5)")
+    assert one_line(caught.value.with_traceback(None)).endswith("(char 1)"), (
+        "without a traceback there is no place"
+    )
 
 
 def test_an_interrupt_ends_any_command_with_its_own_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,7 @@ def test_early_stopping_makes_it_a_bound(tmp_path: Path, stopping: dict[str, int
     earlier(tmp_path, "before", epoch_seconds=2.0)
     arms = {"torch": EXPERIMENT["arms"]["torch"] | {"early_stopping": stopping}}  # type: ignore[index]
     experiment = reader.load_mapping(EXPERIMENT | {"arms": arms, "storage": str(tmp_path)})
-    assert any(line.startswith(words) for line in workflows.check(experiment, fit=1))
+    assert any(line.startswith(words) for line in workflows.check(experiment, fit=1, module_path=Path()))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,9 @@ def test_a_search_is_bounded_by_its_budget(
     assert expected is not None
     assert expected.search_seconds == pytest.approx(seconds)
     assert expected.search_cost == pytest.approx(seconds * 2 / 3600 * 3.6)
-    told = list(workflows.check(experiment.model_copy(update={"storage": str(tmp_path)}), fit=2))
+    told = list(
+        workflows.check(experiment.model_copy(update={"storage": str(tmp_path)}), fit=2, module_path=tmp_path)
+    )
     assert told[-2].startswith("time of the search: at most ") and ", cost " in told[-2]
     assert told[-1].startswith("time after the search: about ")
 

@@ -13,7 +13,7 @@ from trainers.contract import Task
 from trainers.inference_speed import inference_speed
 from trainers.inputs import InputTransform
 from trainers.loop import evaluate
-from trainers.recipes import Recipe, TestTimeAugmentation
+from trainers.recipes import Recipe
 
 
 class CornerReader:
@@ -100,7 +100,7 @@ def test_predictions_are_timed_warm_with_all_copies_of_an_image() -> None:
     engine = SlowOnce()
     images = np.zeros((100, 3, 3, 1), np.uint8)
     speed = inference_speed(
-        task(Recipe(test_time_augmentation=TestTimeAugmentation(flip=True)), 3), engine, images
+        task(Recipe.model_validate({"test_time_augmentation": {"flip": True}}), 3), engine, images
     )  # type: ignore[arg-type]
     assert 0.02 <= speed.seconds < 0.1, "two copies, and not the first call"
     assert 64 / 0.1 < speed.images_per_second <= 64 / 0.02

@@ -122,7 +122,7 @@ def test_limits_say_what_was_the_same_and_what_has_no_verdict(tmp_path: Path) ->
     assert "no verdict on speed" in " ".join(tables.not_covered(comparison))
 
 
-def keep(records: ExperimentRecords, indices: list[int], **more: np.ndarray) -> None:
+def keep(records: ExperimentRecords, indices: list[int]) -> None:
     records.keep_disagreements(
         {
             "indices": np.array(indices),
@@ -130,13 +130,13 @@ def keep(records: ExperimentRecords, indices: list[int], **more: np.ndarray) -> 
             "images": np.zeros((len(indices), 4, 4, 1), np.uint8),
             "test_labels": LABELS,
         }
-        | more
     )
 
 
 def gallery(records: ExperimentRecords) -> list[images.Item]:
     comparison = compare.analyse(records)
-    return images.gallery(comparison, {arm: found.predicted for arm, found in comparison.predictions.items()})
+    predicted = {arm: found.predicted for arm, found in comparison.predictions.items()}
+    return images.gallery(comparison, predicted, records.test_names())
 
 
 def test_the_gallery_has_disputed_and_jointly_wrong_images(tmp_path: Path) -> None:
@@ -147,11 +147,12 @@ def test_the_gallery_has_disputed_and_jointly_wrong_images(tmp_path: Path) -> No
     }
     wrong = compare.jointly_wrong(predicted, LABELS, at_most=5)
     assert wrong.tolist() == [800, 801, 802, 803, 804]
-    keep(records, [750, 801], names=np.array(["dogs/7.png", "cats/1.png"]))
+    keep(records, [750, 801])
+    records.keep_test_names([f"photos/{place}.png" for place in range(1000)])
     one, two = gallery(records)
-    assert (one.kind, one.file, one.label) == ("disputed", "dogs/7.png", "cat")
+    assert (one.kind, one.file, one.label) == ("disputed", "photos/750.png", "cat")
     assert one.predictions == [("dog", "keras"), ("dog ×2, cat ×1", "torch")]
-    assert (two.kind, two.file) == ("wrong in every arm", "cats/1.png")
+    assert (two.kind, two.file) == ("wrong in every arm", "photos/801.png")
     assert two.predictions == [("dog", "keras, torch")], "of the class before it"
 
 

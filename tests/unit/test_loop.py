@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.measure_engine import DATASET
 from trainers.contract import EpochMetrics
-from trainers.data.batches import Steps
+from trainers.data.batches import IN_CACHE, Steps
 from trainers.loop import DivergedError, Hooks, train
 from trainers.recipes import CrossEntropy, Recipe
 from trainers.tasks import make_task
@@ -34,7 +34,23 @@ TASK = make_task(
 )
 
 
-class Guesser:
+class Fake:
+    """What the loop needs of an engine on CPUs, but for its steps."""
+
+    block_limits = IN_CACHE
+    warm_up_steps = 1
+
+    def hold(self, images: np.ndarray) -> bool:
+        return False
+
+    def staged(self, steps: Steps) -> Steps:
+        return steps
+
+    def all_reduce(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+
+class Guesser(Fake):
     """Its loss for each example at each step is so many times that of a blind guess; the last stays."""
 
     def __init__(self, *times: float) -> None:
@@ -47,9 +63,6 @@ class Guesser:
         self.steps += len(steps)
         losses = self.losses[np.minimum(places, len(self.losses) - 1)]
         return (losses * TASK.class_weights[steps.labels].sum(axis=1)).astype(np.float32), 0
-
-    def all_reduce(self, values: np.ndarray) -> np.ndarray:
-        return values
 
 
 def guess(*times: float, **recipe: object) -> int:
@@ -113,7 +126,7 @@ def test_tracing_and_compiling_is_no_part_of_a_step() -> None:
     task = dataclasses.replace(TASK, recipe=Recipe(batch_size=10, epochs=2), class_weights=None)
     epochs: list[EpochMetrics] = []
 
-    class Compiled:
+    class Compiled(Fake):
         sizes: ClassVar[set[int]] = set()
 
         def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
@@ -122,9 +135,6 @@ def test_tracing_and_compiling_is_no_part_of_a_step() -> None:
                 time.sleep(0.5)
             time.sleep(0.01 * len(steps))
             return np.ones(len(steps), np.float32), 0
-
-        def all_reduce(self, values: np.ndarray) -> np.ndarray:
-            return values
 
     hooks = dataclasses.replace(HOOKS, after_epoch=lambda metrics: epochs.append(metrics) or True)
     train(task, few, Compiled(), first_epoch=1, prefetch=False, hooks=hooks)  # type: ignore[arg-type]
@@ -139,14 +149,29 @@ def test_blocks_of_slow_steps_get_short_once_the_steps_were_timed() -> None:
     task = dataclasses.replace(TASK, recipe=Recipe(batch_size=10, epochs=2), class_weights=None)
     lengths: list[int] = []
 
-    class Slow:
+    class Slow(Fake):
         def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
             lengths.append(len(steps))
             time.sleep(0.15 * len(steps))
             return np.ones(len(steps), np.float32), 0
 
-        def all_reduce(self, values: np.ndarray) -> np.ndarray:
-            return values
-
     train(task, few, Slow(), first_epoch=1, prefetch=False, hooks=HOOKS)  # type: ignore[arg-type]
     assert lengths == [1, 5, 1, 3, 3, 1], "the first step of a size by itself"
+
+
+def test_steps_until_a_graph_is_replayed_are_counted_as_warm_up() -> None:
+    few = dataclasses.replace(RARE, train_images=RARE.train_images[:64], train_labels=np.arange(64) % 2)
+    task = dataclasses.replace(TASK, recipe=Recipe(batch_size=10, epochs=2), class_weights=None)
+    lengths: list[int] = []
+
+    class Graphs(Fake):
+        warm_up_steps = 3
+
+        def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
+            lengths.append(len(steps))
+            return np.ones(len(steps), np.float32), 0
+
+    train(task, few, Graphs(), first_epoch=1, prefetch=True, hooks=HOOKS)  # type: ignore[arg-type]
+    assert lengths == [1, 1, 1, 3, 1, 6, 1], (
+        "the last batch is smaller, and has been taken once in each epoch"
+    )

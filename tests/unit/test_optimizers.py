@@ -21,6 +21,14 @@ RECIPES: list[dict[str, Any]] = [
     {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9, "weight_decay": 0.1, "decoupled": True},
     {"name": "adam", "learning_rate": 0.002, "beta_1": 0.8, "epsilon": 1e-3, "weight_decay": 0.1},
     {"name": "adamw", "learning_rate": 0.002, "beta_2": 0.9, "epsilon": 1e-3, "weight_decay": 0.1},
+    {
+        "name": "rmsprop",
+        "learning_rate": 0.002,
+        "rho": 0.8,
+        "momentum": 0.5,
+        "epsilon": 1e-3,
+        "weight_decay": 0.1,
+    },
 ]
 SCRIPT = """
 import json, sys
@@ -41,10 +49,10 @@ for place, optimizer in enumerate(RECIPES):
     if framework == "keras":
         config = engine._optimizer.get_config()
         options = {key: config[key] for key in config if key in (
-            "momentum", "nesterov", "weight_decay", "beta_1", "beta_2", "epsilon", "use_ema")}
+            "momentum", "nesterov", "weight_decay", "beta_1", "beta_2", "epsilon", "rho", "use_ema")}
     else:
         options = {key: value for key, value in engine._optimizer.defaults.items() if key in (
-            "momentum", "nesterov", "weight_decay", "betas", "eps", "fused", "lr")}
+            "momentum", "nesterov", "weight_decay", "betas", "eps", "alpha", "fused", "lr")}
     print(json.dumps([kind.__module__.split(".")[0], kind.__name__, options]))
 """
 
@@ -82,6 +90,11 @@ def test_keras_optimizers_are_keras_own(built: tuple[dict[str, list[Any]], Path]
         ["keras", "SGD", sgd | {"momentum": 0.9, "weight_decay": 0.1}],
         ["keras", "Adam", adam | {"beta_1": 0.8}],
         ["keras", "AdamW", adam | {"beta_2": 0.9, "weight_decay": 0.1}],
+        [
+            "keras",
+            "RMSprop",
+            {"weight_decay": None, "use_ema": False, "rho": 0.8, "momentum": 0.5, "epsilon": 1e-3},
+        ],
     ]
 
 
@@ -94,6 +107,7 @@ def test_pytorch_optimizers_are_pytorchs_own(built: tuple[dict[str, list[Any]], 
         ["torch", "SGD", sgd | {"momentum": 0.9}],  # the decoupled decay comes before the step
         ["torch", "Adam", adam | {"betas": [0.8, 0.999]}],
         ["torch", "AdamW", adam | {"betas": [0.9, 0.9]}],
+        ["torch", "RMSprop", {"lr": 0.002, "alpha": 0.8, "momentum": 0.5, "eps": 1e-3, "weight_decay": 0.1}],
     ]
 
 
@@ -105,7 +119,8 @@ def test_a_state_survives_the_way_to_the_other_framework_and_back(
         dict(np.load(built[1] / f"{name}-{place}.npz")) for name in ("first", "torch", "keras")
     )
     names = {key.partition("#")[2] for key in first if "#" in key}
-    expected = {"sgd": {"velocity"} if place else set()}.get(RECIPES[place]["name"], {"mean", "square"})
+    kept = {"sgd": {"velocity"} if place else set(), "rmsprop": {"square", "velocity"}}
+    expected = kept.get(RECIPES[place]["name"], {"mean", "square"})
     assert names == expected | {"steps"}
     if names - {"steps"}:
         assert any(first[key].any() for key in first if key.startswith("dense.kernel#"))

@@ -221,7 +221,7 @@ def test_a_saved_model_reads_new_pictures_as_it_read_those_of_training(
 
     monkeypatch.setattr(exported_model, "_in_process", predict)
     file = tmp_path / "data" / "class1" / "01.png"
-    assert exported_model.predict(tmp_path, [file])[0].label == "class1"
+    assert exported_model.predict(tmp_path, [file])[0][0].label == "class1"
     assert bytes(given[0][0]) in {bytes(image) for image in everything(open_dataset(data))}
 
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from orchestrator.execution import driver
 from orchestrator.experiment.spec import Arm, Experiment, Scale
-from orchestrator.planning import run_plan
+from orchestrator.planning import nodes, run_plan
+from trainers.errors import InputError
 
 
 def experiment(**changes: object) -> Experiment:
@@ -74,3 +78,52 @@ def test_runs_apart_have_a_queue_each_and_arms_take_turns() -> None:
     assert all(len(queue.runs) == 1 for queue in apart)
     arms = list(dict.fromkeys(run.arm for run in runs))
     assert [queue.runs[0].arm for queue in apart][: 2 * len(arms)] == arms + arms[::-1]
+
+
+@pytest.mark.parametrize(
+    ("selector", "suits"),
+    [
+        ({"market": "spot"}, True),
+        ({"market": "on-demand"}, False),
+        ({"market": "!spot"}, False),
+        ({"zone": "!a"}, True),
+        ({"market": "in(on-demand, spot)"}, True),
+        ({"market": "!in(on-demand, spot)"}, False),
+        ({"market": "spot", "zone": "a"}, False),
+    ],
+)
+def test_nodes_are_counted_by_their_labels(selector: dict[str, str], suits: bool) -> None:
+    scale = Scale(label_selector=selector)
+    assert nodes.suits(scale, resources={"CPU": 4}, labels={"market": "spot"}) == suits
+
+
+def test_nodes_are_counted_by_their_accelerator() -> None:
+    scale = Scale(gpus_per_worker=1, accelerator_type="H100")
+    assert nodes.suits(scale, resources={"GPU": 8, "accelerator_type:H100": 1}, labels={})
+    assert not nodes.suits(scale, resources={"GPU": 8, "accelerator_type:A100": 1}, labels={})
+    assert nodes.restriction(scale) == " on nodes with H100"
+
+
+def test_the_kind_of_gpu_decides_a_run_and_labels_do_not() -> None:
+    def name(**scale: Any) -> str:
+        return run_plan.expand(experiment(scale=Scale(**scale)), "f")[0].id
+
+    assert name(gpus_per_worker=1) != name(gpus_per_worker=1, accelerator_type="H100")
+    assert name() == name(label_selector={"market": "spot"})
+
+
+def test_determinism_is_off_on_gpus_unless_it_is_asked_for() -> None:
+    def name(deterministic: bool | str, gpus: float) -> str:
+        arm = Arm(framework="torch", deterministic=deterministic)
+        return run_plan.expand(experiment(arms={"a": arm}, scale=Scale(gpus_per_worker=gpus)), "f")[0].id
+
+    assert name("auto", 0) == name(True, 0) != name(False, 0)
+    assert name("auto", 1) == name(False, 1) != name(True, 1)
+
+
+def test_a_scale_that_no_node_suits_is_refused_with_the_remedy() -> None:
+    scale = Scale(gpus_per_worker=1, accelerator_type="H100", label_selector={"pool": "a"})
+    with pytest.raises(InputError, match=r"there is no node with H100 and pool: a; correct scale\.accel"):
+        driver.check_capacity(scale, cpus=0, gpus=0)
+    with pytest.raises(InputError, match="4 GPUs, but there are 2 on nodes with H100 and pool: a; lower"):
+        driver.check_capacity(scale.model_copy(update={"workers": 4}), cpus=64, gpus=2)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
+import time
 from pathlib import Path
 
 import pytest
 
 from orchestrator.execution.driver import Prepared
-from orchestrator.execution.progress import Progress, open_console
+from orchestrator.execution.progress import Progress, open_console, waiting
 from orchestrator.experiment.spec import from_json
 from orchestrator.planning import run_plan
 from tests.unit.synthetic import make_records
@@ -31,6 +33,15 @@ def prepared(tmp_path: Path) -> Prepared:
     return Prepared(experiment=experiment, dataset=dataset, runs=runs, records=records)
 
 
+def begun(prepared: Prepared, output: io.StringIO) -> Progress:
+    """Progress of a command that began before the first run had trained an epoch."""
+    epochs = Path(prepared.records.storage.url) / "runs" / prepared.runs[0].id / "epochs.jsonl"
+    epochs.rename(epochs.with_suffix(".later"))
+    progress = Progress(prepared, open_console(output, width=100))
+    epochs.with_suffix(".later").rename(epochs)
+    return progress
+
+
 def test_a_terminal_shows_every_run_as_it_stands(prepared: Prepared) -> None:
     screen = Terminal()
     progress = Progress(prepared, open_console(screen, width=100))
@@ -44,15 +55,38 @@ def test_a_terminal_shows_every_run_as_it_stands(prepared: Prepared) -> None:
     assert "waiting" in rows[3]
 
 
-def test_a_pipe_gets_each_epoch_once(prepared: Prepared) -> None:
+def test_a_pipe_gets_each_epoch_once_but_none_of_earlier_commands(prepared: Prepared) -> None:
     output = io.StringIO()
-    progress = Progress(prepared, open_console(output, width=100))
+    progress = begun(prepared, output)
     with progress.shown():
         progress.refresh()
         progress.refresh()
     lines = output.getvalue().splitlines()
-    assert len(lines) == len(set(lines)) == 9
+    assert len(lines) == len(set(lines)) == 3
     assert lines[0] == "keras seed 0: epoch 1/3, validation accuracy 16.67%, 500 images/s"
+
+
+def test_a_silent_pipe_gets_the_state_of_the_runs_and_the_time_left(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.execution.progress._MOST_SILENT_SECONDS", -1.0)
+    output = io.StringIO()
+    progress = Progress(prepared, open_console(output, width=100))
+    with progress.shown():
+        progress.refresh()
+    (line,) = output.getvalue().splitlines()
+    assert re.fullmatch(r"runs: 1 train, 1 wait, 2 are done; about [\d:, a-z]+ left in total", line), line
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_what_is_waited_for_is_named(kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.execution.progress._MOST_SILENT_SECONDS", 0.02)
+    output = kind()
+    with waiting(open_console(output, width=100), "starting Ray"):
+        time.sleep(0.2)
+    assert "starting Ray" in output.getvalue()
+    if kind is io.StringIO:
+        assert re.fullmatch(r"(starting Ray: 0:00:00\n)+", output.getvalue())
 
 
 def test_names_that_look_like_markup_are_shown_as_they_are(prepared: Prepared) -> None:
@@ -60,7 +94,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(prepared: Prepared) -
     name = "[/cats] [red] :cat:"
     odd = dataclasses.replace(prepared, runs=[dataclasses.replace(run, arm=name)])
     for output in (io.StringIO(), Terminal()):
-        progress = Progress(odd, open_console(output, width=100))
+        progress = begun(odd, output)
         with progress.shown():
             progress.refresh()
         assert f"{name} seed 0" in output.getvalue()

@@ -53,7 +53,7 @@ def test_every_example_is_named_in_the_documentation() -> None:
 def test_every_field_of_an_experiment_is_documented() -> None:
     from orchestrator.experiment.spec import json_schema
 
-    pages = ("experiment-file.md", "sweeps.md", "kubernetes.md", "records-and-report.md")
+    pages = ("experiment-file.md", "own-training.md", "sweeps.md", "kubernetes.md", "records-and-report.md")
     documentation = "".join((ROOT / "docs" / page).read_text() for page in pages)
     schema = json_schema()
     for block in [schema, *schema["$defs"].values()]:

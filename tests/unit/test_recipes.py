@@ -1,22 +1,27 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
 
+from trainers.data import Dataset
 from trainers.initial import initial_weights
-from trainers.inputs import whitening_kernel
+from trainers.inputs import input_transform, whitening_kernel
 from trainers.recipes import (
     NAMED_RECIPES,
     Adam,
+    Constant,
     Cosine,
     CrossEntropy,
     OneCycle,
+    Plateau,
     Recipe,
     Whitening,
     class_weights,
     learning_rates,
+    plateau_factor,
 )
 
 
@@ -37,6 +42,41 @@ def test_cosine_halves_half_way_and_never_rises_without_warmup() -> None:
     rates = learning_rates(Recipe(optimizer=Adam(learning_rate=1.0), schedule=Cosine()), 99)
     assert rates[49] == pytest.approx(0.5, abs=1e-6)
     assert np.all(np.diff(rates) < 0)
+
+
+def test_plateau_lowers_the_rate_after_so_many_epochs_without_a_lower_loss() -> None:
+    schedule = Plateau(factor=0.5, patience=2)
+    losses = [3.0, 2.0, 2.5, 2.0, 1.9, 2.0, 2.0, 2.0, 2.0]
+    factors = [plateau_factor(schedule, losses[:epoch]) for epoch in range(len(losses) + 1)]
+    assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
+    assert plateau_factor(Constant(), losses) == 1
+    assert np.all(
+        learning_rates(Recipe(optimizer=Adam(learning_rate=0.5), schedule=schedule), 7) == np.float32(0.5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "channels", "black", "white"),
+    [
+        ("raw", 3, [0, 0, 0], [255, 255, 255]),
+        (
+            "imagenet",
+            3,
+            [-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225],
+            [0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225],
+        ),
+        ("imagenet", 1, [-0.449 / 0.226], [0.551 / 0.226]),
+        ("unit", 1, [0], [1]),
+    ],
+)
+def test_inputs_scale_pixels(inputs: Any, channels: int, black: list[float], white: list[float]) -> None:
+    images, labels = np.zeros((4, 2, 2, channels), np.uint8), np.zeros(4, np.int64)
+    dataset = Dataset(
+        images, labels, images, labels, images, labels, ["a"], "", [], np.zeros(channels), np.ones(channels)
+    )  # fmt: skip
+    transform = input_transform(dataset, Recipe(inputs=inputs))
+    assert transform.offset == pytest.approx(np.array(black), abs=1e-6)
+    assert 255 * transform.scale + transform.offset == pytest.approx(np.array(white), rel=1e-5)
 
 
 def test_balanced_weights_give_every_class_the_same_part_of_the_loss() -> None:

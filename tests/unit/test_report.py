@@ -41,6 +41,26 @@ def records(tmp_path: Path) -> ExperimentRecords:
     return made
 
 
+def test_wrong_and_disputed_images_are_listed_with_their_files(records: ExperimentRecords) -> None:
+    report.write(records)
+    rows = [*csv.DictReader(io.StringIO(read(records, "wrong_images.csv")))]
+    assert [int(row["image"]) for row in rows] == list(range(500, 1000)), (
+        "the first half is right in all runs"
+    )
+    assert {row["file"] for row in rows} == {""}
+    records.keep_test_names([f"photos/{place}.png" for place in range(1000)])
+    report.write(records)
+    rows = [*csv.DictReader(io.StringIO(read(records, "wrong_images.csv")))]
+    by_image = {int(row["image"]): row for row in rows}
+    assert by_image[550]["file"] == "photos/550.png" and by_image[550]["class"] == "dog"
+    assert (by_image[550]["keras_wrong"], by_image[550]["torch_wrong"]) == ("1", "0")
+    assert (by_image[620]["keras_wrong"], by_image[620]["torch_wrong"]) == ("2", "1")
+    assert (
+        by_image[620]["disputed"] == "yes" and by_image[620]["torch_predicted"] == "<script>alert(1)</script>"
+    )
+    assert by_image[900]["disputed"] == "no"
+
+
 def read(records: ExperimentRecords, name: str) -> str:
     return (Path(records.storage.url) / "report" / name).read_text()
 

@@ -176,6 +176,46 @@ def test_unknown_field_that_resembles_none_is_told_with_those_there_are(experime
     assert all(f" {field}" in message for field in ("source", "path", "image_size", "resize", "limit"))
 
 
+@pytest.mark.parametrize(
+    ("field", "meant"),
+    [
+        ("arms.keras.learning_rate", "optimizer.learning_rate"),
+        ("arms.keras.lr", "optimizer.learning_rate"),
+        ("arms.keras.image_size", "data.image_size"),
+        ("arms.keras.label_smoothing", "loss.label_smoothing"),
+        ("learning_rate", "defaults.optimizer.learning_rate"),
+        ("workers", "scale.workers"),
+        ("epochs", "defaults.epochs"),
+        ("num_workers", "scale.workers"),
+        ("data.batch_size", "defaults.batch_size"),
+        ("data.img_size", "image_size"),
+    ],
+)
+def test_a_field_of_another_block_is_found_in_the_whole_file(
+    experiment_file: Write, field: str, meant: str
+) -> None:
+    *above, last = field.split(".")
+    document = yaml.safe_load(MINIMAL)
+    functools.reduce(lambda block, step: block.setdefault(step, {}), above, document)[last] = 1
+    message = problem(experiment_file, yaml.safe_dump(document, sort_keys=False))
+    assert f"{field}: unknown field, did you mean {meant!r}?" in message
+
+
+def test_a_field_of_a_recipe_is_not_suggested_for_a_training_function(experiment_file: Write) -> None:
+    arm = "{train_loop: 'm:f', trainer: torch, configs: {}, ema_decay: 0.5}"
+    message = problem(
+        experiment_file, f"name: x\narms: {{a: {arm}}}\nmetric: {{name: loss, goal: minimize}}\n"
+    )
+    assert "arms.a.configs: unknown field, did you mean 'config'?" in message
+    assert "arms.a.ema_decay: unknown field" in message
+
+
+def test_an_override_without_its_block_is_told_where_the_field_is(experiment_file: Write) -> None:
+    told = problem(experiment_file, MINIMAL, "learning_rate=0.1")
+    assert "neither a field nor an arm, did you mean 'arms.*.optimizer.learning_rate'?" in told
+    assert "did you mean 'scale.workers'?" in problem(experiment_file, MINIMAL, "workers=2")
+
+
 def test_unknown_field_of_an_optimizer(experiment_file: Write) -> None:
     message = problem(
         experiment_file,
@@ -247,7 +287,10 @@ def test_batch_that_does_not_divide_names_sizes_that_do(experiment_file: Write) 
             "name: x\nscale: {workers: 2}\narms: {a: {framework: keras, model: 'mine:build', sync_batch_norm: true}}",
             "a Keras model of your own says so itself, with BatchNormalization(synchronized=True)",
         ),
-        ("name: x\narms: {a: {framework: keras, optimizer: 5}}", "5 is not one of sgd, adam, adamw, package"),
+        (
+            "name: x\narms: {a: {framework: keras, optimizer: 5}}",
+            "5 is not one of sgd, adam, adamw, rmsprop, package",
+        ),
         ("name: x\narms: {a: {framework: keras, loss: mse}}", "'mse' is not one of cross_entropy, package"),
         ("name: x\ndata: {source: npz}\narms: {a: {framework: keras}}", "needs a path"),
         ("name: x\narms: {a: keras}", "must be a mapping"),

@@ -126,6 +126,47 @@ def test_tables_of_every_form(root: Path, name: str) -> None:
     assert_right(opened(root / name))
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("filepath,label", "{root}/pics/img_{n}.png,{v}"),
+        ("path;label", "pics\\img_{n}.png;{v}"),
+        (",file_name,label", "{n},pics/img_{n}.png,{v}"),
+        ('"file_name","label"', '"pics/img_{n}.png","{v}"'),
+        ("file_name,label,split", "pics/img_{n}.png,{v},TRAIN"),
+    ],
+    ids=["absolute", "Windows and semicolons", "an index first", "quotes", "all for training"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_tables_as_programs_write_them(root: Path, header: str, row: str, encoding: str) -> None:
+    file = write(root / "t.csv", header, row.replace("{root}", str(root)))
+    file.write_text(file.read_text(), encoding=encoding)
+    assert_right(opened(file))
+
+
+def test_classes_may_be_numbers_from_1(root: Path) -> None:
+    values: list[object] = [1 + number % 3 for number in range(PICTURES)]
+    dataset = opened(write(root / "t.csv", "file_name,label", "pics/img_{n}.png,{v}", values))
+    assert dataset.class_names == ["1", "2", "3"]
+    numbers = everything(dataset)[:, 0, 0, 0] // 8
+    assert [dataset.class_names[label] for label in labels(dataset)] == [
+        str(values[number]) for number in numbers
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_tables_in_other_encodings_are_refused(root: Path, encoding: str) -> None:
+    kinds: list[object] = ["Äpfel" if number % 2 else "Birnen" for number in range(PICTURES)]
+    file = write(root / "t.csv", "file_name,label", "pics/img_{n}.png,{v}", kinds)
+    file.write_text(file.read_text(), encoding=encoding)
+    assert "cannot be read as comma-separated values in UTF-8" in refused(file)
+
+
+def test_addresses_in_the_web_are_no_files(root: Path) -> None:
+    file = write(root / "t.csv", "image,label", "https://example.org/img_{n}.png,{v}")
+    assert f"20 of the 20 pictures that {file} names are not in" in refused(file)
+
+
 def test_quotes_after_a_space_belong_to_no_value(root: Path) -> None:
     file = write(root / "t.csv", '"file_name", "label"', '"pics/img_{n}.png", "{v}"')
     assert_right(opened(file))
@@ -245,7 +286,7 @@ def refused_array(path: Path) -> str:
 @pytest.mark.parametrize("field", ["image_column", "label_column", "extension", "images"])
 def test_fields_of_tables_are_refused_where_there_is_none(root: Path, field: str) -> None:
     saved(root / "a" / "1.png", np.zeros((9, 9), np.uint8))
-    with pytest.raises(Exception, match=f"data.{field} 'x': source folder has no such thing, only table"):
+    with pytest.raises(Exception, match=f"data.{field} 'x': source folder has no such thing, only .*table"):
         opened(root, **{field: "x"})
 
 

@@ -9,29 +9,61 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from trainers.recipes import Augmentation
 
 _ORDER, _AUGMENT, _SIDE = 0, 1, 2
-_BLOCK_BYTES, _BLOCK_STEPS, _BLOCK_SECONDS = 8 << 20, 32, 0.5
 GUESSED_STEP_SECONDS = 0.05
 """Before a step was timed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockLimits:
+    """How much work a block holds at most."""
+
+    bytes: int
+    """Of its images."""
+    steps: int
+    seconds: float = 0.5
+
+
+IN_CACHE = BlockLimits(bytes=8 << 20, steps=32)
+"""Blocks that a CPU's caches hold."""
+ON_GPU = BlockLimits(bytes=256 << 20, steps=512)
+"""Blocks of so many steps that the host's work between two of them does not count."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which training images a block holds and how each is augmented, for a device that holds the images."""
+
+    places: np.ndarray
+    """Int64 [steps, share], of the images in the training split."""
+    draws: np.ndarray
+    """Int64 [3, steps, share]: flip, row shift and column shift."""
+    augmentation: Augmentation
+
+    def __getitem__(self, steps: slice) -> Selection:
+        return Selection(self.places[steps], self.draws[:, steps], self.augmentation)
 
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """One worker's share of a few consecutive global batches of one size."""
 
-    images: np.ndarray
-    """Uint8 [steps, share, height, width, channels]."""
+    images: np.ndarray | Selection
+    """Uint8 [steps, share, height, width, channels], or which images of those that the device holds."""
     labels: np.ndarray
     """Int64 [steps, share]."""
     learning_rates: np.ndarray
     """Float32 [steps]; NaN for an optimizer of the user's own, which has its own."""
     loss_scale: float
     """1 / global batch size, or 0 for a worker whose share of the last batch is empty."""
+    staged: Any = None
+    """Images and labels on the device, once the engine has put them there."""
 
     def __len__(self) -> int:
         return len(self.learning_rates)
@@ -70,6 +102,8 @@ def epoch_steps(
     world_size: int,
     first_step: int = 0,
     step_seconds: float = GUESSED_STEP_SECONDS,
+    limits: BlockLimits = IN_CACHE,
+    selects: bool = False,
 ) -> Iterator[Steps]:
     """One worker's share of every batch of an epoch, in blocks of a few steps.
 
@@ -84,14 +118,16 @@ def epoch_steps(
         rank: of this worker.
         world_size: number of workers.
         first_step: of the epoch, from 0; where to go on in the middle of it.
-        step_seconds: what a step takes at best, the same on every worker; a block takes half a second at most.
+        step_seconds: what a step takes at best, the same on every worker, which limits a block.
+        limits: of a block, the same on every worker.
+        selects: whether blocks name their images instead of holding them.
     """
     n = len(labels)
     order = epoch_order(n, seed=seed, epoch=epoch)
     draws = _draw(augmentation, order, seed=seed, epoch=epoch)
     whole = n // batch_size
     step_bytes = images[0].nbytes * batch_size / world_size
-    together = max(1, int(min(_BLOCK_BYTES / step_bytes, _BLOCK_SECONDS / step_seconds, _BLOCK_STEPS)))
+    together = max(1, int(min(limits.bytes / step_bytes, limits.seconds / step_seconds, limits.steps)))
     firsts = [step for step in range(whole) if step % together == 0 or step == first_step]
     blocks = list(zip(firsts, [*firsts[1:], whole], strict=True)) if firsts else []
     if n % batch_size:
@@ -105,13 +141,15 @@ def epoch_steps(
         if low == high:  # an empty share still takes part in the exchange, at no weight
             low, high, scale = 0, 1, 0.0
         places = (np.arange(first, last)[:, None] * batch_size + np.arange(low, high)).ravel()
-        block = augment(images[order[places]], augmentation, draws[:, places])
-        yield Steps(
-            block.reshape(last - first, high - low, *block.shape[1:]),
-            labels[order[places]].reshape(last - first, high - low),
-            learning_rates[first:last],
-            scale,
-        )
+        shape = last - first, high - low
+        chosen = order[places]
+        block: np.ndarray | Selection
+        if selects:
+            block = Selection(chosen.reshape(shape), draws[:, places].reshape(3, *shape), augmentation)
+        else:
+            made = augment(images[chosen], augmentation, draws[:, places])
+            block = made.reshape(*shape, *made.shape[1:])
+        yield Steps(block, labels[chosen].reshape(shape), learning_rates[first:last], scale)
 
 
 def prefetched(blocks: Iterator[Steps]) -> Iterator[Steps]:
@@ -153,3 +191,14 @@ def augment(images: np.ndarray, augmentation: Augmentation, draws: np.ndarray) -
         mirrored = flips == 1
         images[mirrored] = images[mirrored, :, ::-1]
     return images
+
+
+def source_pixels(selection: Selection, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where `augment` takes each row and each column of each image from: int64 [n, height] and [n, width]."""
+    flips, row_shifts, column_shifts = selection.draws.reshape(3, -1)
+    pad = selection.augmentation.crop
+    rows, columns = (
+        np.pad(np.arange(side), pad, mode="reflect")[shifts[:, None] + np.arange(side)]
+        for side, shifts in ((height, row_shifts), (width, column_shifts))
+    )
+    return rows, np.where(flips[:, None] == 1, columns[:, ::-1], columns)

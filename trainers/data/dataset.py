@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,13 +15,15 @@ import numpy as np
 
 from trainers.data import decoding, sources, validation
 from trainers.data.download import cache_directory, locked
-from trainers.data.labelled import IN_WORDS, Split, check_task
+from trainers.data.labelled import IN_WORDS, Encoded, Labelled, Split, check_task
 from trainers.data.spec import DataSpec
 from trainers.data.splits import count_groups, hold_out
 from trainers.errors import InputError
 
-_TEST_NAMES = "test_names.npy"
+DECODED = "decoded"
+"""Directory of the cache that holds decoded data sets."""
 _CACHE_FORMAT = 4
+_MANY_SPLITS = "each seed has test images of its own: intervals are over seeds, which share training images"
 _HASHED_AT_ONCE = 4096
 """Images."""
 
@@ -46,10 +49,10 @@ class Dataset:
     """Float32 [channels]."""
     groups: dict[str, int] | None = None
     """Of how many groups each split holds images; None where each image stands alone."""
+    test_names: list[str] = dataclasses.field(default_factory=list)
+    """The file of each test image, relative to `data.path`; empty where images have no names."""
     unreadable: str = ""
     """The images that could not be read and were left out, one a line, below each reason."""
-    test_names: np.ndarray | None = None
-    """Str [n], the test images' file names; None where the source has no files."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -69,15 +72,20 @@ def open_dataset(spec: DataSpec) -> Dataset:
     key = hashlib.sha256(
         json.dumps([_CACHE_FORMAT, kind, settings, sources.stamp(kind, path, spec)]).encode()
     ).hexdigest()[:20]
-    directory = cache_directory() / "decoded" / key
+    directory = cache_directory() / DECODED / key
     with locked(directory):
         if not directory.exists():
             _decode_into(directory, spec, kind, path)
-    return _open(directory)
+    return _open(directory, spec)
 
 
 def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) -> None:
     labelled = sources.read(kind, path, spec)
+    with labelled.scratch or contextlib.nullcontext():
+        _decode_labelled(directory, spec, labelled, path)
+
+
+def _decode_labelled(directory: Path, spec: DataSpec, labelled: Labelled, path: Path | None) -> None:
     class_names = labelled.class_names
     if class_names is None:
         class_names = validation.classes_of_numbers(labelled.train.labels)
@@ -103,10 +111,11 @@ def _decode_into(directory: Path, spec: DataSpec, kind: str, path: Path | None) 
         )
 
     splits = hold_out(labelled, spec)
+    notes = [*labelled.notes, *([_MANY_SPLITS] if spec.has_many_splits else [])]
     shape = decoding.shape_of([*splits.values()], spec)
     temporary = Path(tempfile.mkdtemp(dir=directory.parent))
     try:
-        _write(temporary, splits, shape, class_names, spec, labelled.notes)
+        _write(temporary, splits, shape, class_names, spec, notes)
         temporary.rename(directory)
     except OSError as error:
         raise InputError(
@@ -131,13 +140,11 @@ def _write(
     kept: dict[str, Split] = {}
     for name, split in splits.items():
         broken: list[decoding.Broken] = []
-        _write_images(directory / f"{name}_images.npy", split, shape, spec, broken, account)
+        decoding.write(directory / f"{name}_images.npy", split.images, shape, spec, broken, account)
         whole = np.delete(np.arange(len(split.labels)), [image.place for image in broken])
         kept[name] = split.take(whole) if broken else split
         np.save(directory / f"{name}_labels.npy", np.ascontiguousarray(kept[name].labels, np.int64))
         left_out += broken
-    if isinstance(test := kept["test"].images, list):
-        np.save(directory / _TEST_NAMES, np.array([image.name for image in test]))
     images = sum(len(split.labels) for split in splits.values())
     decoding.refuse(left_out, spec, images=images)
     for name, split in splits.items():
@@ -163,34 +170,12 @@ def _write(
         + validation.warnings(arrays, class_names)
         + validation.shared_groups({name: split.groups for name, split in kept.items()}),
         "groups": count_groups(kept),
+        "test_names": [image.name for image in kept["test"].images if isinstance(image, Encoded)],
         "unreadable": decoding.listing(left_out),
         "channel_mean": mean.tolist(),
         "channel_std": np.sqrt(np.maximum(shares @ values**2 - mean**2, 0)).tolist(),
     }
     (directory / "meta.json").write_text(json.dumps(meta))
-
-
-def _write_images(
-    path: Path,
-    split: Split,
-    shape: tuple[int, int, int],
-    spec: DataSpec,
-    broken: list[decoding.Broken],
-    account: decoding.Account,
-) -> None:
-    """Decode a split into an .npy file; the header has room for the number of images, known at the end."""
-
-    def write_header(images: int) -> None:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (images, *shape)}
-        )
-
-    with open(path, "wb") as file:
-        write_header(len(split.labels))
-        for pixels in decoding.decode(split.images, shape, spec, broken, account):
-            file.write(np.ascontiguousarray(pixels))
-        file.seek(0)
-        write_header(len(split.labels) - len(broken))
 
 
 def _measure(arrays: dict[str, np.ndarray]) -> tuple[str, np.ndarray]:
@@ -216,17 +201,23 @@ def _arrays(directory: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _open(directory: Path) -> Dataset:
+def _open(directory: Path, spec: DataSpec) -> Dataset:
     meta = json.loads((directory / "meta.json").read_text())
-    names = directory / _TEST_NAMES
     return Dataset(
         **_arrays(directory),
         class_names=meta["class_names"],
-        fingerprint=meta["fingerprint"],
+        fingerprint=f"{meta['fingerprint']}{_way_to_split(spec)}",
         warnings=meta["warnings"],
         channel_mean=np.array(meta["channel_mean"], np.float32),
         channel_std=np.array(meta["channel_std"], np.float32),
         groups=meta["groups"],
+        test_names=meta["test_names"],
         unreadable=meta["unreadable"],
-        test_names=np.load(names) if names.exists() else None,
     )
+
+
+def _way_to_split(spec: DataSpec) -> str:
+    """What makes runs with equal seeds different work, since further seeds have other images."""
+    if spec.folds is not None:
+        return f"-{spec.folds}-folds"
+    return "-resplit" if spec.resplit else ""

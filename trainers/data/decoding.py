@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -115,6 +116,11 @@ def shape_of(splits: Sequence[Split], spec: DataSpec) -> Shape:
     return *sizes[0], max(channels for _, _, channels in forms)
 
 
+def shapes(split: Split, spec: DataSpec) -> set[Shape]:
+    """Every height, width and number of channels of the images that can be read."""
+    return {form for form in _forms(split, spec) if not isinstance(form, Broken)}
+
+
 def decode(
     images: np.ndarray | Sequence[Encoded],
     shape: Shape,
@@ -156,6 +162,29 @@ def decode(
         whole = [account.add(name, image) for name, image in found if not isinstance(image, Broken)]
         if whole:
             yield np.stack(whole)
+
+
+def write(
+    path: Path,
+    images: np.ndarray | Sequence[Encoded],
+    shape: Shape,
+    spec: PictureSpec,
+    broken: list[Broken],
+    account: Account | None = None,
+) -> None:
+    """Decode images into an .npy file, a few at a time; arguments as `decode` has them."""
+
+    def write_header(count: int) -> None:  # which has room for the number of images, known at the end
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+        )
+
+    with open(path, "wb") as file:
+        write_header(len(images))
+        for pixels in decode(images, shape, spec, broken, account):
+            file.write(np.ascontiguousarray(pixels))
+        file.seek(0)
+        write_header(len(images) - len(broken))
 
 
 def _forms(split: Split, spec: DataSpec) -> set[Shape | Broken]:

@@ -10,13 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock
 
 from trainers.errors import InputError
-
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
 
 _CHUNK = 1 << 20
 
@@ -25,6 +21,8 @@ def cache_directory() -> Path:
     """`$TANDEM_CACHE`, else `tandem` in the user's cache directory."""
     if chosen := os.environ.get("TANDEM_CACHE"):
         return Path(chosen)
+    import platformdirs  # here, so that training on images at hand needs PyTorch, NumPy and Pydantic alone
+
     return platformdirs.user_cache_path("tandem")
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import numpy as np
@@ -18,6 +21,8 @@ IMAGE_SUFFIXES = frozenset({
     ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })
 # fmt: on
+_MOST_NAMED = 5
+"""Names that a message has at most."""
 IN_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 """What messages call the splits."""
 
@@ -38,6 +43,17 @@ class Encoded:
     def of_file(cls, path: Path, name: str) -> Encoded:
         """A picture in a file of its own."""
         return cls(name, lambda: path.open("rb"))
+
+    @classmethod
+    def of_part(cls, path: Path, start: int, size: int, name: str) -> Encoded:
+        """A picture among others in a file, by its first byte and its size."""
+
+        def read() -> BinaryIO:
+            with path.open("rb") as file:
+                file.seek(start)
+                return io.BytesIO(file.read(size))
+
+        return cls(name, read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +83,8 @@ class Labelled:
     test: Split | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
     """What a reader should know."""
+    scratch: TemporaryDirectory[str] | None = None
+    """Holds unpacked images until they are decoded."""
 
 
 _SPLIT_NAMES = {
@@ -192,13 +210,64 @@ def classes_of_names(splits: dict[str, Split], source: Path) -> tuple[list[str],
     places = {name: place for place, name in enumerate(class_names)}
     named = {name for split in splits.values() for name in split.labels.tolist()}
     if unknown := named - {*class_names}:
-        raise InputError(f"{source}: no training picture is of the classes {', '.join(sorted(unknown))}")
+        raise InputError(f"{source}: no training picture is of the classes {listed(sorted(unknown))}")
     return class_names, {
         kind: dataclasses.replace(
             split, labels=np.array([places[name] for name in split.labels.tolist()], np.int64)
         )
         for kind, split in splits.items()
     }
+
+
+def labelled(splits: dict[str, Split], class_names: list[str] | None, source: Path) -> Labelled:
+    """Splits whose labels are numbers, or the names of classes.
+
+    Args:
+        splits: with a training split.
+        class_names: of labels that are numbers; None if they have no names.
+        source: to blame.
+
+    Raises:
+        InputError: the labels are no classes, or a class has no training image.
+    """
+    if all(_are_names(split.labels) for split in splits.values()):
+        check_task([label for split in splits.values() for label in split.labels.tolist()], source)
+        class_names, splits = classes_of_names(splits, source)
+    return Labelled(class_names=class_names, **splits)
+
+
+def _are_names(labels: np.ndarray) -> bool:
+    return labels.dtype.kind == "U" or (
+        labels.dtype == object and all(isinstance(label, str) for label in labels)
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def groups_in_names(names: Sequence[str], group_by: str) -> np.ndarray:
+    """What each image belongs to, str [n]: the parts of its name in parentheses of the expression, or all of the match.
+
+    Raises:
+        InputError: `group_by` is no regular expression, or matches nothing in a name.
+    """
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise InputError(f"data.group_by {group_by!r} is not a regular expression: {error}") from error
+    matches = {name: pattern.search(name) for name in names}
+    unmatched = [name for name, match in matches.items() if match is None]
+    if unmatched:
+        raise InputError(
+            f"data.group_by {group_by!r} matches nothing in the name of {len(unmatched)} of {len(names)} pictures, "
+            f"such as {unmatched[0]!r}"
+        )
+    return np.array(
+        ["/".join(filter(None, match.groups())) or match[0] for match in matches.values() if match]
+    )
 
 
 def column_of(file: Path, names: list[str], known: tuple[str, ...], what: str, *, field: str) -> str:
@@ -264,3 +333,12 @@ _LITTER = frozenset(
 def is_hidden(name: str) -> bool:
     """Whether a file or folder was left behind by a notebook, a file manager or a file server."""
     return name.startswith(".") or name.casefold() in _LITTER
+
+
+def pictures_below(directory: Path) -> Iterator[Path]:
+    """The picture files in a directory and below, but for what is hidden."""
+    for parent, below, names in os.walk(directory):
+        below[:] = sorted(name for name in below if not is_hidden(name))
+        for name in sorted(names):
+            if not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(parent, name)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
+from trainers.data import registry
 from trainers.recipes import Block
-
-Source = Literal["digits", "cifar10", "cifar10_batches", "parquet", "folder", "table", "npz"]
 
 SMALLEST_SIDE = 4
 """Pixels that an image has at least on each side."""
@@ -49,6 +50,31 @@ _Side = Annotated[int, Field(ge=SMALLEST_SIDE)]
 _ImageSize = Annotated[
     int | tuple[int, int] | None,
     BeforeValidator(_image_size, json_schema_input_type=_Side | tuple[_Side, _Side] | None),
+]
+
+
+def _source_name(value: Any) -> Any:
+    if value is None or value in registry.names() or re.fullmatch(registry.FUNCTION, str(value)):
+        return value
+    near = difflib.get_close_matches(str(value), registry.names(), n=1)
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"source {value!r} is not one of {', '.join(registry.names())}, nor a package.module:function{hint}"
+    )
+
+
+_SourceName = Annotated[
+    str | None,
+    BeforeValidator(_source_name),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": registry.names()},
+                {"type": "string", "pattern": f"^{registry.FUNCTION}$"},
+                {"type": "null"},
+            ]
+        }
+    ),
 ]
 
 
@@ -101,8 +127,10 @@ class PictureSpec(Block):
 class DataSpec(PictureSpec):
     """Which images to train on, and how they are split."""
 
-    source: Source | None = Field(
-        None, description="Where the images come from; taken from the path's contents when left out."
+    source: _SourceName = Field(
+        None,
+        description="Where the images come from, or a package.module:function of your own; taken from the path's "
+        "contents when left out.",
     )
     path: Path | None = Field(None, description="File or directory, on every node that trains.")
     image_size: _ImageSize = Field(
@@ -110,10 +138,14 @@ class DataSpec(PictureSpec):
         description="Resize to this many pixels square, or to [height, width]; needed when sizes differ.",
     )
     image_column: str | None = Field(
-        None, description="Column of a table or of Parquet that holds the pictures or names their files."
+        None,
+        description="Column of a table, of Parquet or of batches that holds the pictures or names their files; "
+        "field of WebDataset's samples.",
     )
     label_column: str | None = Field(
-        None, description="Column of a table or of Parquet that holds the classes."
+        None,
+        description="Column of a table, of Parquet or of batches, or field of WebDataset's samples, that holds the "
+        "classes; fine_label or coarse_label of CIFAR-100.",
     )
     extension: str | None = Field(
         None, description="Appended to the names in a table that lack it, such as jpg."
@@ -143,15 +175,46 @@ class DataSpec(PictureSpec):
         "a regular expression whose part in parentheses names it in the pictures' paths, of Parquet and of a table "
         "a column, of .npz an array.",
     )
+    split: int = Field(
+        0, ge=0, description="Which split is drawn; another number holds out other images, or another fold."
+    )
+    resplit: bool = Field(
+        False,
+        description="Draw another split for each seed, so that a verdict does not rest on one test split.",
+    )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="Share the images out over so many test splits, of which each seed has the next one.",
+    )
     limit: int | None = Field(None, gt=0, description="Keep only this many training images, for a quick try.")
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> DataSpec:
-        if self.source in ("cifar10_batches", "parquet", "folder", "table", "npz") and self.path is None:
+        if self.source is None or registry.is_function(self.source) or self.path is not None:
+            return self
+        if registry.load(self.source).locate is None:
             raise ValueError(f"source {self.source} needs a path, such as path: data/{self.source}")
-        if self.source == "digits" and self.path is not None:
-            raise ValueError("source digits ships with scikit-learn and takes no path")
         return self
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> DataSpec:
+        if self.resplit and self.folds is not None:
+            raise ValueError("resplit and folds exclude each other; keep one of the two")
+        if self.folds is not None and self.split >= self.folds:
+            raise ValueError(f"split {self.split} is not one of {self.folds} folds, which count from 0")
+        return self
+
+    @property
+    def has_many_splits(self) -> bool:
+        """Whether seeds have splits of their own."""
+        return self.resplit or self.folds is not None
+
+    def of_seed(self, seed: int) -> DataSpec:
+        """The images that a run with a seed is trained and tested on."""
+        if not self.has_many_splits:
+            return self
+        return self.model_copy(update={"split": seed if self.folds is None else seed % self.folds})
 
     @property
     def size(self) -> tuple[int, int] | None:

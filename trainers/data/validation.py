@@ -122,8 +122,7 @@ def warnings(arrays: dict[str, np.ndarray], class_names: list[str]) -> list[str]
     counts, test_counts = (
         np.bincount(arrays[f"{split}_labels"], minlength=len(class_names)) for split in ("train", "test")
     )
-    for label in np.flatnonzero(counts == 0):
-        found.append(f"class {class_names[label]!r} has no training image")
+    found += _without_images(counts, class_names, "training")
     present = counts[counts > 0]
     if present.max() > IMBALANCE * present.min():
         found.append(
@@ -131,8 +130,7 @@ def warnings(arrays: dict[str, np.ndarray], class_names: list[str]) -> list[str]
             f"{present.min()} of the smallest; read the balanced and the per-class accuracy too, and see "
             "loss.class_weights"
         )
-    for label in np.flatnonzero(test_counts == 0):
-        found.append(f"class {class_names[label]!r} has no test image")
+    found += _without_images(test_counts, class_names, "test")
     seen: dict[bytes, int] = {}
     contradicted = set()
     for split in ("train", "validation"):
@@ -149,6 +147,14 @@ def warnings(arrays: dict[str, np.ndarray], class_names: list[str]) -> list[str]
             "so the test accuracy flatters"
         )
     return found
+
+
+def _without_images(counts: np.ndarray, class_names: list[str], where: str) -> list[str]:
+    """A note on the classes of which a split has no image."""
+    names = [class_names[label] for label in np.flatnonzero(counts == 0)]
+    if len(names) < 2:
+        return [f"class {name!r} has no {where} image" for name in names]
+    return [f"{len(names)} of {len(class_names)} classes, such as {names[0]!r}, have no {where} image"]
 
 
 def shared_groups(groups: dict[str, np.ndarray | None]) -> list[str]:

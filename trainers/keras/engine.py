@@ -9,6 +9,7 @@ gradients up.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -17,13 +18,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.contract import State, Task, UnbiasedVariance
-from trainers.data.batches import Steps
+from trainers.contract import AUXILIARY_WEIGHT, State, Task, UnbiasedVariance, logits_of, training_logits
+from trainers.data.batches import IN_CACHE, ON_GPU, Steps
+from trainers.errors import no_gpu
 from trainers.flops import forward_flops
 from trainers.initial import Weights, initial_weights
 from trainers.keras.exported_model import exported_model
 from trainers.keras.losses import build_loss
-from trainers.keras.models import build_model, get_weights, named_variables, path_in, set_weights
+from trainers.keras.models import (
+    build_model,
+    get_weights,
+    named_variables,
+    path_in,
+    set_weights,
+    single_value_norms,
+)
 from trainers.keras.optimizers import build_optimizer, coupled_decay, get_optimizer_state, set_optimizer_state
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
@@ -42,7 +51,7 @@ class Runtime:
         tf.config.threading.set_inter_op_parallelism_threads(max(1, threads))
         gpus = tf.config.list_physical_devices("GPU")
         if use_gpu and not gpus:
-            raise RuntimeError("a GPU was asked for but TensorFlow sees none on this node")
+            raise no_gpu("TensorFlow", tf.__version__, cuda=tf.sysconfig.get_build_info().get("cuda_version"))
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
         workers = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
@@ -68,17 +77,20 @@ class KerasEngine:
     """One model being trained; see `trainers.contract.Engine`."""
 
     framework = "keras"
+    warm_up_steps = 1
 
     def __init__(self, task: Task, strategy: tf.distribute.Strategy) -> None:
         keras.utils.set_random_seed(task.seed)
         recipe = task.recipe
-        if recipe.deterministic:
+        self._on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        self.block_limits = ON_GPU if self._on_gpu else IN_CACHE
+        if recipe.is_deterministic(on_gpu=self._on_gpu):
             tf.config.experimental.enable_op_determinism()  # for good: a process trains either kind of runs
         tf.config.experimental.enable_tensor_float_32_execution(recipe.precision == "tf32")
         keras.config.set_dtype_policy("mixed_bfloat16" if recipe.precision == "bfloat16" else "float32")
         self._task = task
         self._strategy = strategy
-        if tf.config.list_physical_devices("GPU"):
+        if self._on_gpu:
             tf.config.experimental.reset_memory_stats("GPU:0")
         with strategy.scope():
             self._model = build_model(
@@ -93,6 +105,7 @@ class KerasEngine:
                 set_weights(self._model, initial_weights(shapes, init=recipe.init, seed=task.seed))
             self._optimizer = build_optimizer(recipe, self._model)
             self._optimizer.build(self._model.trainable_variables)
+        self._parts = recipe.accumulate or 1
         self._loss = build_loss(recipe, task.num_classes, task.class_weights)
         # XLA compiles no exchange between CPUs, so that the update stays outside.
         self._compute_gradients = (
@@ -127,14 +140,14 @@ class KerasEngine:
 
     def matmul_flops(self) -> float:
         """Floating-point operations per second that a large matrix product reaches here, in the recipe's precision."""
-        side = matmul_side(on_gpu=bool(tf.config.list_physical_devices("GPU")))
+        side = matmul_side(on_gpu=self._on_gpu)
         values = tf.ones((side, side), self._model.compute_dtype)
         product = _graph(lambda: tf.matmul(values, values)[0, 0])
         return fastest_matmul(lambda: float(product()), side)
 
     def device_memory_peak(self) -> int:
         """Bytes of the GPU's memory that this model's training used at most; 0 without a GPU."""
-        if not tf.config.list_physical_devices("GPU"):
+        if not self._on_gpu:
             return 0
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
@@ -153,28 +166,71 @@ class KerasEngine:
 
     def _losses(self, images, labels):
         """Summed over the share: the data's loss; of the model's own losses: their sum; and the logits."""
-        logits = tf.cast(self._model(self._inputs(images), training=True), tf.float32)
+        outputs = self._model(self._inputs(images), training=True)
+        logits, auxiliary = training_logits(self._task.recipe.model, outputs, self._task.num_classes)
+        logits = tf.cast(logits, tf.float32)
         of_data = self._loss(logits, labels)
+        for other in auxiliary:
+            of_data += AUXILIARY_WEIGHT * self._loss(tf.cast(other, tf.float32), labels)
         of_model = [tf.reduce_sum(tf.cast(loss, tf.float32)) for loss in self._model.losses]
         return of_data, tf.add_n(of_model) if of_model else tf.zeros(()), logits
 
     def _replica_gradients(self, images, labels, loss_scale):
         """Gradients of this worker's part of the loss, its loss summed over the share, and its correct predictions."""
         variables = self._model.trainable_variables
-        decay = coupled_decay(self._task.recipe.optimizer)
+        decay = 0.0 if self._task.recipe.gradient_clip else coupled_decay(self._task.recipe.optimizer)
+        parts = self._strategy.num_replicas_in_sync * self._parts
         with tf.GradientTape() as tape:
             of_data, of_model, logits = self._losses(images, labels)
             of_worker = of_model
             if decay:
                 of_worker += decay * tf.add_n([tf.nn.l2_loss(variable) for variable in variables])
-            loss = of_data * loss_scale + of_worker / self._strategy.num_replicas_in_sync
+            loss = of_data * loss_scale + of_worker / parts
         predicted = tf.argmax(logits, 1, output_type=tf.int64)
         correct = tf.reduce_sum(tf.cast(predicted == labels, tf.int64))
         share = tf.cast(tf.size(labels), tf.float32)
         return tape.gradient(loss, variables), of_data + of_model * share, correct
 
+    def _accumulated_gradients(self, images, labels, loss_scale):
+        """As `_replica_gradients`, with the share in parts, one after the other."""
+        if self._parts == 1:
+            return self._compute_gradients(images, labels, loss_scale)
+        size = tf.shape(labels)[0]
+        sums, loss, correct = None, tf.zeros(()), tf.zeros((), tf.int64)
+        for part in range(self._parts):
+            first, last = size * part // self._parts, size * (part + 1) // self._parts
+            is_empty = first == last  # it takes part with one example of no weight
+            first = tf.minimum(first, size - 1)
+            last = tf.maximum(last, first + 1)
+            weight = tf.where(is_empty, 0.0, 1.0)
+            with tf.control_dependencies([each for each in sums or [] if each is not None]):
+                gradients, of_part, right = self._compute_gradients(
+                    images[first:last], labels[first:last], loss_scale * weight
+                )
+            sums = gradients if sums is None else [_sum(*pair) for pair in zip(sums, gradients, strict=True)]
+            loss += of_part * weight
+            correct += right * tf.cast(weight, tf.int64)
+        return sums, loss, correct
+
+    def _clipped(self, gradients):
+        """Scaled by the norm of their sum over the workers; then with the coupled decay, as PyTorch does it."""
+        recipe, workers = self._task.recipe, self._strategy.num_replicas_in_sync
+        total = [gradient for gradient in gradients if gradient is not None]
+        if workers > 1:
+            context = tf.distribute.get_replica_context()
+            total = context.all_reduce(tf.distribute.ReduceOp.SUM, total)
+        norm = tf.linalg.global_norm(total)
+        gradients, _ = tf.clip_by_global_norm(gradients, recipe.gradient_clip, use_norm=norm)
+        if decay := coupled_decay(recipe.optimizer):
+            variables = self._model.trainable_variables
+            decays = [decay / workers * tf.convert_to_tensor(variable) for variable in variables]
+            gradients = [_sum(*pair) for pair in zip(gradients, decays, strict=True)]
+        return gradients
+
     def _replica_step(self, images, labels, learning_rate, loss_scale):
-        gradients, loss, correct = self._compute_gradients(images, labels, loss_scale)
+        gradients, loss, correct = self._accumulated_gradients(images, labels, loss_scale)
+        if self._task.recipe.gradient_clip is not None:
+            gradients = self._clipped(gradients)
         if not isinstance(self._task.recipe.optimizer, OwnOptimizer):
             self._optimizer.learning_rate.assign(learning_rate)
         self._optimizer.apply(gradients, self._model.trainable_variables)
@@ -197,7 +253,7 @@ class KerasEngine:
 
     def _distributed_forward(self, images):
         def forward(images):
-            return tf.cast(self._model(self._inputs(images), training=False), tf.float32)
+            return tf.cast(logits_of(self._model(self._inputs(images), training=False)), tf.float32)
 
         return self._strategy.run(forward, args=(images,))
 
@@ -209,16 +265,26 @@ class KerasEngine:
 
         return self._strategy.run(add_up, args=(values,))
 
+    def hold(self, images: np.ndarray) -> bool:
+        """False: blocks are copied to a GPU whole, while the one before trains."""
+        return False
+
+    def staged(self, steps: Steps) -> Steps:
+        """The same steps with their images and labels on the GPU, if there is one."""
+        if not self._on_gpu:
+            return dataclasses.replace(steps, staged=(steps.images, steps.labels))
+        with tf.device("GPU:0"):
+            return dataclasses.replace(steps, staged=(tf.constant(steps.images), tf.constant(steps.labels)))
+
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and correct predictions."""
+        images, labels = (steps if steps.staged is not None else self.staged(steps)).staged
         taken = [
-            self._step(images, labels, learning_rate, steps.loss_scale)
-            for images, labels, learning_rate in zip(
-                steps.images, steps.labels, steps.learning_rates, strict=True
-            )
+            self._step(images[step], labels[step], learning_rate, steps.loss_scale)
+            for step, learning_rate in enumerate(steps.learning_rates)
         ]
-        losses = np.array([loss.numpy() for loss, _ in taken])
-        return losses, sum(int(correct) for _, correct in taken)
+        losses, correct = zip(*taken, strict=True)
+        return tf.stack(losses).numpy(), int(tf.add_n(correct))
 
     def take_step(self, step: Steps) -> tuple[float, Weights]:
         """As `train_steps`, but a single step, and with what it took; see `trainers.contract.Engine`."""
@@ -256,6 +322,14 @@ class KerasEngine:
         finally:
             for variable, weight in zip(variables, kept, strict=True):
                 variable.assign(weight)
+
+    def unused_parameters(self) -> list[str]:
+        """None: several workers exchange the gradients that there are."""
+        return []
+
+    def single_value_norms(self) -> list[str]:
+        """Layers of batch normalization that get one value of each channel from an image."""
+        return single_value_norms(self._model)
 
     def share_statistics(self) -> None:
         """Give every worker the first one's moving statistics, which evaluation uses; called by all at once."""
@@ -332,3 +406,10 @@ class KerasEngine:
 
     def _variables(self) -> dict[str, list[keras.Variable]]:
         return {"model": self._model.variables, "optimizer": self._optimizer.variables}
+
+
+def _sum(first, second):
+    """Of two gradients, each of which may be None."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second

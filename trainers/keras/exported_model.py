@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from trainers.contract import logits_of
 from trainers.inputs import InputTransform
 from trainers.test_time_augmentation import AugmentedCopy
 
@@ -46,7 +47,8 @@ def exported_model(
         whiten.trainable = False
 
     def logits(x):
-        return keras.ops.cast(copied(x if whiten is None else whiten(x), training=False), "float32")
+        outputs = copied(x if whiten is None else whiten(x), training=False)
+        return keras.ops.cast(logits_of(outputs), "float32")
 
     mean = sum(copy.weight * logits(_augmented(x, copy)) for copy in copies)
     return keras.Model(images, keras.layers.Softmax(dtype="float32")(mean), name="exported_model")
@@ -70,17 +72,20 @@ def _augmented(x, copy: AugmentedCopy):
     return keras.ops.flip(x, axis=2) if copy.mirrored else x
 
 
-def save(model: keras.Model, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:
+def save(
+    model: keras.Model, directory: Path, image_shape: tuple[int, int, int], *, as_onnx: bool = True
+) -> list[str]:
     """Write a model as Keras has it; returns the names of the files.
 
     Args:
         model: from an engine.
         directory: where to.
         image_shape: height, width, channels.
+        as_onnx: whether to write ONNX as well, where it can be.
     """
     model.save(directory / FILE)
     written = [FILE]
-    if find_spec("tf2onnx") is not None:
+    if as_onnx and find_spec("tf2onnx") is not None:
         model(np.zeros((1, *image_shape), np.uint8))  # the exporter takes no model that was never called
         model.export(directory / "model.onnx", format="onnx", verbose=False)
         written.append("model.onnx")

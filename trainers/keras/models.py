@@ -5,14 +5,16 @@ Models take images [n, height, width, channels] and return logits [n, num_classe
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 from collections.abc import Callable
 
 import keras
 import numpy as np
 from keras import layers
 
-from trainers.contract import check_logits, own_model, padding_of
+from trainers.contract import own_model, padding_of
 from trainers.initial import Weights
 from trainers.recipes import BatchNorm
 
@@ -62,9 +64,11 @@ def build_model(
 
 def _own_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     """A user's model, called once: a subclassed one has no weights before."""
-    model = own_model(name, keras.Model, image_shape, num_classes)
-    check_logits(name, model(np.zeros((1, *image_shape), np.float32)), num_classes)
-    return model
+
+    def predict(model: keras.Model, shape: tuple[int, int, int]):
+        return model(np.zeros((1, *shape), np.float32))
+
+    return own_model(name, keras.Model, image_shape, num_classes, predict)
 
 
 def _tutorial_cnn(x, num_classes: int, padding: str):
@@ -154,6 +158,22 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
             *layers_, kind = path_in(model, variable).split("/")
             named[".".join([*layers_, _ROLES.get(kind, kind)])] = variable
     return named
+
+
+def single_value_norms(model: keras.Model) -> list[str]:
+    """Names of the layers of batch normalization that get one value of each channel from an image.
+
+    A layer within a subclassed model has no inputs of its own to look at, and is left out.
+    """
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += single_value_norms(layer)
+        elif isinstance(layer, layers.BatchNormalization):
+            with contextlib.suppress(AttributeError, ValueError):
+                if math.prod(layer.input.shape[1:-1]) == 1:
+                    found.append(layer.name)
+    return found
 
 
 def path_in(model: keras.Model, variable: keras.Variable) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from trainers.contract import own_function
 from trainers.errors import InputError
 from trainers.initial import Weights
-from trainers.recipes import AdamW, Optimizer, OwnOptimizer, Recipe, Sgd
+from trainers.recipes import AdamW, Optimizer, OwnOptimizer, Recipe, Rmsprop, Sgd
 
 
 def build_optimizer(recipe: Recipe, model: keras.Model) -> keras.optimizers.Optimizer:
@@ -36,6 +36,14 @@ def build_optimizer(recipe: Recipe, model: keras.Model) -> keras.optimizers.Opti
         return keras.optimizers.SGD(
             optimizer.learning_rate, momentum=optimizer.momentum, nesterov=optimizer.nesterov, **options
         )
+    if isinstance(optimizer, Rmsprop):
+        return keras.optimizers.RMSprop(
+            optimizer.learning_rate,
+            rho=optimizer.rho,
+            momentum=optimizer.momentum,
+            epsilon=optimizer.epsilon,
+            **options,
+        )
     options |= {"beta_1": optimizer.beta_1, "beta_2": optimizer.beta_2, "epsilon": optimizer.epsilon}
     if isinstance(optimizer, AdamW):
         return keras.optimizers.AdamW(optimizer.learning_rate, weight_decay=optimizer.weight_decay, **options)
@@ -54,8 +62,8 @@ def get_optimizer_state(
 ) -> Weights:
     """What an optimizer keeps of each weight, as `<weight>#<name>`, and its count of steps as `#steps`.
 
-    The names are `velocity` of SGD with momentum, `mean` and `square` of Adam. A velocity is a sum of gradients, as
-    in PyTorch; Keras' own variable is that times minus the learning rate.
+    The names are `velocity` of SGD and RMSprop with momentum, `mean` and `square` of Adam, `square` of RMSprop. A
+    velocity is a sum of gradients, as in PyTorch; Keras' own variable contains the learning rate.
 
     Args:
         optimizer: from `build_optimizer`, built.
@@ -63,7 +71,9 @@ def get_optimizer_state(
         weights: the trainable weights by neutral name.
     """
     variables = _state_variables(optimizer, described, weights)
-    arrays = {key: np.array(variable) / _scale(key, optimizer) for key, variable in variables.items()}
+    arrays = {
+        key: np.array(variable) / _scale(key, optimizer, described) for key, variable in variables.items()
+    }
     return arrays | {"#steps": np.array(optimizer.iterations)}
 
 
@@ -75,13 +85,16 @@ def set_optimizer_state(
 ) -> None:
     """The reverse of `get_optimizer_state`, at the learning rate that the optimizer has."""
     for key, variable in _state_variables(optimizer, described, weights).items():
-        variable.assign(state[key] * _scale(key, optimizer))
+        variable.assign(state[key] * _scale(key, optimizer, described))
     optimizer.iterations.assign(state["#steps"])
 
 
-def _scale(key: str, optimizer: keras.optimizers.Optimizer) -> np.ndarray:
+def _scale(key: str, optimizer: keras.optimizers.Optimizer, described: Optimizer) -> np.ndarray:
     """The factor from neutral optimizer state to that of Keras."""
-    return -np.array(optimizer.learning_rate) if key.endswith("#velocity") else np.ones((), np.float32)
+    if not key.endswith("#velocity"):
+        return np.ones((), np.float32)
+    rate = np.array(optimizer.learning_rate)
+    return -rate if isinstance(described, Sgd) else rate  # RMSprop subtracts its momentum
 
 
 def _state_variables(
@@ -89,6 +102,8 @@ def _state_variables(
 ) -> dict[str, keras.Variable]:
     if isinstance(described, Sgd):
         endings = {"velocity": "momentum"} if described.momentum else {}
+    elif isinstance(described, Rmsprop):
+        endings = {"square": "velocity"} | ({"velocity": "momentum"} if described.momentum else {})
     else:
         endings = {"mean": "momentum", "square": "velocity"}
     named = {variable.name: variable for variable in optimizer.variables}

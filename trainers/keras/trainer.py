@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from trainers.launch import call_each, connect_workers, free_address
 
@@ -41,3 +43,11 @@ def join(*, addresses: list[str], index: int, has_own_gpu: bool) -> None:
     """
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     os.environ["TF_CONFIG"] = json.dumps(cluster)
+
+
+def keras_trainer(train_loop_per_worker: Callable[..., Any], **arguments: Any) -> DataParallelTrainer:
+    """A trainer whose workers have a `TF_CONFIG` each; which Keras they use is left to the training function.
+
+    Ray's `TensorflowTrainer` selects Keras 2 instead, with `TF_USE_LEGACY_KERAS=1`.
+    """
+    return DataParallelTrainer(train_loop_per_worker, backend_config=Workers(), **arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import io
 import os
@@ -17,15 +18,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainers.contract import State, Task, UnbiasedVariance
-from trainers.data.batches import Steps
-from trainers.errors import InputError
+from trainers.contract import AUXILIARY_WEIGHT, State, Task, UnbiasedVariance, logits_of, training_logits
+from trainers.data.batches import IN_CACHE, ON_GPU, Selection, Steps
+from trainers.errors import InputError, no_gpu
 from trainers.flops import forward_flops
 from trainers.initial import Weights, initial_weights
 from trainers.matmul import fastest_matmul, matmul_side
 from trainers.processor import has_bfloat16
 from trainers.recipes import OwnOptimizer
 from trainers.test_time_augmentation import augmented_copies
+from trainers.torch.device_images import DeviceImages, ImageStore, to_device
 from trainers.torch.exported_model import ExportedModel
 from trainers.torch.losses import build_loss
 from trainers.torch.models import (
@@ -37,7 +39,12 @@ from trainers.torch.models import (
     set_optimizer_state,
     set_weights,
 )
-from trainers.torch.optimizers import STATE_NAMES, build_optimizer, decay_apart
+from trainers.torch.optimizers import build_optimizer, decay_apart, state_names
+
+_SHARE_FOR_IMAGES = 0.25
+"""Of a GPU's free memory, for the training images."""
+_GRAPH_WARM_UP = 3
+"""Steps until `torch.compile` replays a CUDA graph: it compiles and runs the first, and records the second."""
 
 
 class Runtime:
@@ -45,19 +52,25 @@ class Runtime:
 
     def __init__(self, *, threads: int, use_gpu: bool) -> None:
         torch.set_num_threads(threads)
-        self.use_gpu = use_gpu
-        if use_gpu and not torch.cuda.is_available():
-            raise RuntimeError("a GPU was asked for but PyTorch sees none on this node")
+        self._device = torch.device("cpu")
+        memory = 0
+        if use_gpu:
+            if not torch.cuda.is_available():
+                raise no_gpu("PyTorch", torch.__version__, cuda=torch.version.cuda)
+            self._device = torch.device("cuda", torch.cuda.current_device())
+            free, _ = torch.cuda.mem_get_info(self._device)
+            memory = int(free * _SHARE_FOR_IMAGES)
+        self._images = ImageStore(self._device, memory)
 
     def computes_bfloat16(self) -> bool:
         """Whether the processors have instructions for it."""
-        if self.use_gpu:
+        if self._device.type == "cuda":
             return torch.cuda.is_bf16_supported(including_emulation=False)
         return has_bfloat16()
 
     def engine(self, task: Task) -> TorchEngine:
         """A fresh model for one run."""
-        return TorchEngine(task, use_gpu=self.use_gpu)
+        return TorchEngine(task, self._device, self._images)
 
 
 class TorchEngine:
@@ -65,16 +78,24 @@ class TorchEngine:
 
     framework = "torch"
 
-    def __init__(self, task: Task, *, use_gpu: bool) -> None:
+    def __init__(self, task: Task, device: torch.device, images: ImageStore) -> None:
         torch.manual_seed(task.seed)
         recipe = task.recipe
-        self._rounds_to_tf32 = use_gpu and recipe.precision == "tf32"
+        on_gpu = device.type == "cuda"
+        self._rounds_to_tf32 = on_gpu and recipe.precision == "tf32"
         torch.set_float32_matmul_precision("high" if self._rounds_to_tf32 else "highest")
         self._task = task
-        self._device = torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
-        if use_gpu:  # on CPUs PyTorch's kernels are deterministic
-            torch.use_deterministic_algorithms(recipe.deterministic, warn_only=True)
-            torch.cuda.reset_peak_memory_stats(self._device)
+        self._device = device
+        self._image_store = images
+        self._images: DeviceImages | None = None
+        self._is_deterministic = recipe.is_deterministic(on_gpu=on_gpu)
+        self._uploads = None
+        if on_gpu:  # on CPUs PyTorch's kernels are deterministic
+            if self._is_deterministic:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is not
+            torch.use_deterministic_algorithms(self._is_deterministic, warn_only=True)
+            torch.cuda.reset_peak_memory_stats(device)
+            self._uploads = torch.cuda.Stream(device)
         self._precision = (
             torch.autocast(self._device.type, dtype=torch.bfloat16)
             if recipe.precision == "bfloat16"
@@ -105,10 +126,20 @@ class TorchEngine:
         )
         self._model: torch.nn.Module = self._module
         if task.world_size > 1:
-            self._model = DistributedDataParallel(self._module)
+            self._model = DistributedDataParallel(
+                self._module, find_unused_parameters=recipe.find_unused_parameters
+            )
+        self.block_limits = ON_GPU if on_gpu else IN_CACHE
+        # A replay overwrites the outputs of the one before, and so the gradients that `accumulate` adds up.
+        adds_up = recipe.accumulate is not None and recipe.accumulate > 1
+        self._replays_graphs = recipe.compile and on_gpu and task.world_size == 1 and not adds_up
+        self.warm_up_steps = _GRAPH_WARM_UP if self._replays_graphs else 1
         if recipe.compile:
             _check_compiler(self._device)
-            self._model = torch.compile(self._model)
+            # A graph for each batch size. `DistributedDataParallel` exchanges gradients between parts of the backward
+            # pass, so that several GPUs do without CUDA graphs.
+            mode = "reduce-overhead" if self._replays_graphs else None
+            self._model = torch.compile(self._model, mode=mode, dynamic=False if on_gpu else None)
 
     def parameter_count(self) -> int:
         """Trainable weights."""
@@ -151,11 +182,31 @@ class TorchEngine:
         """Bytes of the GPU's memory that this model's training used at most; 0 without a GPU."""
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else 0
 
-    def _on_device(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        if self._device.type == "cuda":
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor
+    def hold(self, images: np.ndarray) -> bool:
+        """Keep the training images on the GPU if they fit, so that blocks need only name them."""
+        self._images = self._image_store.held(images)
+        return self._images is not None
+
+    def staged(self, steps: Steps) -> Steps:
+        """The same steps with their images and labels on the device, copied beside the training steps."""
+        uploads = contextlib.nullcontext() if self._uploads is None else torch.cuda.stream(self._uploads)
+        with uploads:
+            images = steps.images
+            are_held = isinstance(images, Selection)
+            pixels = self._images.block(images) if are_held else to_device(images, self._device)
+            labels = to_device(steps.labels, self._device)
+            ready = None if self._uploads is None else self._uploads.record_event()
+        return dataclasses.replace(steps, staged=(pixels, labels, ready))
+
+    def _on_device(self, steps: Steps) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and labels of steps, which the training steps may use from now on."""
+        pixels, labels, ready = (steps if steps.staged is not None else self.staged(steps)).staged
+        if ready is not None:
+            training = torch.cuda.current_stream(self._device)
+            training.wait_event(ready)
+            for tensor in (pixels, labels):
+                tensor.record_stream(training)
+        return pixels, labels
 
     def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
         x = torch.addcmul(self._offset, pixels.permute(0, 3, 1, 2).float(), self._scale)
@@ -167,39 +218,74 @@ class TorchEngine:
         """How GPUs compute convolutions, both ways, within its block."""
         return torch.backends.cudnn.flags(
             enabled=True,
-            deterministic=self._task.recipe.deterministic,
+            benchmark=not self._is_deterministic,
+            deterministic=self._is_deterministic,
             allow_tf32=self._rounds_to_tf32,
         )
 
     def _loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean loss of the share, and logits."""
+        if self._replays_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         with self._precision:
-            logits = self._model(self._inputs(pixels)).float()
-        return self._loss_of(logits, labels), logits
+            outputs = self._model(self._inputs(pixels))
+        logits, auxiliary = training_logits(self._task.recipe.model, outputs, self._task.num_classes)
+        logits = logits.float()
+        loss = self._loss_of(logits, labels)
+        for other in auxiliary:
+            loss = loss + AUXILIARY_WEIGHT * self._loss_of(other.float(), labels)
+        return loss, logits
 
-    def _backward(self, loss: torch.Tensor, share: int, loss_scale: float) -> None:
-        """Gradients of the mean over the global batch, from that over a share of it."""
+    def _share_gradients(
+        self, pixels: torch.Tensor, labels: torch.Tensor, loss_scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take the gradients of the mean over the global batch, from a share of it, in parts one after the other.
+
+        Returns:
+            The mean loss of the share, and its logits.
+        """
         self._optimizer.zero_grad()
-        (loss * (share * loss_scale * self._task.world_size)).backward()  # DDP averages over the workers
+        size, parts = len(labels), self._task.recipe.accumulate or 1
+        loss, logits = torch.zeros((), device=self._device), []
+        for part in range(parts):
+            first, last = size * part // parts, size * (part + 1) // parts
+            weight = last - first  # an empty part takes part with one example of no weight
+            first = min(first, size - 1)
+            some = slice(first, max(last, first + 1))
+            with self._unsynchronized() if part < parts - 1 else contextlib.nullcontext():
+                of_part, predicted = self._loss(pixels[some], labels[some])
+                # DDP averages over the workers.
+                (of_part * (weight * loss_scale * self._task.world_size)).backward()
+            if weight:
+                loss = loss + of_part.detach() * (weight / size)
+                logits.append(predicted.detach())
+        return loss, torch.cat(logits)
+
+    def _unsynchronized(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients stay on their worker within its block."""
+        if isinstance(self._model, DistributedDataParallel):
+            return self._model.no_sync()
+        return contextlib.nullcontext()
 
     def train_steps(self, steps: Steps) -> tuple[np.ndarray, int]:
         """Take the steps; returns each one's loss, summed over this worker's share, and correct predictions."""
         self._model.train()
-        images, labels = self._on_device(steps.images), self._on_device(steps.labels)
+        images, labels = self._on_device(steps)
         share = labels.shape[1]
-        losses, predicted = [], []
+        losses, outputs = [], []
         with self._convolutions():
             for step in range(len(steps)):
-                loss, logits = self._loss(images[step], labels[step])
-                self._backward(loss, share, steps.loss_scale)
+                loss, logits = self._share_gradients(images[step], labels[step], steps.loss_scale)
                 self._update(float(steps.learning_rates[step]))
-                losses.append(loss.detach())
-                predicted.append(logits.detach())
-        correct = torch.stack(predicted).argmax(2) == labels
+                losses.append(loss)
+                outputs.append(logits)
+        correct = torch.stack(outputs).argmax(2) == labels
         return torch.stack(losses).double().cpu().numpy() * share, int(correct.sum())
 
     def _update(self, learning_rate: float) -> None:
         described = self._task.recipe.optimizer
+        if self._task.recipe.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._module.parameters(), self._task.recipe.gradient_clip)
         if not isinstance(described, OwnOptimizer):
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -226,14 +312,30 @@ class TorchEngine:
     @torch.inference_mode()
     def _logits(self, module: torch.nn.Module, images: np.ndarray) -> np.ndarray:
         module.eval()
-        pixels = self._on_device(images)
+        pixels = to_device(images, self._device)
         with self._convolutions(), self._precision:
-            return module(self._inputs(pixels)).float().cpu().numpy()
+            return logits_of(module(self._inputs(pixels))).float().cpu().numpy()
 
     @property
     def _evaluated(self) -> torch.nn.Module:
         """The averaged weights with the moving statistics under training, or the weights themselves."""
         return self._module if self._average is None else self._average.module
+
+    def unused_parameters(self) -> list[str]:
+        """Trainable weights without a gradient in the last step, which `DistributedDataParallel` refuses."""
+        return [
+            name
+            for name, weight in self._module.named_parameters()
+            if weight.requires_grad and weight.grad is None
+        ]
+
+    def single_value_norms(self) -> list[str]:
+        """Layers of batch normalization that get one value of each channel from an image."""
+        return [
+            name.removesuffix(".variance")
+            for name, variance in self.unbiased_variances().items()
+            if variance.values == 1
+        ]
 
     @torch.no_grad()
     def share_statistics(self) -> None:
@@ -288,7 +390,7 @@ class TorchEngine:
         kept = self._optimizer.state_dict()["state"]
         weights = list(self._module.parameters())
         state = get_weights(self._module)
-        for ending, kind in STATE_NAMES.items():
+        for ending, kind in state_names(self._task.recipe.optimizer).items():
             of_weights = {
                 weights[place]: entries[kind]
                 for place, entries in kept.items()
@@ -303,7 +405,7 @@ class TorchEngine:
         set_weights(self._module, state)
         places = {weight: place for place, weight in enumerate(self._module.parameters())}
         kept: dict[int, dict[str, torch.Tensor]] = {}
-        for ending, kind in STATE_NAMES.items():
+        for ending, kind in state_names(self._task.recipe.optimizer).items():
             for weight, value in set_optimizer_state(self._module, state, ending).items():
                 entries = kept.setdefault(places[weight], {})
                 entries[kind] = value

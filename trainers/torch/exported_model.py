@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainers.contract import logits_of
 from trainers.test_time_augmentation import AugmentedCopy
 
 FILE = "model.pt2"
@@ -47,7 +48,7 @@ class ExportedModel(nn.Module):
     def _logits(self, x: Tensor) -> Tensor:
         if self.kernel is not None:
             x = F.relu(F.conv2d(x, self.kernel, stride=self.stride))
-        return self.module(x).float()
+        return logits_of(self.module(x)).float()
 
 
 def _augmented(x: Tensor, copy: AugmentedCopy) -> Tensor:
@@ -59,20 +60,23 @@ def _augmented(x: Tensor, copy: AugmentedCopy) -> Tensor:
     return x.flip(3) if copy.mirrored else x
 
 
-def save(model: ExportedModel, directory: Path, image_shape: tuple[int, int, int]) -> list[str]:
+def save(
+    model: ExportedModel, directory: Path, image_shape: tuple[int, int, int], *, as_onnx: bool = True
+) -> list[str]:
     """Write a model as `torch.export` has it; returns the names of the files.
 
     Args:
         model: from an engine.
         directory: where to.
         image_shape: height, width, channels.
+        as_onnx: whether to write ONNX as well, where it can be.
     """
     example = torch.zeros((2, *image_shape), dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(model, (example,), dynamic_shapes={"images": {0: batch}})
     torch.export.save(program, directory / FILE)
     written = [FILE]
-    if find_spec("onnxscript") is not None:
+    if as_onnx and find_spec("onnxscript") is not None:
         torch.onnx.export(
             model, (example,), directory / "model.onnx", dynamic_shapes={"images": {0: batch}}, dynamo=True
         )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainers.contract import check_logits, own_model, padding_of
+from trainers.contract import own_model, padding_of
 from trainers.initial import Weights
 from trainers.recipes import BatchNorm
 
@@ -55,10 +55,12 @@ def build_model(
 @torch.no_grad()
 def _own_model(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """A user's model, called once: a lazy one has no weights before."""
-    height, width, channels = image_shape
-    model = own_model(name, nn.Module, image_shape, num_classes)
-    check_logits(name, model.eval()(torch.zeros(1, channels, height, width)), num_classes)
-    return model.train()
+
+    def predict(model: nn.Module, shape: tuple[int, int, int]):
+        height, width, channels = shape
+        return model.eval()(torch.zeros(1, channels, height, width))
+
+    return own_model(name, nn.Module, image_shape, num_classes, predict).train()
 
 
 def _flatten(features: Tensor) -> Tensor:

@@ -10,10 +10,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from trainers.contract import own_function
 from trainers.errors import InputError
-from trainers.recipes import AdamW, BuiltInOptimizer, Optimizer, OwnOptimizer, Sgd
+from trainers.recipes import AdamW, BuiltInOptimizer, Optimizer, OwnOptimizer, Rmsprop, Sgd
 
-STATE_NAMES = {"velocity": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq"}
-"""What an optimizer keeps of each weight: its neutral name, and PyTorch's."""
+
+def state_names(optimizer: Optimizer) -> dict[str, str]:
+    """What an optimizer keeps of each weight: its neutral name, and PyTorch's."""
+    square = "square_avg" if isinstance(optimizer, Rmsprop) else "exp_avg_sq"
+    return {"velocity": "momentum_buffer", "mean": "exp_avg", "square": square}
 
 
 def build_optimizer(
@@ -49,6 +52,15 @@ def _built_in(optimizer: BuiltInOptimizer, weights: Iterable[nn.Parameter]) -> t
             nesterov=optimizer.nesterov,
             weight_decay=0.0 if optimizer.decoupled else optimizer.weight_decay,
             fused=True,
+        )
+    if isinstance(optimizer, Rmsprop):
+        return torch.optim.RMSprop(
+            weights,
+            optimizer.learning_rate,
+            alpha=optimizer.rho,
+            eps=optimizer.epsilon,
+            weight_decay=optimizer.weight_decay,
+            momentum=optimizer.momentum,
         )
     kind = torch.optim.AdamW if isinstance(optimizer, AdamW) else torch.optim.Adam
     return kind(

@@ -8,10 +8,9 @@ import torch
 
 
 def observed() -> dict[str, Any]:
-    """Threads, precision of matrix products and determinism."""
+    """Threads and precision of matrix products."""
     return {
         "threads": torch.get_num_threads(),
         "threads between operations": torch.get_num_interop_threads(),
         "TF32": torch.get_float32_matmul_precision() != "highest",
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }

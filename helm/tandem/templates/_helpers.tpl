@@ -14,9 +14,7 @@ capabilities: {drop: [ALL]}
 {{- define "tandem.pod" -}}
 {{- $pod := .pod -}}
 restartPolicy: Never
-{{- if not .keepsToken }}
-automountServiceAccountToken: false
-{{- end }}
+automountServiceAccountToken: {{ .keepsToken | default false }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 1000
@@ -43,13 +41,17 @@ containers:
         cpu: {{ $pod.cpus | quote }}
         memory: {{ printf "%dGi" (int $pod.memoryGiB) | quote }}
         {{- with $pod.gpus }}
-        nvidia.com/gpu: {{ . | quote }}
+        {{ $pod.gpuResource | default "nvidia.com/gpu" }}: {{ . | quote }}
         {{- end }}
       {{- end }}
     securityContext:
       {{- include "tandem.unprivileged" . | nindent 6 }}
       readOnlyRootFilesystem: true
-    env: [{name: HOME, value: /tmp}]
+    env:
+      - {name: HOME, value: /tmp}
+      {{- range $name, $value := $pod.env }}
+      - {name: {{ $name }}, value: {{ $value | quote }}}
+      {{- end }}
     {{- with .secrets }}
     envFrom:
       {{- range . }}

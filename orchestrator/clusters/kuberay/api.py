@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -60,8 +61,10 @@ NODE = Kind("Node", "nodes")
 POD = Kind("Pod", "pods")
 QUOTA = Kind("ResourceQuota", "resourcequotas")
 SECRET = Kind("Secret", "secrets")
-LOCAL_QUEUE = Kind("LocalQueue", "localqueues", "kueue.x-k8s.io/v1beta1")
-WORKLOAD = Kind("Workload", "workloads", "kueue.x-k8s.io/v1beta1")
+LOCAL_QUEUE = Kind("LocalQueue", "localqueues", "kueue.x-k8s.io/v1beta2")
+WORKLOAD = Kind("Workload", "workloads", "kueue.x-k8s.io/v1beta2")
+OLDER = {LOCAL_QUEUE.api: "kueue.x-k8s.io/v1beta1"}
+"""Where a cluster does not serve a version, the older one that it may serve."""
 ACCESS_REVIEW = Kind("SelfSubjectAccessReview", "selfsubjectaccessreviews", "authorization.k8s.io/v1")
 
 
@@ -236,16 +239,39 @@ class KubernetesApi:
             return
 
     def proxied(self, service: str, path: str, token: str) -> str | None:
-        """The answer of a service inside the cluster to a GET; None if there is none.
+        """The answer of a service inside the cluster to a GET; None if it does not answer with success.
 
         Args:
             service: its name and port, as `name:port`.
             path: below the service's root.
             token: Ray's, sent in a header that the API server passes on.
+
+        Raises:
+            Refusal: these credentials may not reach services.
         """
         where = f"/api/v1/namespaces/{self.namespace}/services/{service}/proxy{path}"
         headers = {"x-ray-authorization": f"Bearer {token}"}
         response = self._send("GET", where, {}, None, seconds=_REQUEST_SECONDS, headers=headers)
+        if response.status == 403 and "services/proxy" in str(_status_of(response).get("message")):
+            raise self._refusal("GET", where, response)
+        return response.data.decode(errors="replace") if response.status == 200 else None
+
+    def pod_log(
+        self, pod: str, container: str, *, lines: int | None = None, previous: bool = False
+    ) -> str | None:
+        """A container's log, or its last lines; None if it cannot be read.
+
+        Args:
+            pod: its name.
+            container: its name.
+            lines: how many of the last; all if left out.
+            previous: whether to read the log of the container's last run instead of the present one.
+        """
+        query = {"container": container} | ({"previous": "true"} if previous else {})
+        if lines is not None:
+            query["tailLines"] = str(lines)
+        path = f"{POD.path(self.namespace, pod)}/log"
+        response = self._send("GET", path, query, None, seconds=_REQUEST_SECONDS)
         return response.data.decode(errors="replace") if response.status == 200 else None
 
     def request(
@@ -340,10 +366,7 @@ class KubernetesApi:
                 "sign in again and try kubectl auth whoami"
             )
         if status == 403:
-            return (
-                f"{self.context}: {message}; ask for the Role tandem-submitter of k8s/base in "
-                f"namespace {self.namespace}"
-            )
+            return self._forbidden(" ".join(message.split()))
         if status == 404 and message.startswith("404 page not found"):
             return (
                 f"{self.context} has no RayJobs, so KubeRay is not installed there; helm install "
@@ -355,6 +378,31 @@ class KubernetesApi:
                 f"{self.namespace}, or name another with --namespace"
             )
         return f"{self.context} refuses: {' '.join(message.split())}"
+
+    def _forbidden(self, message: str) -> str:
+        """Which of the causes of a 403 it is: a quota, a namespace, admission, or a permission that is missing."""
+        where = f"namespace {self.namespace}"
+        if "exceeded quota" in message:
+            return (
+                f"{self.context}: {message}; this is a quota of {where}, not a permission: remove jobs that have "
+                "ended (tandem list, tandem cancel JOB), or ask for a larger one"
+            )
+        if "is being terminated" in message:
+            return f"{self.context}: {where} is being deleted; wait until it is gone, or name another"
+        denied = re.search(r'cannot (\w+) resource "([^"]+)"', message)
+        if denied is None:
+            return (
+                f"{self.context} does not admit the object: {message}; change that, or ask its administrator"
+            )
+        if self._lacks_namespace():
+            return self._sentence(404, f"namespaces {self.namespace!r} not found")
+        role = "tandem-log-reader" if denied[2] in ("secrets", "services/proxy") else "tandem-submitter"
+        return f"{self.context}: {message}; ask for the Role {role} of k8s/base in {where}"
+
+    def _lacks_namespace(self) -> bool:
+        """Whether the namespace is known not to exist."""
+        path = f"/api/v1/namespaces/{self.namespace}"
+        return bool(self._send("GET", path, {}, None, seconds=_REQUEST_SECONDS).status == 404)
 
 
 def _configured(context: str | None) -> tuple[Any, str, str]:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator.clusters.interface import Finding
 from orchestrator.clusters.job_bundle import JobBundle
 from orchestrator.clusters.job_cluster import DriverLostError, Job, JobCluster, JobState, StatusNode
-from orchestrator.clusters.kuberay import api, manifests, status
+from orchestrator.clusters.kuberay import api, claim_reader, manifests, status
 from orchestrator.clusters.kuberay.api import KubernetesApi
 from orchestrator.clusters.kuberay.capacity import shortfalls
 from orchestrator.clusters.kuberay.diagnosis import diagnose
 from orchestrator.clusters.kuberay.diagnosis.job import lost_driver
 from orchestrator.clusters.kuberay.logs import Log, open_log
-from orchestrator.clusters.kuberay.objects import Manifest, status_of
+from orchestrator.clusters.kuberay.objects import Manifest, group_of, ready_since, seconds_of, status_of
 from orchestrator.clusters.kuberay.snapshot import Snapshot
 from orchestrator.execution import lease
 from orchestrator.store.storage import Storage, StorageError
@@ -31,6 +33,14 @@ _MANAGED = "app.kubernetes.io/managed-by=tandem"
 _POLL_SECONDS = 1.0
 _EXPLAIN_SECONDS = 5.0
 _DELETION_SECONDS = 120.0
+_LAST_LINES = 3
+_FIRST_LOOK_SECONDS = 2.0
+"""Within this time an operator has looked at a new RayJob."""
+_GATE = "RayJobDeletionPolicy"
+
+
+class _NoDeletionRules(Exception):
+    """The operator, or its definitions, do not have deletion rules."""
 
 
 class KubeRay(JobCluster):
@@ -42,6 +52,8 @@ class KubeRay(JobCluster):
         self._requested_namespace = namespace
         self._named_namespace = namespace
         self._logs: dict[str, Log] = {}
+        self._unreadable: set[str] = set()
+        """Resources that these credentials may not list."""
 
     @functools.cached_property
     def _api(self) -> KubernetesApi:
@@ -55,26 +67,68 @@ class KubeRay(JobCluster):
     def submit(self, bundle: JobBundle) -> Job:
         """Create a job's RayJob; if the same work is under way already, return that job."""
         self._enter_namespace(bundle)
-        earlier = self._api.list(api.RAY_JOB, labels=f"{_MANAGED},{manifests.JOB}={bundle.job_id}")
+        earlier = self._list_jobs(labels=f"{_MANAGED},{manifests.JOB}={bundle.job_id}")
         for ray_job in earlier:
             if not status.job_state(ray_job).is_terminal:
                 self._create_files(bundle, ray_job)
                 return status.job_of(ray_job)
         attempt = max((status.attempt(ray_job) for ray_job in earlier), default=0) + 1
-        *_, ray_job = self._rendered(bundle, attempt)
+        bundle = _submitted(bundle, time.time())
         try:
-            created = self._api.create(api.RAY_JOB, ray_job)
+            created = self._create_job(bundle, attempt, deletion_rules=True)
+        except _NoDeletionRules:
+            created = self._create_job(bundle, attempt + 1, deletion_rules=False)
+        return status.job_of(created)
+
+    def _create_job(self, bundle: JobBundle, attempt: int, *, deletion_rules: bool) -> Manifest:
+        """Create a RayJob and its ConfigMap.
+
+        Raises:
+            _NoDeletionRules: the operator does not have them.
+        """
+        namespace = self._api.namespace
+        *_, ray_job = manifests.render(
+            bundle, namespace=namespace, attempt=attempt, deletion_rules=deletion_rules
+        )
+        name = ray_job["metadata"]["name"]
+        try:
+            with _recognised_deletion_rules():
+                created = self._api.create(api.RAY_JOB, ray_job)
         except api.AlreadyExists:  # an earlier request created it, or somebody else
-            found = self._api.get(api.RAY_JOB, ray_job["metadata"]["name"])
+            found = self._api.get(api.RAY_JOB, name)
             if found is None:
                 raise
             created = found
         try:
             self._create_files(bundle, created)
         except ClusterError:
-            self._api.delete(api.RAY_JOB, created["metadata"]["name"])
+            self._api.delete(api.RAY_JOB, name)
             raise
-        return status.job_of(created)
+        if "deletionStrategy" in ray_job["spec"] and self._refuses_deletion_rules(name):
+            self._api.delete(api.RAY_JOB, name)
+            raise _NoDeletionRules
+        return created
+
+    def _refuses_deletion_rules(self, name: str) -> bool:
+        """Whether the operator's feature gate for deletion rules is off, which it says when it first sees a job."""
+        limit = time.monotonic() + _FIRST_LOOK_SECONDS
+        while time.monotonic() < limit:
+            seen = status_of(self._api.get(api.RAY_JOB, name))
+            if seen.get("jobDeploymentStatus"):
+                return seen["jobDeploymentStatus"] == "ValidationFailed" and _GATE in str(seen.get("message"))
+            time.sleep(_FIRST_LOOK_SECONDS / 10)
+        return False
+
+    def _list_jobs(self, *, labels: str) -> list[Manifest]:
+        """The RayJobs that labels select; those that were to be deleted by now are."""
+        now, kept = time.time(), []
+        for ray_job in self._api.list(api.RAY_JOB, labels=labels):
+            if status.is_left_over(ray_job, now=now):
+                with contextlib.suppress(api.Refusal):  # these credentials may only read
+                    self._api.delete(api.RAY_JOB, ray_job["metadata"]["name"])
+                    continue
+            kept.append(ray_job)
+        return kept
 
     def manifests(self, bundle: JobBundle, *, schedule: str | None, validate: bool) -> list[Manifest]:
         """The objects that run a job, or a RayCronJob that starts it at each time of a schedule."""
@@ -96,9 +150,16 @@ class KubeRay(JobCluster):
             ClusterError: it refuses one.
         """
         self._enter_namespace(bundle)
-        for manifest in self._rendered(bundle, attempt=1):
+        try:
+            self._try_creation(bundle, deletion_rules=True)
+        except _NoDeletionRules:
+            self._try_creation(bundle, deletion_rules=False)
+
+    def _try_creation(self, bundle: JobBundle, *, deletion_rules: bool) -> None:
+        namespace = self._api.namespace
+        for manifest in manifests.render(bundle, namespace=namespace, deletion_rules=deletion_rules):
             kind = api.RAY_JOB if manifest["kind"] == "RayJob" else api.CONFIG_MAP
-            with contextlib.suppress(api.AlreadyExists):
+            with contextlib.suppress(api.AlreadyExists), _recognised_deletion_rules():
                 self._api.create(kind, manifest, dry_run=True)
 
     def check(self, bundle: JobBundle, *, probes: bool) -> Iterator[str]:
@@ -146,7 +207,9 @@ class KubeRay(JobCluster):
 
     def jobs(self) -> list[Job]:
         """All of tandem's jobs, newest first."""
-        jobs = [status.job_of(ray_job) for ray_job in self._api.list(api.RAY_JOB, labels=_MANAGED)]
+        found = [*self._list_jobs(labels=_MANAGED), *self._list_jobs(labels=manifests.NIGHTLY)]
+        ours = {job["metadata"]["name"]: job for job in found if status.is_tandems(job)}
+        jobs = [status.job_of(ray_job) for ray_job in ours.values()]
         return sorted(jobs, key=lambda job: -(job.started_at or 0))
 
     def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
@@ -169,30 +232,35 @@ class KubeRay(JobCluster):
             if time.monotonic() - explained_at < _EXPLAIN_SECONDS:
                 continue
             explained_at = time.monotonic()
-            if state is JobState.RUNNING:
-                self._require_driver(latest)
-            else:
-                line = f"waiting: {self._reason(latest)}"
-                if line != explained:
-                    yield line
-                    explained = line
+            if state is JobState.RUNNING and self._has_head(latest):
+                continue
+            line = f"waiting: {self._reason(latest)}"
+            if line != explained:
+                yield line
+                explained = line
 
-    def _require_driver(self, ray_job: Manifest) -> None:
+    def _has_head(self, ray_job: Manifest) -> bool:
+        """Whether the head pod of a running job is ready, or cannot be looked at.
+
+        Raises:
+            DriverLostError: the job has no driver any more.
+        """
         cluster = status_of(ray_job).get("rayClusterName")
-        lost = lost_driver(
-            ray_job,
-            self._pods(cluster) if cluster else [],
-            silent_seconds=_silent_seconds(ray_job),
-            now=time.time(),
-        )
+        pods = self._pods(cluster) if cluster else []
+        renewed_at = _lease_renewed_at(ray_job)
+        lost = lost_driver(ray_job, pods, lease_renewed_at=renewed_at, now=time.time())
         if lost is not None:
             raise DriverLostError(lost)
+        heads = [pod for pod in pods if group_of(pod) == "headgroup"]
+        return not pods or any(ready_since(pod) is not None for pod in heads)
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job by deleting its RayJob, and wait until its pods are deleted; its records stay."""
+        """Stop a job by deleting its RayJob, and wait until its pods are deleted; its records stay.
+
+        Of a job that has ended, what is left is deleted.
+        """
         ray_job = self._ray_job(job_id)
-        if status.job_state(ray_job).is_terminal:
-            return status.job_of(ray_job)
+        state = status.job_state(ray_job)
         cluster = status_of(ray_job).get("rayClusterName")
         owns_cluster = "clusterSelector" not in ray_job["spec"]
         self._api.delete(api.RAY_JOB, job_id)
@@ -208,7 +276,14 @@ class KubeRay(JobCluster):
                     f"{_DELETION_SECONDS:g} s; is KubeRay's operator running? kubectl get deployment -A | grep kuberay"
                 )
             time.sleep(_POLL_SECONDS)
-        return status.job_of(ray_job, state=JobState.STOPPED)
+        return status.job_of(ray_job, state=state if state.is_terminal else JobState.STOPPED)
+
+    def fetch(self, bundle: JobBundle, directory: Path, *, skip: re.Pattern[str] | None) -> int:
+        """Copy an experiment's results to a local directory, from a claim through a pod of its own."""
+        if "://" in bundle.spec.results:
+            return super().fetch(bundle, directory, skip=skip)
+        self._enter_namespace(bundle)
+        return claim_reader.fetch(self._api, bundle, directory, skip=skip)
 
     def objects(self, job_id: str) -> StatusNode:
         """The RayJob, its RayCluster, each pod, and the Ray job."""
@@ -241,9 +316,11 @@ class KubeRay(JobCluster):
         ray_job = self._ray_job(job_id)
         cluster = status_of(ray_job).get("rayClusterName")
         pods = self._pods(cluster) if cluster else []
-        names = {name for name in (job_id, cluster) if name} | {pod["metadata"]["name"] for pod in pods}
         events = [
-            event for event in self._readable(api.EVENT) if event["involvedObject"].get("name") in names
+            event
+            for event in self._readable(api.EVENT)
+            if (name := event["involvedObject"].get("name") or "") in (job_id, cluster)
+            or (cluster and name.startswith(f"{cluster}-"))  # also of pods that exist no longer
         ]
         workloads = [
             workload
@@ -258,15 +335,36 @@ class KubeRay(JobCluster):
             events=events,
             nodes=self._readable(api.NODE),
             workloads=workloads,
-            driver_silent_seconds=_silent_seconds(ray_job),
+            lease_renewed_at=_lease_renewed_at(ray_job),
+            last_lines=self._last_lines(pods),
+            unreadable=frozenset(self._unreadable),
             now=time.time(),
         )
+
+    def _last_lines(self, pods: list[Manifest]) -> dict[tuple[str, str], str]:
+        """The end of the log of each container that failed, where these credentials can read it."""
+        lines = {}
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            for container in status_of(pod).get("containerStatuses") or []:
+                ended = (container.get("state") or {}).get("terminated")
+                last = ended or (container.get("lastState") or {}).get("terminated") or {}
+                if last.get("exitCode") and not container.get("ready"):
+                    log = self._api.pod_log(name, container["name"], lines=_LAST_LINES, previous=not ended)
+                    lines[name, container["name"]] = log or ""
+        return lines
 
     def _readable(self, kind: api.Kind, *, labels: str = "") -> list[Manifest]:
         """Objects of a kind; none if the cluster has no such kind or these credentials cannot list it."""
         try:
             return self._api.list(kind, labels=labels)
-        except api.Refusal:
+        except api.NotFound:
+            if kind.api not in api.OLDER:
+                return []
+            return self._readable(dataclasses.replace(kind, api=api.OLDER[kind.api]), labels=labels)
+        except api.Refusal as refusal:
+            if refusal.status == 403:
+                self._unreadable.add(kind.resource)
             return []
 
     def _knows(self, kind: api.Kind) -> bool:
@@ -282,7 +380,7 @@ class KubeRay(JobCluster):
         needed = [
             *((verb, api.RAY_JOB) for verb in ("create", "get", "list", "watch", "delete")),
             ("create", api.CONFIG_MAP),
-            ("list", api.RAY_CLUSTER),
+            ("get", api.RAY_CLUSTER),
             ("list", api.POD),
             ("list", api.EVENT),
         ]
@@ -290,7 +388,7 @@ class KubeRay(JobCluster):
 
     def _ray_job(self, job_id: str) -> Manifest:
         ray_job = self._api.get(api.RAY_JOB, job_id)
-        if ray_job is None or manifests.JOB not in ray_job["metadata"].get("labels", {}):
+        if ray_job is None or not status.is_tandems(ray_job):
             raise InputError(
                 f"namespace {self._api.namespace} of {self._api.context} has no job called {job_id!r}; "
                 "see tandem list --on kuberay, or name another namespace with --namespace"
@@ -313,12 +411,12 @@ class KubeRay(JobCluster):
             )
         self._api.namespace = self._named_namespace = named
 
-    def _rendered(self, bundle: JobBundle, attempt: int) -> list[Manifest]:
-        return manifests.render(bundle, namespace=self._api.namespace, attempt=attempt)
-
     def _create_files(self, bundle: JobBundle, ray_job: Manifest) -> None:
         """Create the ConfigMap that a RayJob's pods mount; it is deleted with the RayJob."""
-        for manifest in self._rendered(bundle, status.attempt(ray_job)):
+        if bundle.spec.submitted_at is None:
+            bundle = _submitted(bundle, seconds_of(ray_job["metadata"]["creationTimestamp"]))
+        attempt = status.attempt(ray_job)
+        for manifest in manifests.render(bundle, namespace=self._api.namespace, attempt=attempt):
             if manifest["kind"] != "ConfigMap":
                 continue
             owner = {
@@ -332,16 +430,35 @@ class KubeRay(JobCluster):
                 self._api.create(api.CONFIG_MAP, manifest)
 
 
+@contextlib.contextmanager
+def _recognised_deletion_rules() -> Iterator[None]:
+    """Recognise the refusal of definitions that are older than deletion rules.
+
+    Raises:
+        _NoDeletionRules: it was refused for them.
+    """
+    try:
+        yield
+    except api.Refusal as refusal:
+        if refusal.status == 400 and "deletion" in str(refusal):
+            raise _NoDeletionRules from None
+        raise
+
+
+def _submitted(bundle: JobBundle, at: float | None) -> JobBundle:
+    return dataclasses.replace(bundle, spec=dataclasses.replace(bundle.spec, submitted_at=at))
+
+
 def _require(findings: list[Finding]) -> None:
     if findings:
         raise ClusterError(str(findings[0]))
 
 
-def _silent_seconds(ray_job: Manifest) -> float | None:
+def _lease_renewed_at(ray_job: Manifest) -> float | None:
     results = status.results_of(ray_job)
     if "://" not in results:
         return None
     try:
-        return lease.silent_seconds(Storage(results))
+        return lease.renewed_at(Storage(results))
     except StorageError:
         return None

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Protocol
 
 from orchestrator.clusters.kuberay import api, status
-from orchestrator.clusters.kuberay.api import KubernetesApi
-from orchestrator.clusters.kuberay.objects import Manifest, status_of
+from orchestrator.clusters.kuberay.api import KubernetesApi, Refusal
+from orchestrator.clusters.kuberay.objects import Manifest, seconds_of, status_of
 from orchestrator.execution.driver_log import KeptLog
 from orchestrator.store.storage import Storage, StorageError
 
 _LONGEST_SECRET = 50
+_POLL_SECONDS = 2.0
+_BYTES_PER_SECOND = 64 << 10
+"""Read from the dashboard on average, at most."""
 
 
 class Log(Protocol):
@@ -26,15 +30,16 @@ def open_log(ray_job: Manifest, kubernetes: KubernetesApi) -> Log:
     """The log of a job."""
     results = status.results_of(ray_job)
     if "://" in results:
-        return _StoredLog(Storage(results), ray_job["metadata"]["name"])
+        created_at = seconds_of(ray_job["metadata"].get("creationTimestamp"))
+        return _StoredLog(Storage(results), status.driver_id(ray_job), since=created_at)
     return _DashboardLog(kubernetes)
 
 
 class _StoredLog:
     """The log that the driver writes into a storage that can be read from here too."""
 
-    def __init__(self, storage: Storage, job_id: str) -> None:
-        self._kept = KeptLog(storage, job_id)
+    def __init__(self, storage: Storage, job_id: str, *, since: float | None) -> None:
+        self._kept = KeptLog(storage, job_id, since=since)
 
     def new(self, ray_job: Manifest, *, final: bool) -> str:
         try:
@@ -46,30 +51,43 @@ class _StoredLog:
 
 
 class _DashboardLog:
-    """The log that Ray's dashboard serves, for a storage that only the pods can read."""
+    """The log that Ray's dashboard serves, for a storage that only the pods can read.
+
+    The dashboard sends a log from its beginning, so the longer a log is, the less often it is read.
+    """
 
     def __init__(self, kubernetes: KubernetesApi) -> None:
         self._api = kubernetes
-        self._cluster, self._printed = "", 0
+        self._cluster, self._printed, self._token = "", 0, ""
+        self._next_at = 0.0
+        self._is_refused = False
 
     def new(self, ray_job: Manifest, *, final: bool) -> str:
         job_status = status_of(ray_job)
         service = str(job_status.get("dashboardURL") or "").partition(".")[0]
         cluster = job_status.get("rayClusterName")
-        if not service or not cluster:
+        if not service or not cluster or self._is_refused or (time.monotonic() < self._next_at and not final):
             return ""
-        if cluster != self._cluster:
-            self._cluster, self._printed = cluster, 0
-        token = self._token(cluster)
-        response = self._api.proxied(f"{service}:dashboard", f"/api/jobs/{job_status['jobId']}/logs", token)
+        try:
+            if cluster != self._cluster:
+                self._token = self._read_token(cluster)
+                self._cluster, self._printed = cluster, 0
+            path = f"/api/jobs/{job_status['jobId']}/logs"
+            response = self._api.proxied(f"{service}:dashboard", path, self._token)
+        except Refusal as refusal:
+            if refusal.status != 403:
+                raise
+            self._is_refused = True
+            return f"the log cannot be followed from here, the job goes on: {refusal}\n"
         if response is None and final:
             return f"the cluster is gone; {status.results_of(ray_job)}/logs has the whole log\n"
         log = _log_in(response)
+        self._next_at = time.monotonic() + max(_POLL_SECONDS, len(log) / _BYTES_PER_SECOND)
         whole = len(log) if final else log.rfind("\n") + 1
         new, self._printed = log[self._printed : whole], max(self._printed, whole)
         return new
 
-    def _token(self, cluster: str) -> str:
+    def _read_token(self, cluster: str) -> str:
         secret = self._api.get(api.SECRET, secret_name(cluster))
         return "" if secret is None else base64.b64decode(secret["data"]["auth_token"]).decode()
 

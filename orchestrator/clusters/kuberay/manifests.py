@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 from pathlib import PurePosixPath
 
 import yaml
@@ -21,7 +22,16 @@ EXPERIMENT = "tandem/experiment"
 """Label: the experiment's name."""
 JOB = "tandem/job"
 """Label: the job's id, equal for all attempts at the same work."""
+NIGHTLY = "ray.io/cronjob-name"
+"""Label that KubeRay gives to the jobs of a RayCronJob, which have none of the labels above."""
+METADATA = {EXPERIMENT: "tandem-experiment", RESULTS: "tandem-results"}
+"""Keys of the Ray job's own metadata, which the jobs of a RayCronJob have too."""
+KEEP_SECONDS = "tandem/keep-seconds"
+"""Annotation: how long the object of a finished job is kept, where the operator does not delete it by itself."""
 
+CLAIM_CONTAINER = "results"
+_ELASTIC = "kueue.x-k8s.io/elastic-job"
+"""Annotation: Kueue admits each change of a cluster that autoscales."""
 _JOB_DIRECTORY = "/tandem/job"
 _LARGEST_CONFIG_MAP = 1 << 20
 _LARGEST_VARIABLE = 96 << 10
@@ -31,15 +41,23 @@ _UNPRIVILEGED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["A
 _WRITABLE = {"shared-memory": "/dev/shm", "scratch": "/tmp"}
 
 
-def render(bundle: JobBundle, *, namespace: str | None = None, attempt: int = 1) -> list[Manifest]:
+def render(
+    bundle: JobBundle,
+    *,
+    namespace: str | None = None,
+    attempt: int = 1,
+    deletion_rules: bool = True,
+) -> list[Manifest]:
     """A ConfigMap with the experiment and the user's modules, and the RayJob that mounts it.
 
-    On an existing RayCluster no pod can mount a ConfigMap, so the files are in the job's environment.
+    On an existing RayCluster no pod can mount a ConfigMap, so the files are in the job's environment. They are there
+    with Redis, too: KubeRay's clean-up pod has the head's volumes, and starts after the ConfigMap was deleted.
 
     Args:
         bundle: the job.
         namespace: for an experiment that names none.
         attempt: which attempt at the same work this is, counted from 1; each has a name of its own.
+        deletion_rules: whether the operator has them, as KubeRay does by default from 1.6.
 
     Raises:
         InputError: the experiment has no `kubernetes:` block, its modules are too large, or its results
@@ -56,9 +74,9 @@ def render(bundle: JobBundle, *, namespace: str | None = None, attempt: int = 1)
         )
     name = attempt_id(bundle.job_id, attempt)
     metadata = _metadata(bundle, settings, name, settings.namespace or namespace)
-    if settings.cluster is not None:
-        return [_job_on_existing_cluster(bundle, settings.cluster, metadata)]
-    return [_config_map(bundle, metadata), _ray_job(bundle, settings, metadata)]
+    job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata}
+    job["spec"] = _job_spec(bundle, settings, name) | _ending(settings, deletion_rules)
+    return [_config_map(bundle, metadata), job] if _has_config_map(settings) else [job]
 
 
 def render_nightly(bundle: JobBundle, *, schedule: str, namespace: str | None = None) -> list[Manifest]:
@@ -72,7 +90,7 @@ def render_nightly(bundle: JobBundle, *, schedule: str, namespace: str | None = 
     settings = bundle.spec.experiment.kubernetes
     if settings is not None and (settings.cluster is not None or settings.queue is not None):
         raise InputError("--cron: a RayCronJob supports neither kubernetes.cluster nor kubernetes.queue")
-    config_map, job = render(bundle, namespace=namespace)
+    *config_map, job = render(bundle, namespace=namespace)
     del job["spec"]["jobId"]
     cron = {
         "apiVersion": "ray.io/v1",
@@ -80,7 +98,33 @@ def render_nightly(bundle: JobBundle, *, schedule: str, namespace: str | None = 
         "metadata": job["metadata"] | {"name": bundle.nightly_id},
         "spec": {"schedule": schedule, "jobTemplate": job["spec"]},
     }
-    return [config_map, cron]
+    return [*config_map, cron]
+
+
+def claim_pod(bundle: JobBundle, *, name: str, namespace: str, command: list[str]) -> Manifest:
+    """A pod that sees an experiment's claims and nothing else, and runs one command.
+
+    Raises:
+        InputError: the experiment has no `kubernetes:` block.
+    """
+    settings = bundle.spec.experiment.kubernetes
+    if settings is None:
+        raise InputError("the experiment has no kubernetes: block; give one with at least an image")
+    amounts = {"cpu": "500m", "memory": "512Mi"}
+    spec = _pod_spec(settings) | {
+        "automountServiceAccountToken": False,
+        "containers": [
+            _container(settings, CLAIM_CONTAINER)
+            | {
+                "command": command,
+                "resources": {"requests": amounts, "limits": amounts},
+                "volumeMounts": _claim_mounts(settings),
+            }
+        ],
+        "volumes": _claim_volumes(settings),
+    }
+    metadata = {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "tandem"}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def _is_below(path: str, directory: str) -> bool:
@@ -88,7 +132,7 @@ def _is_below(path: str, directory: str) -> bool:
 
 
 def _metadata(bundle: JobBundle, settings: Kubernetes, name: str, namespace: str | None) -> Manifest:
-    labels = {
+    labels = settings.labels | {
         "app.kubernetes.io/name": "tandem",
         "app.kubernetes.io/managed-by": "tandem",
         EXPERIMENT: bundle.spec.experiment.name,
@@ -96,7 +140,13 @@ def _metadata(bundle: JobBundle, settings: Kubernetes, name: str, namespace: str
     }
     if settings.queue is not None:
         labels |= _queue_labels(settings, settings.queue, name)
-    metadata: Manifest = {"name": name, "labels": labels, "annotations": {RESULTS: bundle.spec.results}}
+    annotations = settings.annotations | {
+        RESULTS: bundle.spec.results,
+        KEEP_SECONDS: str(settings.keep_seconds),
+    }
+    if settings.queue is not None and settings.scheduler == "kueue" and settings.autoscales:
+        annotations[_ELASTIC] = "true"
+    metadata: Manifest = {"name": name, "labels": labels, "annotations": annotations}
     return metadata if namespace is None else metadata | {"namespace": namespace}
 
 
@@ -131,46 +181,87 @@ def _config_map(bundle: JobBundle, metadata: Manifest) -> Manifest:
         "kind": "ConfigMap",
         "metadata": metadata,
         "immutable": True,
-        "data": files,
+        "data": {_key(name): text for name, text in files.items()},
     }
 
 
-def _job_on_existing_cluster(bundle: JobBundle, cluster: str, metadata: Manifest) -> Manifest:
+def _files_in_place(bundle: JobBundle, name: str) -> Manifest:
+    """The ConfigMap as a volume, with the modules of packages in directories of their own."""
+    files = bundle.files()
+    if not any("/" in file for file in files):
+        return {"name": name}
+    return {"name": name, "items": [{"key": _key(file), "path": file} for file in sorted(files)]}
+
+
+def _key(name: str) -> str:
+    """The key of a file in the ConfigMap, which allows no slash."""
+    return name.replace("/", "--")
+
+
+def _has_config_map(settings: Kubernetes) -> bool:
+    return settings.cluster is None and settings.redis is None
+
+
+def _environment(bundle: JobBundle) -> str:
+    """A runtime environment that holds the job's files."""
     files = json.dumps(bundle.files())
     if len(files.encode()) > _LARGEST_VARIABLE:
         raise InputError(
-            f"the experiment and its modules have {len(files) >> 10} KiB, more than a job's environment can hold; "
-            "put the modules into the cluster's image"
+            f"the experiment and its own modules have {len(files) >> 10} KiB, more than a job's environment can hold; "
+            "it holds them where kubernetes.cluster or kubernetes.redis is set, so leave that out, or move code into "
+            "the image"
         )
-    spec = {
-        "submissionMode": "HTTPMode",
-        "entrypoint": f"{ENTRYPOINT} {metadata['name']}",
-        "jobId": metadata["name"],
-        "runtimeEnvYAML": yaml.safe_dump({"env_vars": {FILES_VARIABLE: files}}),
-        "clusterSelector": {"ray.io/cluster": cluster},
-        "backoffLimit": 0,
-    }
-    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
+    return yaml.safe_dump({"env_vars": {FILES_VARIABLE: files}})
 
 
-def _ray_job(bundle: JobBundle, settings: Kubernetes, metadata: Manifest) -> Manifest:
-    name = metadata["name"]
+def _job_spec(bundle: JobBundle, settings: Kubernetes, name: str) -> Manifest:
     spec: Manifest = {
         # In the other modes KubeRay mistakes the end of a log stream for the end of the job.
         "submissionMode": "HTTPMode",
-        "entrypoint": f"{ENTRYPOINT} {name} {_JOB_DIRECTORY}",
+        "entrypoint": f"{ENTRYPOINT} {name}",
         "jobId": name,
-        "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": settings.keep_seconds,
-        "preRunningDeadlineSeconds": settings.start_seconds,
-        "backoffLimit": 0 if bundle.spec.is_check else settings.retries,
-        "rayClusterSpec": _ray_cluster(bundle, settings, name),
+        "metadata": {
+            METADATA[EXPERIMENT]: bundle.spec.experiment.name,
+            METADATA[RESULTS]: bundle.spec.results,
+        },
     }
+    if _has_config_map(settings):
+        spec["entrypoint"] += f" {_JOB_DIRECTORY}"
+    else:
+        spec["runtimeEnvYAML"] = _environment(bundle)
     if settings.deadline_seconds is not None:
         spec["activeDeadlineSeconds"] = settings.deadline_seconds
+    if settings.cluster is not None:
+        return spec | {"backoffLimit": 0, "clusterSelector": {"ray.io/cluster": settings.cluster}}
+    retries = 0 if bundle.spec.is_check else settings.retries
+    spec |= {
+        # KubeRay counts it anew for each attempt; start_seconds is for all of them together.
+        "preRunningDeadlineSeconds": math.ceil(settings.start_seconds / (retries + 1)),
+        "backoffLimit": retries,
+        "rayClusterSpec": _ray_cluster(bundle, settings, name),
+    }
     if settings.suspended and not bundle.spec.is_check:
         spec["suspend"] = True
-    return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
+    return spec
+
+
+def _ending(settings: Kubernetes, deletion_rules: bool) -> Manifest:
+    """What the operator deletes after the job's end: its own cluster at once, the RayJob after `keep_seconds`.
+
+    A job that may be suspended, which Kueue does, cannot have deletion rules.
+    """
+    owns_cluster = settings.cluster is None
+    is_suspended = settings.suspended or (settings.queue is not None and settings.scheduler == "kueue")
+    if not deletion_rules or is_suspended:
+        return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": 0} if owns_cluster else {}
+    ends = ({"jobStatus": "SUCCEEDED"}, {"jobStatus": "FAILED"}, {"jobDeploymentStatus": "Failed"})
+    delays = ({"DeleteCluster": 0} if owns_cluster else {}) | {"DeleteSelf": settings.keep_seconds}
+    rules = [
+        {"policy": policy, "condition": end | {"ttlSeconds": seconds}}
+        for policy, seconds in delays.items()
+        for end in ends
+    ]
+    return {"deletionStrategy": {"deletionRules": rules}}
 
 
 def _ray_cluster(bundle: JobBundle, settings: Kubernetes, name: str) -> Manifest:
@@ -220,6 +311,39 @@ def _worker_group(bundle: JobBundle, settings: Kubernetes, group: WorkerGroup, n
 
 def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str, name: str) -> Manifest:
     is_head = container == "ray-head"
+    spec = _pod_spec(settings) | {
+        "containers": [
+            _container(settings, container)
+            | {
+                "resources": resources(pod),
+                "envFrom": [{"secretRef": {"name": name}} for name in settings.secrets],
+                "volumeMounts": _mounts(settings),
+            }
+        ],
+        "volumes": _volumes(bundle, settings, pod, name),
+        # The autoscaler in the head pod calls the Kubernetes API. The pod's own field overrides its account's.
+        "automountServiceAccountToken": is_head and settings.autoscales,
+    }
+    if settings.service_account is not None:
+        spec["serviceAccountName"] = settings.service_account
+    if settings.priority_class is not None:
+        spec["priorityClassName"] = settings.priority_class
+    if settings.runtime_class is not None:
+        spec["runtimeClassName"] = settings.runtime_class
+    if pod.affinity:
+        spec["affinity"] = pod.affinity
+    if pod.node_selector:
+        spec["nodeSelector"] = pod.node_selector
+    if pod.tolerations:
+        spec["tolerations"] = [taint.model_dump(exclude_none=True) for taint in pod.tolerations]
+    metadata: Manifest = {"labels": settings.labels | {EXPERIMENT: bundle.spec.experiment.name}}
+    if settings.annotations:
+        metadata["annotations"] = settings.annotations
+    return {"metadata": metadata, "spec": spec}
+
+
+def _pod_spec(settings: Kubernetes) -> Manifest:
+    """What all pods have, as the pod security level `restricted` demands it."""
     spec: Manifest = {
         "restartPolicy": "Never",
         "securityContext": {
@@ -228,48 +352,55 @@ def _template(bundle: JobBundle, settings: Kubernetes, pod: Pod, container: str,
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [
-            {
-                "name": container,
-                "image": settings.image,
-                "resources": resources(pod),
-                "securityContext": _UNPRIVILEGED | {"readOnlyRootFilesystem": True},
-                "env": [{"name": "HOME", "value": _WRITABLE["scratch"]}],
-                "envFrom": [{"secretRef": {"name": name}} for name in settings.secrets],
-                "volumeMounts": _mounts(settings),
-            }
-        ],
-        "volumes": _volumes(settings, pod, name),
     }
-    if not (is_head and settings.autoscales):  # the autoscaler in the head pod calls the Kubernetes API
-        spec["automountServiceAccountToken"] = False
-    if settings.service_account is not None:
-        spec["serviceAccountName"] = settings.service_account
     if settings.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
-    if pod.node_selector:
-        spec["nodeSelector"] = pod.node_selector
-    if pod.tolerations:
-        spec["tolerations"] = [taint.model_dump(exclude_none=True) for taint in pod.tolerations]
-    return {"metadata": {"labels": {EXPERIMENT: bundle.spec.experiment.name}}, "spec": spec}
+    return spec
+
+
+def _container(settings: Kubernetes, name: str) -> Manifest:
+    policy = settings.image_pull_policy
+    return {
+        "name": name,
+        "image": settings.image,
+        "securityContext": _UNPRIVILEGED | {"readOnlyRootFilesystem": True},
+        "env": [{"name": "HOME", "value": _WRITABLE["scratch"]}],
+    } | ({} if policy is None else {"imagePullPolicy": policy})
 
 
 def _mounts(settings: Kubernetes) -> list[Manifest]:
     return [
         *({"name": name, "mountPath": path} for name, path in _WRITABLE.items()),
-        {"name": "job", "mountPath": _JOB_DIRECTORY, "readOnly": True},
-        *({"name": f"claim-{place}", "mountPath": claim.path} for place, claim in enumerate(settings.claims)),
+        *(
+            [{"name": "job", "mountPath": _JOB_DIRECTORY, "readOnly": True}]
+            if _has_config_map(settings)
+            else []
+        ),
+        *_claim_mounts(settings),
     ]
 
 
-def _volumes(settings: Kubernetes, pod: Pod, name: str) -> list[Manifest]:
+def _claim_mounts(settings: Kubernetes) -> list[Manifest]:
+    return [
+        {"name": f"claim-{place}", "mountPath": claim.path} for place, claim in enumerate(settings.claims)
+    ]
+
+
+def _claim_volumes(settings: Kubernetes) -> list[Manifest]:
+    return [
+        {"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim.claim}}
+        for place, claim in enumerate(settings.claims)
+    ]
+
+
+def _volumes(bundle: JobBundle, settings: Kubernetes, pod: Pod, name: str) -> list[Manifest]:
     shared = max(1, pod.memory_gib // 3)
     return [
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shared}Gi"}},
-        {"name": "scratch", "emptyDir": {}},
-        {"name": "job", "configMap": {"name": name}},
-        *(
-            {"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim.claim}}
-            for place, claim in enumerate(settings.claims)
-        ),
+        {
+            "name": "scratch",
+            "emptyDir": {} if pod.scratch_gib is None else {"sizeLimit": f"{pod.scratch_gib}Gi"},
+        },
+        *([{"name": "job", "configMap": _files_in_place(bundle, name)}] if _has_config_map(settings) else []),
+        *_claim_volumes(settings),
     ]

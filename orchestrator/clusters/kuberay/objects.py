@@ -44,3 +44,22 @@ def state_of(container: Manifest, kind: str) -> tuple[str, str]:
     """The reason and message of a container that is `waiting` or `terminated`; both empty if it is not."""
     state = (container.get("state") or {}).get(kind) or {}
     return str(state.get("reason") or ""), str(state.get("message") or "")
+
+
+def condition_of(manifest: Manifest | None, type_: str) -> Manifest:
+    """An object's condition of a type; empty without one."""
+    conditions = status_of(manifest).get("conditions") or []
+    return next((condition for condition in conditions if condition["type"] == type_), {})
+
+
+def ready_since(manifest: Manifest) -> float | None:
+    """Since when a pod or a node is ready, in seconds since the epoch; None if it is not."""
+    condition = condition_of(manifest, "Ready")
+    if condition.get("status") != "True":
+        return None
+    return seconds_of(condition.get("lastTransitionTime")) or 0.0
+
+
+def is_terminating(manifest: Manifest) -> bool:
+    """Whether an object is being deleted; its pod may still be reported as Running."""
+    return "deletionTimestamp" in manifest["metadata"]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from orchestrator.clusters.job_bundle import attempt_of
 from orchestrator.clusters.job_cluster import Job, JobState, StatusNode, message_in_one_line
-from orchestrator.clusters.kuberay.manifests import EXPERIMENT, JOB, RESULTS
+from orchestrator.clusters.kuberay.manifests import EXPERIMENT, JOB, KEEP_SECONDS, METADATA, NIGHTLY, RESULTS
 from orchestrator.clusters.kuberay.objects import (
     Manifest,
     annotations_of,
+    is_terminating,
     seconds_of,
     spec_of,
     state_of,
     status_of,
 )
+from orchestrator.planning.job import ENTRYPOINT
 
 _ENDED = {
     "SUCCEEDED": JobState.SUCCEEDED,
@@ -43,7 +47,7 @@ def job_of(ray_job: Manifest, *, state: JobState | None = None) -> Job:
     parts = [status.get("reason"), message_in_one_line(str(status.get("message") or ""))]
     return Job(
         id=metadata["name"],
-        experiment=metadata["labels"][EXPERIMENT],
+        experiment=experiment_of(ray_job),
         results=results_of(ray_job),
         state=state or job_state(ray_job),
         message=": ".join(part for part in parts if part) or _deployment(ray_job),
@@ -52,14 +56,54 @@ def job_of(ray_job: Manifest, *, state: JobState | None = None) -> Job:
     )
 
 
+def is_tandems(ray_job: Manifest) -> bool:
+    """Whether tandem's own driver runs in a RayJob."""
+    return METADATA[EXPERIMENT] in _metadata(ray_job) or JOB in _labels(ray_job)
+
+
+def experiment_of(ray_job: Manifest) -> str:
+    """The experiment's name; for a nightly job without its day."""
+    return str(_labels(ray_job).get(EXPERIMENT) or _metadata(ray_job).get(METADATA[EXPERIMENT], ""))
+
+
 def results_of(ray_job: Manifest) -> str:
     """URL or directory of the records and the report."""
-    return annotations_of(ray_job).get(RESULTS, "")
+    results = str(annotations_of(ray_job).get(RESULTS) or _metadata(ray_job).get(METADATA[RESULTS], ""))
+    created_at = seconds_of(ray_job["metadata"].get("creationTimestamp"))
+    if NIGHTLY not in _labels(ray_job) or created_at is None:
+        return results
+    base, mark, options = results.partition("?")
+    return f"{base}-{datetime.fromtimestamp(created_at, UTC):%Y%m%d}{mark}{options}"
+
+
+def driver_id(ray_job: Manifest) -> str:
+    """The job's id as its driver knows it, under which the storage keeps the log."""
+    words = str(spec_of(ray_job).get("entrypoint", "")).removeprefix(ENTRYPOINT).split()
+    return words[0] if words else str(ray_job["metadata"]["name"])
+
+
+def _labels(ray_job: Manifest) -> dict[str, str]:
+    return ray_job["metadata"].get("labels") or {}
+
+
+def _metadata(ray_job: Manifest) -> dict[str, str]:
+    return spec_of(ray_job).get("metadata") or {}
+
+
+def is_left_over(ray_job: Manifest, *, now: float) -> bool:
+    """Whether a finished job's object has been kept for long enough, and no operator deletes it."""
+    ended_at, state = seconds_of(status_of(ray_job).get("endTime")), job_state(ray_job)
+    keep_seconds = annotations_of(ray_job).get(KEEP_SECONDS)
+    if not state.is_terminal or ended_at is None or keep_seconds is None:
+        return False
+    # No deletion rule is for a job that was stopped at Ray's dashboard, and its cluster would stay.
+    return state is JobState.STOPPED or now - ended_at > float(keep_seconds)
 
 
 def attempt(ray_job: Manifest) -> int:
     """Which attempt at the same work a RayJob is, counted from 1."""
-    return attempt_of(ray_job["metadata"]["name"], ray_job["metadata"]["labels"][JOB]) or 1
+    name = ray_job["metadata"]["name"]
+    return attempt_of(name, _labels(ray_job).get(JOB, name)) or 1
 
 
 def tree(ray_job: Manifest, cluster: Manifest | None, pods: list[Manifest]) -> StatusNode:
@@ -112,6 +156,6 @@ def _pod(pod: Manifest) -> StatusNode:
     return StatusNode(
         kind="Pod",
         name=pod["metadata"]["name"],
-        state=str(status_of(pod).get("phase", "Unknown")),
+        state="Terminating" if is_terminating(pod) else str(status_of(pod).get("phase", "Unknown")),
         detail=", ".join(details),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,12 +37,13 @@ class Item:
     """The image as a data URL."""
 
 
-def gallery(comparison: Comparison, predicted: Mapping[str, np.ndarray]) -> list[Item]:
+def gallery(comparison: Comparison, predicted: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Item]:
     """The kept images with what each arm predicted, at most `MOST` of a kind.
 
     Args:
         comparison: the arms.
         predicted: for each arm, its seeds' predictions int [seeds, n] over the whole test split.
+        files: of the whole test split; empty where images have none.
     """
     names, items = comparison.class_names, []
     kept = comparison.disagreements
@@ -53,11 +54,10 @@ def gallery(comparison: Comparison, predicted: Mapping[str, np.ndarray]) -> list
             votes: dict[str, list[str]] = {}
             for arm, given in predicted.items():
                 votes.setdefault(_votes(given[:, index], names), []).append(arm)
-            files = kept.get("names")
             items.append(
                 Item(
                     kind=kind,
-                    file=f"test image {index}" if files is None else str(files[place]),
+                    file=files[index] if index < len(files) else f"test image {index}",
                     label=names[label],
                     predictions=_grouped(votes),
                     source=_data_url(kept["images"][place]),

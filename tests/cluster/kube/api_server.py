@@ -5,8 +5,9 @@ It serves what tandem uses as Kubernetes does: resource versions and uids, the b
 and field selectors, lists in pages, watches with bookmarks and expiry, owner references, finalizers, RBAC, access
 reviews, tokens of service accounts, dry runs, the proxy to services. The transcripts of a real cluster hold it to that.
 
-Not modelled: field ownership (server-side apply merges), strategic merge of lists, schemas of Kubernetes' own kinds,
-CEL rules, admission, pod logs, continue tokens of a fixed snapshot, aggregated APIs, OpenAPI.
+Not modelled: field ownership (server-side apply merges), strategic merge of lists, most schemas of Kubernetes' own
+kinds, CEL rules, admission but for quotas on the number of objects, continue tokens of a fixed snapshot, aggregated
+APIs, OpenAPI.
 """
 
 from __future__ import annotations
@@ -35,6 +36,29 @@ from tests.cluster.kube.store import Change, Key, Manifest, Store, now
 
 ADMIN = "kubernetes-admin"
 _VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
+_VERSION = {
+    "major": "1",
+    "minor": "36",
+    "emulationMajor": "1",
+    "emulationMinor": "36",
+    "minCompatibilityMajor": "1",
+    "minCompatibilityMinor": "35",
+    "gitVersion": "v1.36.2",
+    "gitCommit": "",
+    "gitTreeState": "",
+    "buildDate": "1970-01-01T00:00:00Z",
+    "goVersion": "go",
+    "compiler": "gc",
+    "platform": "linux/amd64",
+}
+_LONGEST_NAME, _LONGEST_LABEL = 253, 63
+_LABEL_VALUE = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
+_KEY = "[-._a-zA-Z0-9]+"
+_FIELDS = {
+    "configmaps": {"apiVersion", "kind", "metadata", "data", "binaryData", "immutable"},
+    "secrets": {"apiVersion", "kind", "metadata", "data", "stringData", "type", "immutable"},
+}
+"""Of the kinds without a schema here whose unknown fields are refused."""
 _NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 
 
@@ -75,7 +99,10 @@ def _built_in() -> list[Kind]:
 class Refused(Exception):
     """An answer that is not a success."""
 
-    def __init__(self, code: int, reason: str, message: str, details: Manifest | None = None) -> None:
+    def __init__(
+        self, code: int, reason: str, message: str, details: Manifest | None = None, *, keeps: bool = False
+    ) -> None:
+        """An answer; `keeps` says whether details are shown that are empty."""
         super().__init__(message)
         self.code = code
         self.body = {
@@ -85,7 +112,7 @@ class Refused(Exception):
             "status": "Failure",
             "message": message,
             "reason": reason,
-            **({"details": details} if details else {}),
+            **({"details": details} if details or keeps else {}),
             "code": code,
         }
 
@@ -108,6 +135,10 @@ class ApiServer:
         self.fault: Callable[[str, str], tuple[int, dict[str, str]] | None] = lambda method, path: None
         """Given method and path, a status and headers to answer instead."""
         self.requests: list[tuple[str, str]] = []
+        self.verbs: set[tuple[str, str, str]] = set()
+        """User, verb and resource of every request that was allowed."""
+        self.pod_logs: dict[tuple[str, str, str], str] = {}
+        """The log of a container, by namespace, pod and name."""
         self.tokens = {secrets.token_urlsafe(24): ADMIN}
         self.store.put(("namespaces", "", "default"), _namespace("default"))
         authority = trustme.CA()
@@ -271,14 +302,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self, method: str) -> None:
         path = self._path.rstrip("/")
         if path == "/version":
-            version = {"major": "1", "minor": "36", "gitVersion": "v1.36.2", "platform": "linux/amd64"}
-            self._answer(200, version)
+            self._answer(200, _VERSION)
         elif method == "GET" and (discovered := self._discovery(path)) is not None:
             self._answer(200, discovered)
         elif path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" and method == "POST":
             self._review()
         elif match := re.fullmatch(r"/api/v1/namespaces/([^/]+)/services/([^/]+)/proxy(/.*)?", path):
             self._proxy(*match.groups())
+        elif match := re.fullmatch(r"/api/v1/namespaces/([^/]+)/pods/([^/]+)/log", path):
+            self._pod_log(*match.groups())
         elif match := re.fullmatch(r"/api/v1/namespaces/([^/]+)/serviceaccounts/([^/]+)/token", path):
             self._token(*match.groups())
         else:
@@ -336,10 +368,22 @@ class _Handler(BaseHTTPRequestHandler):
             {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "status": {"token": token}},
         )
 
+    def _pod_log(self, namespace: str, pod: str) -> None:
+        self._permit("get", "", "pods/log", namespace, name=pod)
+        log = self.server_of.pod_logs.get((namespace, pod, self._query.get("container", "")))
+        if log is None:
+            message = f'pods "{pod}" not found'
+            raise Refused(404, "NotFound", message, {"name": pod, "kind": "pods"})
+        lines = log.splitlines(keepends=True)[-int(self._query.get("tailLines") or 0) :]
+        self._raw(200, "".join(lines).encode(), "text/plain")
+
     def _proxy(self, namespace: str, service: str, below: str | None) -> None:
         self._permit("get", "", "services/proxy", namespace)
         name = service.partition(":")[0]
         base = self.server_of.proxies.get((namespace, name))
+        if base is None and self.server_of.store.get(("services", namespace, name)) is None:
+            details = {"name": name, "kind": "services"}
+            raise Refused(404, "NotFound", f'services "{name}" not found', details)
         if base is None:
             raise Refused(503, "ServiceUnavailable", f'no endpoints available for service "{name}"')
         query = f"?{urlsplit(self.path).query}" if urlsplit(self.path).query else ""
@@ -361,6 +405,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resource(self, method: str, path: str) -> None:
         kind, namespace, name, subresource = self._parse(path)
+        if namespace and not kind.namespaced:
+            raise Refused(404, "NotFound", "the server could not find the requested resource", {}, keeps=True)
         verb = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(method) or (
             "watch" if self._query.get("watch") in ("1", "true") else "get" if name else "list"
         )
@@ -398,6 +444,7 @@ class _Handler(BaseHTTPRequestHandler):
         name: str = "",
     ) -> None:
         if self.server_of.allowed(self._user, verb, group, resource, namespace):
+            self.server_of.verbs.add((self._user, verb, f"{resource}.{group}" if group else resource))
             return
         plural = resource.partition("/")[0]
         where = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
@@ -419,7 +466,9 @@ class _Handler(BaseHTTPRequestHandler):
         items = [item for item in items if _place(item) > start]
         limit = int(self._query.get("limit") or 0) or len(items)
         page, left = items[:limit], len(items) - limit
-        metadata: Manifest = {"continue": "", "resourceVersion": str(self.server_of.store.version)}
+        metadata: Manifest = {"resourceVersion": str(self.server_of.store.version)}
+        if kind.schema is not None:
+            metadata["continue"] = ""
         if left > 0:
             metadata["continue"] = base64.b64encode(json.dumps(_place(page[-1])).encode()).decode()
             metadata["remainingItemCount"] = left
@@ -462,7 +511,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, kind: Kind, namespace: str) -> None:
         manifest = self._manifest()
+        if kind.schema is None:
+            manifest = {"apiVersion": kind.api, "kind": kind.kind} | manifest
         metadata = manifest.setdefault("metadata", {})
+        if kind.namespaced and metadata.get("namespace", namespace) != namespace:
+            message = "the namespace of the provided object does not match the namespace sent on the request"
+            raise Refused(400, "BadRequest", message)
         if "generateName" in metadata and "name" not in metadata:
             metadata["name"] = f"{metadata['generateName']}{secrets.token_hex(3)[:5]}"
         name = metadata.get("name", "")
@@ -479,6 +533,10 @@ class _Handler(BaseHTTPRequestHandler):
         if kind.schema is not None:
             manifest = self._settled(kind, manifest)
             manifest.pop("status", None)
+        if kind.plural == "namespaces":
+            metadata["labels"] = (metadata.get("labels") or {}) | {"kubernetes.io/metadata.name": name}
+            manifest |= {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
+        self._admit(kind, manifest, namespace)
         headers = {"Warning": "; ".join(f'299 - "{w}"' for w in warnings)} if warnings else {}
         if self._query.get("dryRun") == "All":
             metadata = manifest["metadata"]
@@ -490,8 +548,25 @@ class _Handler(BaseHTTPRequestHandler):
         created = self.server_of.store.put(key, manifest)
         self._answer(201, created, headers)
 
+    def _admit(self, kind: Kind, manifest: Manifest, namespace: str) -> None:
+        """Refuse what a quota on the number of objects of the kind does not allow."""
+        limit = f"count/{kind.resource}"
+        store = self.server_of.store
+        for quota in store.list("resourcequotas", namespace) if kind.namespaced else []:
+            hard = quota["spec"].get("hard", {}).get(limit)
+            used = len(store.list(kind.resource, namespace))
+            if hard is not None and used >= int(hard):
+                name = manifest["metadata"]["name"]
+                message = (
+                    f'{kind.resource} "{name}" is forbidden: exceeded quota: {quota["metadata"]["name"]}, '
+                    f"requested: {limit}=1, used: {limit}={used}, limited: {limit}={hard}"
+                )
+                raise Refused(403, "Forbidden", message, _details(kind, name))
+
     def _one(self, verb: str, kind: Kind, key: Key, subresource: str) -> None:
         store, name = self.server_of.store, key[2]
+        if verb == "delete":
+            _check_policy(self._query.get("propagationPolicy", "Background"))
         if not kind.namespaced:
             key = (kind.resource, "", name)
         found = store.get(key)
@@ -507,7 +582,12 @@ class _Handler(BaseHTTPRequestHandler):
             last = store.delete(key)
             if kind.plural == "namespaces":
                 self._empty(name)
-            self._answer(200, last or found)
+            if kind.plural in ("pods", "namespaces") or store.get(key) is not None:
+                self._answer(200, last or found)
+                return
+            details = _details(kind, name) | {"uid": found["metadata"]["uid"]}
+            done = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+            self._answer(200, done | {"details": details})
             return
         sent = self._manifest()
         if verb == "update":
@@ -544,33 +624,28 @@ class _Handler(BaseHTTPRequestHandler):
     def _check(self, kind: Kind, manifest: Manifest, name: str) -> list[str]:
         """Refuse what the server would; gives its warnings."""
         details = {"name": name, "group": kind.group, "kind": kind.kind}
+        details = {field: value for field, value in details.items() if value}
         qualified = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
-        if not re.fullmatch(_NAME, name):
-            words = (
-                f'Invalid value: "{name}": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric '
-                "characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', "
-                f"regex used for validation is '{_NAME}')"
-            )
-            cause = {"reason": "FieldValueInvalid", "message": words, "field": "metadata.name"}
-            message = f'{qualified} "{name}" is invalid: metadata.name: {words}'
-            raise Refused(422, "Invalid", message, details | {"causes": [cause]})
+        if manifest.get("kind", kind.kind) != kind.kind:
+            sent = manifest["kind"]
+            problem = f'Invalid value: "{sent}": must be {kind.kind}', "kind"
+            _refuse([problem], f"{sent}.{kind.group}", name, details | {"kind": sent})
+        if problems := _problems(kind, manifest, name):
+            _refuse(problems, qualified, name, details)
+        unknown = [
+            f'unknown field "{field}"' for field in manifest if field not in _FIELDS.get(kind.plural, {field})
+        ]
+        if unknown and self._query.get("fieldValidation") == "Strict":
+            raise Refused(400, "BadRequest", _strict(kind, unknown))
         if kind.schema is None:
             return []
         unknown = [f'unknown field "{path}"' for path in schemas.unknown_fields(manifest, kind.schema)]
         if unknown and self._query.get("fieldValidation") == "Strict":
-            message = (
-                f'{kind.kind} in version "v1" cannot be handled as a {kind.kind}: strict decoding error: '
-                f"{', '.join(unknown)}"
-            )
-            raise Refused(400, "BadRequest", message)
+            raise Refused(400, "BadRequest", _strict(kind, unknown))
         found = list(schemas.problems({k: v for k, v in manifest.items() if k != "metadata"}, kind.schema))
         if found:
             if schemas.has_rules(kind.schema):
-                rules = (
-                    "Invalid value: null: some validation rules were not checked because the object was "
-                    "invalid; correct the existing errors to complete validation"
-                )
-                found.append(("FieldValueInvalid", rules, "<nil>"))
+                found.append(("FieldValueInvalid", _RULES_SKIPPED, "<nil>"))
             causes = [{"reason": reason, "message": words, "field": field} for reason, words, field in found]
             listed = ", ".join(f"{cause['field']}: {cause['message']}" for cause in causes)
             if len(causes) > 1:
@@ -596,6 +671,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _selected(self) -> Callable[[Manifest], bool]:
         labels = _selector(self._query.get("labelSelector", ""))
         fields = dict(part.split("=", 1) for part in self._query.get("fieldSelector", "").split(",") if part)
+        for field in fields:
+            if not field.startswith(("metadata.name", "metadata.namespace", "involvedObject.")):
+                raise Refused(400, "BadRequest", f"field label not supported: {field}")
 
         def matches(item: Manifest) -> bool:
             has = {
@@ -662,10 +740,94 @@ def _continued(token: str) -> tuple[str, str]:
     except ValueError:
         message = (
             "invalid continue token: continue key is not valid: "
-            "invalid character 'm' looking for beginning of value"
+            f"invalid character '{_first_character(token)}' looking for beginning of value"
         )
         raise Refused(400, "BadRequest", message) from None
     return namespace, name
+
+
+def _first_character(token: str) -> str:
+    """The first character of a token's content, as Go writes it."""
+    content = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    return chr(content[0]) if content[0] < 128 else f"\\x{content[0]:02x}"
+
+
+def _check_policy(policy: str) -> None:
+    if policy in ("Foreground", "Background", "Orphan"):
+        return
+    words = f'Unsupported value: "{policy}": supported values: "Foreground", "Background", "Orphan", "nil"'
+    cause = {"reason": "FieldValueNotSupported", "message": words, "field": "propagationPolicy"}
+    details = {"group": "meta.k8s.io", "kind": "DeleteOptions", "causes": [cause]}
+    message = f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: {words}'
+    raise Refused(422, "Invalid", message, details)
+
+
+def _problems(kind: Kind, manifest: Manifest, name: str) -> list[tuple[str, str]]:
+    """What is wrong with an object's metadata and keys: a message and a field each."""
+    found = []
+    if not name:
+        found.append(("Required value: name or generateName is required", "metadata.name"))
+        if kind.schema is not None and schemas.has_rules(kind.schema):
+            found.append((_RULES_SKIPPED, "<nil>"))
+    elif len(name) > _LONGEST_NAME:
+        words = f'Invalid value: "{name}": must be no more than {_LONGEST_NAME} characters'
+        found.append((words, "metadata.name"))
+    elif not re.fullmatch(_NAME, name):
+        words = (
+            f'Invalid value: "{name}": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric '
+            "characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', "
+            f"regex used for validation is '{_NAME}')"
+        )
+        found.append((words, "metadata.name"))
+    for value in (manifest["metadata"].get("labels") or {}).values():
+        if len(value) > _LONGEST_LABEL:
+            words = f'Invalid value: "{value}": must be no more than {_LONGEST_LABEL} bytes'
+            found.append((words, "metadata.labels"))
+        elif not re.fullmatch(_LABEL_VALUE, value):
+            words = (
+                f'Invalid value: "{value}": a valid label must be an empty string or consist of alphanumeric '
+                "characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  "
+                f"or 'my_value',  or '12345', regex used for validation is '{_LABEL_VALUE}')"
+            )
+            found.append((words, "metadata.labels"))
+    if any(not owner.get("uid") for owner in manifest["metadata"].get("ownerReferences") or []):
+        found.append(('Invalid value: "": must not be empty', "metadata.ownerReferences.uid"))
+    for key in manifest.get("data") or {} if kind.plural in ("configmaps", "secrets") else {}:
+        if not re.fullmatch(_KEY, key):
+            words = (
+                f"Invalid value: \"{key}\": a valid config key must consist of alphanumeric characters, '-', '_' or "
+                f"'.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '{_KEY}')"
+            )
+            found.append((words, f"data[{key}]"))
+    return found
+
+
+_RULES_SKIPPED = (
+    "Invalid value: null: some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation"
+)
+
+
+def _refuse(problems: list[tuple[str, str]], qualified: str, name: str, details: Manifest) -> None:
+    causes = [
+        {
+            "reason": "FieldValueRequired" if words.startswith("Required") else "FieldValueInvalid",
+            "message": words,
+            "field": field,
+        }
+        for words, field in problems
+    ]
+    listed = ", ".join(f"{field}: {words}" for words, field in problems)
+    if len(problems) > 1:
+        listed = f"[{listed}]"
+    raise Refused(422, "Invalid", f'{qualified} "{name}" is invalid: {listed}', details | {"causes": causes})
+
+
+def _strict(kind: Kind, unknown: list[str]) -> str:
+    return (
+        f'{kind.kind} in version "v1" cannot be handled as a {kind.kind}: strict decoding error: '
+        f"{', '.join(unknown)}"
+    )
 
 
 def _selector(text: str) -> list[Callable[[dict[str, str]], bool]]:
@@ -684,7 +846,10 @@ def _selector(text: str) -> list[Callable[[dict[str, str]], bool]]:
             name, value = part.split("!=")
             rules.append(lambda own, k=name, v=value: own.get(k) != v)
         elif "=" in part:
-            name, value = part.replace("==", "=").split("=")
+            name, *values = part.replace("==", "=").split("=")
+            if len(values) != 1:
+                raise Refused(400, "BadRequest", "found '==', expected: ',' or 'end of string'")
+            value = values[0]
             rules.append(lambda own, k=name, v=value: own.get(k) == v)
         elif part.startswith("!"):
             rules.append(lambda own, k=part[1:]: k not in own)

@@ -3,11 +3,12 @@
 It watches the test API server's memory, refuses what KubeRay refuses, makes the RayCluster, its Secret, its pods and
 its service, submits once every pod is ready (itself in HTTPMode, through a submitter's pods in K8sJobMode), polls
 Ray's own job status, retries with a new cluster, replaces lost pods, submits again when a new head knows of no job,
-keeps deadlines, suspends, tears down, and lets go of what is deleted.
+keeps deadlines, suspends, tears down when a TTL or a deletion rule says so, cleans Redis, lets go of what is deleted.
 
 A pod is a process on this machine: where a volume would be mounted, the entrypoint's path is replaced by a real
 directory. Not modelled: SidecarMode and InteractiveMode, services' DNS, images (but for names that `missing_images`
-and `bare_images` list), the autoscaler, probes, conditions beyond those that tandem reads, gangs and queues.
+and `bare_images` list), what the autoscaler does (its container only needs a token), probes, conditions beyond those
+that tandem reads, gangs and queues.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from typing import Any
 import requests
 import yaml
 
+from tests.cluster.kube import redis
 from tests.cluster.kube.api_server import ApiServer
 from tests.cluster.kube.nodes import RayNodes
 from tests.cluster.kube.store import Key, Manifest, now, reference, suffix, timestamp
 from tests.cluster.kube.submitter import Submitter
 
 _FINALIZER = "ray.io/rayjob-finalizer"
+_REDIS_FINALIZER = "ray.io/gcs-ft-redis-cleanup-finalizer"
+_CORDONED = "0/1 nodes are available: 1 node(s) were unschedulable."
 _TICK_SECONDS = 0.3
 _ENDED = {"SUCCEEDED": "Complete", "STOPPED": "Complete", "FAILED": "Failed"}
 
@@ -51,6 +55,12 @@ class Operator:
         self.missing_images: set[str] = set()
         self.bare_images: set[str] = set()
         """Those without the commands that a submitter runs."""
+        self.has_deletion_rules = True
+        """The feature gate RayJobDeletionPolicy, on by default from KubeRay 1.6."""
+        self.cordoned = False
+        """Whether no node takes new pods."""
+        self.redis_cleanups = 0
+        """How many clusters' keys were deleted."""
         self.failures: list[BaseException] = []
 
     def start(self) -> Operator:
@@ -86,11 +96,41 @@ class Operator:
             if labels.get("ray.io/group") == group:
                 self._clusters[labels["ray.io/cluster"]].kill(pod["metadata"]["name"])
 
+    def uncordon(self) -> None:
+        """Let nodes take pods again, those that wait first."""
+        self.cordoned = False
+        for pod in self._store.list("pods", None):
+            if any(_CORDONED in condition.get("message", "") for condition in pod["status"]["conditions"]):
+                key = ("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
+                self._store.update(key, lambda found: found["status"].update(conditions=[]))
+
+    def start_cron_job(self, namespace: str, name: str) -> str:
+        """Create the RayJob of a RayCronJob, as at one of its times; gives its name."""
+        cron = self._store.get(("raycronjobs.ray.io", namespace, name))
+        assert cron is not None
+        job = f"{name}-{int(time.time()) // 60}"
+        metadata = {
+            "name": job,
+            "namespace": namespace,
+            "labels": {"ray.io/cronjob-name": name},
+            "annotations": {"ray.io/cronjob-scheduled-timestamp": now()},
+            "ownerReferences": [reference(cron)],
+        }
+        manifest = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata}
+        self._store.put(("rayjobs.ray.io", namespace, job), manifest | {"spec": cron["spec"]["jobTemplate"]})
+        return job
+
     def _run(self) -> None:
         while not self._over.wait(_TICK_SECONDS):
             clusters = self._store.list("rayclusters.ray.io", None)
-            standing = [found for found in clusters if not found["metadata"].get("ownerReferences")]
-            work = [(self._stand, cluster) for cluster in standing]
+            ending = [found for found in clusters if "deletionTimestamp" in found["metadata"]]
+            standing = [
+                found
+                for found in clusters
+                if not found["metadata"].get("ownerReferences") and found not in ending
+            ]
+            work = [(self._clean_up, cluster) for cluster in ending]
+            work += [(self._stand, cluster) for cluster in standing]
             work += [(self._reconcile, job) for job in self._store.list("rayjobs.ray.io", None)]
             for reconcile, found in work:
                 try:
@@ -130,7 +170,7 @@ class Operator:
             self._follow(job)
 
     def _begin(self, job: Manifest) -> None:
-        if (problem := _refusal(job)) is not None:
+        if (problem := _refusal(job, has_deletion_rules=self.has_deletion_rules)) is not None:
             message = f"The RayJob spec is invalid: {problem}"
             self._set(job, jobDeploymentStatus="ValidationFailed", reason="ValidationFailed", message=message)
             self._event("RayJob", job, "Warning", "InvalidRayJobSpec", f"{_name(job)}: {message}")
@@ -158,6 +198,7 @@ class Operator:
             "ray.io/originated-from-cr-name": _name(job),
             "ray.io/originated-from-crd": "RayJob",
         }
+        finalizers = [_REDIS_FINALIZER] if "gcsFaultToleranceOptions" in spec else []
         made = self._store.put(
             ("rayclusters.ray.io", namespace, cluster),
             {
@@ -168,6 +209,7 @@ class Operator:
                     "namespace": namespace,
                     "labels": labels,
                     "ownerReferences": [reference(job)],
+                    "finalizers": finalizers,
                 },
                 "spec": spec,
                 "status": {"conditions": [_condition("HeadPodReady", "False", "ContainersNotReady")]},
@@ -187,17 +229,59 @@ class Operator:
             data={"auth_token": base64.b64encode(token.encode()).decode()},
         )
         self._own(made, "Service", ("services", namespace, f"{cluster}-head-svc"))
+        self._create_missing_pods(made)
+        environment = self._environment(namespace, described=spec["headGroupSpec"])
+        if not any(_is_stuck(pod) for pod in self._pods(namespace, cluster)):
+            self._clusters[cluster] = RayNodes(token, environment | self._outliving(made))
+
+    def _create_missing_pods(self, cluster: Manifest) -> bool:
+        """Create the pods that a RayCluster lacks; whether the API server admitted all."""
+        namespace, spec = cluster["metadata"]["namespace"], cluster["spec"]
         groups = [("headgroup", spec["headGroupSpec"], 1)]
         groups += [
             (group["groupName"], group, max(group["replicas"], group["minReplicas"]) * group["numOfHosts"])
             for group in spec.get("workerGroupSpecs", [])
         ]
+        admitted = True
         for group, described, count in groups:
-            for _ in range(count):
-                self._make_pod(made, group, described)
-        environment = self._environment(namespace, described=spec["headGroupSpec"])
-        if not any(_is_stuck(pod) for pod in self._pods(namespace, cluster)):
-            self._clusters[cluster] = RayNodes(token, environment | self._outliving(made))
+            pods = self._pods(namespace, cluster["metadata"]["name"])
+            for _ in range(count - sum(_group(pod) == group for pod in pods)):
+                if (refusal := self._over_quota(namespace, described)) is None:
+                    self._make_pod(cluster, group, described)
+                    continue
+                kind = "Head" if group == "headgroup" else "Worker"
+                pod = f"{cluster['metadata']['name']}-{group}-worker-{suffix()}"
+                message = (
+                    f"Failed to create {kind.lower()} Pod for the cluster {namespace}/{cluster['metadata']['name']}: "
+                    f'pods "{pod}" is forbidden: {refusal}'
+                )
+                self._event("RayCluster", cluster, "Warning", f"FailedToCreate{kind}Pod", message)
+                admitted = False
+        return admitted
+
+    def _over_quota(self, namespace: str, described: Manifest) -> str | None:
+        """Why a quota of the namespace refuses a pod; None if none does."""
+
+        def requested(spec: Manifest, resource: str) -> float:
+            return sum(
+                _amount((container.get("resources") or {}).get("requests", {}).get(resource, 0))
+                for container in spec["containers"]
+            )
+
+        pods = self._store.list("pods", namespace)
+        for quota in self._store.list("resourcequotas", namespace):
+            for limit, hard in quota["spec"]["hard"].items():
+                resource = limit.removeprefix("requests.")
+                if resource != "cpu":
+                    continue
+                asked = requested(described["template"]["spec"], resource)
+                used = sum(requested(pod["spec"], resource) for pod in pods if "spec" in pod)
+                if used + asked > _amount(hard):
+                    return (
+                        f"exceeded quota: {quota['metadata']['name']}, requested: {limit}={asked:g}, "
+                        f"used: {limit}={used:g}, limited: {limit}={hard}"
+                    )
+        return None
 
     def _make_pod(self, cluster: Manifest, group: str, described: Manifest) -> None:
         namespace, cluster_name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
@@ -206,7 +290,11 @@ class Operator:
         name = f"{cluster_name}-{middle}-{suffix()}"
         container = described["template"]["spec"]["containers"][0]
         status: Manifest = {"phase": "Pending", "conditions": [], "containerStatuses": []}
-        if message := self._unschedulable(container):
+        if is_head and cluster["spec"].get("enableInTreeAutoscaling"):
+            status["containerStatuses"] = self._autoscaler(namespace, name, described["template"]["spec"])
+        if self.cordoned:
+            status["conditions"] = [_condition("PodScheduled", "False", "Unschedulable", _CORDONED)]
+        elif message := self._unschedulable(container):
             status["conditions"] = [_condition("PodScheduled", "False", "Unschedulable", message)]
         elif container["image"] in self.missing_images:
             image = container["image"]
@@ -217,7 +305,7 @@ class Operator:
                 "state": {"waiting": waiting},
                 "restartCount": 0,
             }
-            status["containerStatuses"] = [state]
+            status["containerStatuses"].append(state)
         pod = self._own(
             cluster,
             "Pod",
@@ -232,13 +320,28 @@ class Operator:
             spec=described["template"]["spec"],
             status=status,
         )
-        if image := next((s["image"] for s in status["containerStatuses"]), None):
+        if image := next((s["image"] for s in status["containerStatuses"] if "waiting" in s["state"]), None):
             message = (
                 f'Failed to pull image "{image}": failed to resolve reference "{image}": {image}: not found'
             )
             self._event("Pod", pod, "Warning", "Failed", message)
         if status["conditions"]:
             self._event("Pod", pod, "Warning", "FailedScheduling", status["conditions"][0]["message"])
+
+    def _autoscaler(self, namespace: str, pod: str, spec: Manifest) -> list[Manifest]:
+        """The status of the container beside the head, which ends at once without a token."""
+        account = self._store.get(("serviceaccounts", namespace, spec.get("serviceAccountName", ""))) or {}
+        own = spec.get("automountServiceAccountToken")
+        has_token = account.get("automountServiceAccountToken", True) if own is None else own
+        container = {"name": "autoscaler", "image": spec["containers"][0]["image"], "restartCount": 0}
+        if has_token:
+            return [container | {"ready": True, "state": {"running": {"startedAt": now()}}}]
+        self._server.pod_logs[namespace, pod, "autoscaler"] = (
+            "starting\nFileNotFoundError: [Errno 2] No such file or directory: "
+            "'/var/run/secrets/kubernetes.io/serviceaccount/token'\n"
+        )
+        ended = {"terminated": {"exitCode": 1, "reason": "Error", "finishedAt": now()}}
+        return [container | {"ready": False, "state": ended}]
 
     def _unschedulable(self, container: Manifest) -> str | None:
         """Why no node has room, in the scheduler's words; None where one has, or where there are no nodes."""
@@ -262,6 +365,13 @@ class Operator:
 
     def _initialize(self, job: Manifest) -> None:
         namespace, cluster = job["metadata"]["namespace"], job["status"]["rayClusterName"]
+        found = self._store.get(("rayclusters.ray.io", namespace, cluster))
+        if (
+            "clusterSelector" not in job["spec"]
+            and found is not None
+            and not self._create_missing_pods(found)
+        ):
+            return
         nodes = self._clusters.get(cluster)
         if nodes is None or not self._are_ready(namespace, cluster, nodes):
             return
@@ -298,7 +408,10 @@ class Operator:
             self._store.update(
                 ("rayclusters.ray.io", namespace, cluster),
                 lambda found: found["status"].update(
-                    state="ready", readyWorkerReplicas=workers, desiredWorkerReplicas=workers
+                    state="ready",
+                    readyWorkerReplicas=workers,
+                    desiredWorkerReplicas=workers,
+                    conditions=[_condition("HeadPodReady", "True", "HeadPodRunningAndReady")],
                 ),
             )
         return ready
@@ -349,6 +462,8 @@ class Operator:
             found = self._store.get(("rayclusters.ray.io", namespace, cluster))
             assert found is not None
             self._make_pod(found, "headgroup", found["spec"]["headGroupSpec"])
+            lost = [_condition("HeadPodReady", "False", "HeadPodNotFound")]
+            self._store.update(_cluster_key(found), lambda found: found["status"].update(conditions=lost))
         if owns and not self._are_ready(namespace, cluster, nodes):
             return
         try:
@@ -377,8 +492,6 @@ class Operator:
                 **{outcome: count},
                 **reason,
             )
-            if job["spec"].get("shutdownAfterJobFinishes"):
-                self._tear_down(job)
             return
         begun = {"startTime": timestamp(told["start_time"] / 1000)} if told["start_time"] else {}
         if ray != status.get("jobStatus") or begun != status.get("rayJobInfo", {}):
@@ -400,8 +513,6 @@ class Operator:
         self._set(
             job, jobDeploymentStatus="Failed", reason=reason, message=message, failed=failed, endTime=now()
         )
-        if job["spec"].get("shutdownAfterJobFinishes"):
-            self._tear_down(job)
 
     def _suspend(self, job: Manifest) -> None:
         if (job.get("status") or {}).get("jobDeploymentStatus") == "Suspended":
@@ -411,11 +522,24 @@ class Operator:
         self._change(job, lambda found: found.update(status={"jobDeploymentStatus": "Suspended"}))
 
     def _expire(self, job: Manifest) -> None:
-        ttl = job["spec"].get("ttlSecondsAfterFinished")
-        if not job["spec"].get("shutdownAfterJobFinishes") or ttl is None:
+        """Delete what is due: with a TTL the cluster alone, with deletion rules what each says."""
+        spec, status = job["spec"], job["status"]
+        ended = time.time() - _seconds(status["endTime"])
+        if spec.get("shutdownAfterJobFinishes"):
+            if ended > spec.get("ttlSecondsAfterFinished", 0):
+                self._tear_down(job)
             return
-        if time.time() - _seconds(job["status"]["endTime"]) > ttl:
-            self._store.delete(_key(job))
+        for rule in (spec.get("deletionStrategy") or {}).get("deletionRules") or []:
+            condition = rule["condition"]
+            holds = condition.get("jobStatus") == status.get("jobStatus", "") or (
+                condition.get("jobDeploymentStatus") == status["jobDeploymentStatus"]
+            )
+            if not holds or ended <= condition.get("ttlSeconds", 0):
+                continue
+            if rule["policy"] == "DeleteCluster":
+                self._tear_down(job)
+            elif rule["policy"] == "DeleteSelf":
+                self._store.delete(_key(job))
 
     def _let_go(self, job: Manifest) -> None:
         self._tear_down(job)
@@ -429,6 +553,38 @@ class Operator:
         if nodes := self._clusters.pop(cluster, None):
             nodes.kill_all()
         self._store.delete(("rayclusters.ray.io", job["metadata"]["namespace"], cluster))
+
+    def _clean_up(self, cluster: Manifest) -> None:
+        """Delete a cluster's keys in Redis from a pod with the head's volumes, then let go of the cluster."""
+        namespace, name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
+        if nodes := self._clusters.pop(name, None):
+            nodes.kill_all()
+        cleanup = f"{name}-redis-cleanup"
+        for pod in self._pods(namespace, name):
+            if pod["metadata"]["name"] != cleanup:
+                self._store.delete(("pods", namespace, pod["metadata"]["name"]))
+        spec = cluster["spec"]["headGroupSpec"]["template"]["spec"]
+        pod = self._store.get(("pods", namespace, cleanup)) or self._own(
+            cluster,
+            "Pod",
+            ("pods", namespace, cleanup),
+            labels={"ray.io/cluster": name, "ray.io/node-type": "redis-cleanup", "ray.io/group": "headgroup"},
+            spec=spec,
+            status={"phase": "Pending", "conditions": [], "containerStatuses": []},
+        )
+        if not self._has_files(namespace, pod):
+            message = 'MountVolume.SetUp failed for volume "job" : configmap not found'
+            self._event("Pod", pod, "Warning", "FailedMount", message)
+            return
+        environment = self._outliving(cluster)
+        redis.delete_keys(
+            environment["RAY_REDIS_ADDRESS"],
+            environment.get("REDIS_PASSWORD"),
+            containing=environment["RAY_external_storage_namespace"],
+        )
+        self.redis_cleanups += 1
+        self._store.delete(("pods", namespace, cleanup))
+        self._store.update(_cluster_key(cluster), lambda found: found["metadata"].update(finalizers=[]))
 
     def _dismiss_submitter(self, job: Manifest) -> None:
         if submitter := self._submitters.pop(_name(job), None):
@@ -514,7 +670,8 @@ class Operator:
     def _mark(self, namespace: str, pod: str, phase: str, *, ready: bool) -> None:
         condition = _condition("Ready", "True" if ready else "False", "" if ready else "ContainersNotReady")
         found = self._store.get(("pods", namespace, pod))
-        if found is not None and found["status"].get("conditions") != [condition]:
+        before = (found or {}).get("status", {}).get("conditions") or [{}]
+        if found is not None and before[0].get("status") != condition["status"]:
             self._store.update(
                 ("pods", namespace, pod),
                 lambda found: found["status"].update(phase=phase, conditions=[condition]),
@@ -574,8 +731,12 @@ def _group(pod: Manifest) -> str:
 
 
 def _is_stuck(pod: Manifest) -> bool:
-    waiting = [status["state"].get("waiting", {}) for status in pod["status"].get("containerStatuses", [])]
-    return any(entry.get("reason") == "ImagePullBackOff" for entry in waiting) or any(
+    states = [status["state"] for status in pod["status"].get("containerStatuses", [])]
+    return any(
+        state.get("waiting", {}).get("reason") == "ImagePullBackOff"
+        or state.get("terminated", {}).get("exitCode", 0) != 0
+        for state in states
+    ) or any(
         condition["type"] == "PodScheduled" and condition["status"] == "False"
         for condition in pod["status"].get("conditions", [])
     )
@@ -626,9 +787,17 @@ def _passed(field: str, seconds: int, started: str) -> str:
     return f"The RayJob has passed the {field}. StartTime: {started}. {name}: {seconds}"
 
 
-def _refusal(job: Manifest) -> str | None:
+def _refusal(job: Manifest, *, has_deletion_rules: bool) -> str | None:
     """What KubeRay's own validation refuses, of that which tandem might send."""
     spec, name = job["spec"], _name(job)
+    if "deletionStrategy" in spec:
+        if not has_deletion_rules:
+            return "RayJobDeletionPolicy feature gate must be enabled to use DeletionStrategy"
+        if spec.get("shutdownAfterJobFinishes"):
+            return "shutdownAfterJobFinishes and deletionStrategy.deletionRules are mutually exclusive"
+        rules = spec["deletionStrategy"]["deletionRules"]
+        if "clusterSelector" in spec and any(rule["policy"] != "DeleteSelf" for rule in rules):
+            return "DeleteCluster and DeleteWorkers are incompatible with ClusterSelector"
     if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > 47:
         return f"RayJob name should be no more than 47 characters and a valid DNS-1035 label: {name}"
     if "rayClusterSpec" not in spec and "clusterSelector" not in spec:

@@ -15,6 +15,15 @@ from typing import Any
 Manifest = dict[str, Any]
 Key = tuple[str, str, str]
 """Resource (`plural.group`), namespace, name."""
+_WITHOUT_GENERATION = {
+    "configmaps",
+    "events",
+    "namespaces",
+    "nodes",
+    "secrets",
+    "serviceaccounts",
+    "services",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Store:
         self._objects: dict[Key, Manifest] = {}
         self._history: list[Change] = []
         self._version = 100
-        self._compacted = 0
+        self._compacted = self._version
 
     @property
     def version(self) -> int:
@@ -77,8 +86,9 @@ class Store:
             if before is None:
                 metadata.setdefault("uid", str(uuid.uuid4()))
                 metadata.setdefault("creationTimestamp", now())
-                metadata.setdefault("generation", 1)
-            elif before.get("spec") != manifest.get("spec"):
+                if key[0] not in _WITHOUT_GENERATION:
+                    metadata.setdefault("generation", 1)
+            elif key[0] not in _WITHOUT_GENERATION and before.get("spec") != manifest.get("spec"):
                 metadata["generation"] = before["metadata"].get("generation", 1) + 1
             metadata["resourceVersion"] = str(self._version)
             if "deletionTimestamp" in metadata and not metadata.get("finalizers"):

@@ -6,13 +6,25 @@ import re
 from collections.abc import Iterator
 
 from orchestrator.clusters.interface import Finding, shortened
-from orchestrator.clusters.kuberay.objects import Manifest, amount, group_of, spec_of, status_of
-from orchestrator.clusters.kuberay.snapshot import Snapshot
+from orchestrator.clusters.kuberay.objects import (
+    Manifest,
+    amount,
+    condition_of,
+    group_of,
+    seconds_of,
+    spec_of,
+    status_of,
+)
+from orchestrator.clusters.kuberay.snapshot import Event, Snapshot
+
+_WORKLOADS = "workloads.kueue.x-k8s.io"
 
 
 def queues(snapshot: Snapshot) -> Iterator[Finding]:
     """What Kueue reports about the job's workloads."""
     for workload in snapshot.workloads:
+        if condition_of(workload, "QuotaReserved").get("status") == "True":
+            continue  # whatever happened before, the job is admitted now
         for condition in status_of(workload).get("conditions", []):
             message = shortened(condition.get("message"))
             if condition["type"] == "Evicted" and condition["status"] == "True":
@@ -21,7 +33,7 @@ def queues(snapshot: Snapshot) -> Iterator[Finding]:
                     f"Kueue evicted the job: {message}",
                     "it waits in the queue again and then resumes from its records; raise kubernetes.priority",
                 )
-            if condition["type"] != "QuotaReserved" or condition["status"] == "True":
+            if condition["type"] != "QuotaReserved":
                 continue
             if "doesn't exist" in message or "not found" in message:
                 yield Finding(
@@ -52,7 +64,13 @@ def suspension(snapshot: Snapshot) -> Iterator[Finding]:
         return
     name, labels = job["metadata"]["name"], job["metadata"].get("labels") or {}
     queue = labels.get("kueue.x-k8s.io/queue-name")
-    if queue:
+    if queue and _WORKLOADS in snapshot.unreadable:
+        yield Finding(
+            "queue-unreadable",
+            f"the job waits for Kueue's queue {queue}; these credentials may not list {_WORKLOADS}, which say why",
+            f"ask for the Role tandem-viewer: kubectl auth can-i list {_WORKLOADS} -n {snapshot.namespace}",
+        )
+    elif queue:
         yield Finding(
             "queue-silent",
             f"the job waits for Kueue's queue {queue}, but Kueue has created no workload for it",
@@ -69,7 +87,10 @@ def suspension(snapshot: Snapshot) -> Iterator[Finding]:
 
 def creation(snapshot: Snapshot) -> Iterator[Finding]:
     """Why the API server refuses the cluster or the pods that the operator creates."""
-    for message in snapshot.messages("FailedToCreate", "FailedCreate"):
+    for event in snapshot.events_of("FailedToCreate", "FailedCreate"):
+        if not _is_present(snapshot, event):
+            continue
+        message = re.sub(r'pods "[^"]*"', "pods", event.message)
         if "exceeded quota" in message:
             yield Finding(
                 "quota",
@@ -103,8 +124,24 @@ def creation(snapshot: Snapshot) -> Iterator[Finding]:
                 f"the operator cannot create the pods: {shortened(message)}",
                 f"kubectl get events -n {snapshot.namespace} --sort-by=.lastTimestamp",
             )
-    for message in snapshot.messages("AutoscalerServiceAccountNotFound"):
-        yield _missing_account(snapshot, message)
+    if not any(group_of(pod) == "headgroup" for pod in snapshot.pods):
+        for event in snapshot.events_of("AutoscalerServiceAccountNotFound")[-1:]:
+            yield _missing_account(snapshot, event.message)
+
+
+def _is_present(snapshot: Snapshot, event: Event) -> bool:
+    """Whether pods are still missing, and none of the kind was created after the event."""
+    if snapshot.has_all_pods:
+        return False
+    about_head = "Head" in event.reason
+    created = [
+        seconds_of(pod["metadata"].get("creationTimestamp")) or 0.0
+        for pod in snapshot.pods
+        if (group_of(pod) == "headgroup") == about_head
+    ]
+    if about_head and created:
+        return False
+    return event.at is None or event.at > max(created, default=0.0)
 
 
 def _missing_account(snapshot: Snapshot, message: str) -> Finding:
@@ -117,11 +154,10 @@ def _missing_account(snapshot: Snapshot, message: str) -> Finding:
 
 def scheduling(snapshot: Snapshot) -> Iterator[Finding]:
     """Pods that fit on no node."""
-    for pod in snapshot.pods:
-        for condition in status_of(pod).get("conditions") or []:
-            if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-                yield _unschedulable(snapshot, pod, str(condition.get("message", "")))
-                break
+    for pod in snapshot.pods_in_use():
+        condition = condition_of(pod, "PodScheduled")
+        if condition.get("status") == "False" and condition.get("reason") == "Unschedulable":
+            yield _unschedulable(snapshot, pod, str(condition.get("message", "")))
 
 
 def _unschedulable(snapshot: Snapshot, pod: Manifest, message: str) -> Finding:

@@ -7,13 +7,11 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from trainers.data.labelled import (
-    IMAGE_SUFFIXES,
     Encoded,
     Labelled,
     Split,
@@ -22,14 +20,16 @@ from trainers.data.labelled import (
     column_of,
     is_hidden,
     named_column,
+    pictures_below,
     split_named,
     splits_named,
     told_groups,
 )
+from trainers.data.source import Source
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError, one_line
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
+_SUFFIXES = (".csv", ".tsv", ".jsonl")
 _METADATA = ("metadata.csv", "metadata.jsonl")
 """What Hugging Face's image folders call it, in the directory itself or in that of each split."""
 # fmt: off
@@ -78,7 +78,7 @@ class _Table:
         if None not in found or self.spec.images is None:
             return found
         below: dict[str, list[Path]] = {}
-        for file in _pictures_below(self.directory):
+        for file in pictures_below(self.directory):
             below.setdefault(file.name, []).append(file)
         return [
             file or (below[name][0] if len(below.get(name, [])) == 1 else None)
@@ -150,7 +150,7 @@ class _Table:
     def _remedy(self, missing: str) -> str:
         """The fields that find a picture, if a file below the table's directory has its name."""
         wanted = Path(missing)
-        for file in _pictures_below(self.file.parent):
+        for file in pictures_below(self.file.parent):
             folder = Path(*file.parts[: -len(wanted.parts)])
             if wanted.name in (file.name, file.stem) and folder / wanted.parent == file.parent:
                 elsewhere = [] if folder == self.directory else [f"data.images: {folder}"]
@@ -159,7 +159,7 @@ class _Table:
         return ""
 
 
-def read_table(path: Path, spec: DataSpec) -> Labelled:
+def _read(path: Path | None, spec: DataSpec) -> Labelled:
     """Read the pictures that a table names, with their classes and maybe their splits.
 
     Args:
@@ -193,18 +193,20 @@ def read_table(path: Path, spec: DataSpec) -> Labelled:
     )
     if path.is_dir():
         named = {file for table in tables for file in table.files(table.pictures())}
-        left_out = sum(picture not in named for picture in _pictures_below(path))
+        left_out = sum(picture not in named for picture in pictures_below(path))
         if left_out:
             notes.append(f"{left_out} pictures are not named in {tables[0].file.name} and were left out")
     return Labelled(class_names=class_names, notes=notes, **splits)
 
 
-def has_table(directory: Path) -> bool:
-    """Whether a directory, or that of its training split, has a table that names its pictures."""
-    return any(split in (None, "train") for _, split in _metadata(directory))
+def _recognizes(path: Path) -> bool:
+    """Whether a path is a table, or a directory with one for its pictures or for those of its training split."""
+    if path.is_dir():
+        return any(split in (None, "train") for _, split in _metadata(path))
+    return path.suffix.lower() in _SUFFIXES
 
 
-def files_of_table(path: Path, spec: DataSpec) -> list[Path]:
+def _files(path: Path, spec: DataSpec) -> list[Path]:
     """A path's tables and the pictures that they name."""
     return [
         file
@@ -291,10 +293,10 @@ def _in_words(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _pictures_below(directory: Path) -> Iterator[Path]:
-    """The picture files in a directory and below, but for what is hidden."""
-    for parent, below, names in os.walk(directory):
-        below[:] = sorted(name for name in below if not is_hidden(name))
-        for name in sorted(names):
-            if not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(parent, name)
+SOURCE = Source(
+    read=_read,
+    recognizes=_recognizes,
+    precedence=1,
+    fields=frozenset({"image_column", "label_column", "extension", "images", "group_by"}),
+    files=_files,
+)

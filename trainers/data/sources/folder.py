@@ -17,10 +17,13 @@ from trainers.data.labelled import (
     Encoded,
     Labelled,
     Split,
+    groups_in_names,
     is_hidden,
+    listed,
     split_named,
     splits_named,
 )
+from trainers.data.source import Source
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
 
@@ -44,7 +47,7 @@ class _Root:
         return [folder.name for folder in self.classes]
 
 
-def read_folder(path: Path, spec: DataSpec) -> Labelled:
+def _read(path: Path | None, spec: DataSpec) -> Labelled:
     """Read a directory of class folders, or one with such directories for each split.
 
     Args:
@@ -54,7 +57,7 @@ def read_folder(path: Path, spec: DataSpec) -> Labelled:
     Raises:
         InputError: there are no class folders, or classes that are not trained on.
     """
-    if not path.is_dir():
+    if path is None or not path.is_dir():
         raise InputError(f"data.path {str(path)!r} is a file; source folder needs a directory")
     notes: list[str] = []
     others: Counter[str] = Counter()
@@ -62,7 +65,7 @@ def read_folder(path: Path, spec: DataSpec) -> Labelled:
     def split(root: _Root) -> Split:
         if unknown := {*root.names} - {*train.names}:
             raise InputError(
-                f"{root.path} has the classes {', '.join(sorted(unknown))}, which {train.path} does not have"
+                f"{root.path} has the classes {listed(sorted(unknown))}, which {train.path} does not have"
             )
         files: list[tuple[Path, int]] = []
         for folder in root.classes:
@@ -73,7 +76,11 @@ def read_folder(path: Path, spec: DataSpec) -> Labelled:
             others.update(file.suffix for file in found if not _is_picture(file))
         notes.extend(_left_beside(root))
         images = [Encoded.of_file(file, file.relative_to(path).as_posix()) for file, _ in files]
-        groups = None if spec.group_by is None else _groups([image.name for image in images], spec.group_by)
+        groups = (
+            None
+            if spec.group_by is None
+            else groups_in_names([image.name for image in images], spec.group_by)
+        )
         return Split(images, np.array([label for _, label in files], np.int64), groups)
 
     try:
@@ -124,7 +131,7 @@ def _find_roots(path: Path, notes: list[str]) -> dict[str, _Root]:
             used.update(candidates)
             notes.extend(_unlabelled(folder, kind) for folder in candidates)
     if left := [folder.name for folder in folders if folder not in used]:
-        notes.append(f"folders beside the splits were left out: {_listed(left)}")
+        notes.append(f"folders beside the splits were left out: {listed(left)}")
     return roots
 
 
@@ -235,7 +242,7 @@ def _left_beside(root: _Root) -> list[str]:
         notes.append(f"{_plural(len(beside))} beside the class folders of {root.path.name}/ were left out")
     with_pictures = {*_folders(root.path)}
     if empty := [folder.name for folder in _subfolders(root.path) if folder not in with_pictures]:
-        notes.append(f"folders of {root.path.name}/ without pictures were left out: {_listed(empty)}")
+        notes.append(f"folders of {root.path.name}/ without pictures were left out: {listed(empty)}")
     return notes
 
 
@@ -246,8 +253,8 @@ def _alike_inside(root: _Root) -> list[str]:
     if len(names) < 2 or any(found != inside[0] for found in inside) or all(map(str.isdecimal, names)):
         return []
     return [
-        f"each class folder holds the folders {_listed(names)}: if these are the classes, put them above "
-        f"{_listed(root.names)}"
+        f"each class folder holds the folders {listed(names)}: if these are the classes, put them above "
+        f"{listed(root.names)}"
     ]
 
 
@@ -325,24 +332,4 @@ def _kinds(suffixes: Counter[str]) -> str:
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _groups(names: list[str], group_by: str) -> np.ndarray:
-    """What each file belongs to: the parts of its name in parentheses of the expression, or all that it matches."""
-    try:
-        pattern = re.compile(group_by)
-    except re.error as error:
-        raise InputError(f"data.group_by {group_by!r} is not a regular expression: {error}") from error
-    matches = {name: pattern.search(name) for name in names}
-    unmatched = [name for name, match in matches.items() if match is None]
-    if unmatched:
-        raise InputError(
-            f"data.group_by {group_by!r} matches nothing in the name of {len(unmatched)} of {len(names)} pictures, "
-            f"such as {unmatched[0]!r}"
-        )
-    return np.array(
-        ["/".join(filter(None, match.groups())) or match[0] for match in matches.values() if match]
-    )
+SOURCE = Source(read=_read, recognizes=Path.is_dir, precedence=-1, fields=frozenset({"group_by"}))

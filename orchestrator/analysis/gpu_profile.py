@@ -1,0 +1,200 @@
+"""What an experiment's arms reach on one GPU, where their time goes, and which changes make them faster.
+
+Each arm is trained for a few epochs as it is written and with one change at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from orchestrator.execution import driver
+from orchestrator.experiment.spec import Arm, Experiment, first_problem
+from orchestrator.store.storage import Record, url_below
+from trainers.errors import InputError
+
+EPOCHS = 4
+STEPS = 60
+AS_WRITTEN = "as-written"
+_PARTS = {
+    "input": "data_seconds",
+    "step": "step_seconds",
+    "compile": "compile_seconds",
+    "evaluation": "evaluation_seconds",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """An experiment with one change in its arms."""
+
+    change: str
+    experiment: Experiment
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What one arm reached with one change."""
+
+    arm: str
+    change: str
+    images_per_second: float | None
+    """None if it failed."""
+    failure: str | None = None
+    model_flops_utilisation: float | None = None
+    """Model FLOPs over those of a large matrix product on the same device in the same precision."""
+    memory_bytes: int | None = None
+    """Of the GPU, at most; None on CPUs."""
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Where the time of all epochs went."""
+
+
+def _changed(arm: Arm) -> dict[str, dict[str, Any]]:
+    """The changes that are tried on an arm, each by its name."""
+    changes: dict[str, dict[str, Any]] = {AS_WRITTEN: {}}
+    if arm.is_deterministic(on_gpu=True):
+        changes["not-deterministic"] = {"deterministic": False}
+    if not arm.compile:
+        changes["compile"] = {"compile": True, "deterministic": False}
+    if arm.precision not in ("bfloat16", "auto"):
+        changes["bfloat16"] = {"precision": "bfloat16"}
+    for times, name in ((2, "batch-size-x2"), (4, "batch-size-x4")):
+        changes[name] = {"batch_size": arm.batch_size * times}
+    return changes
+
+
+def variants(experiment: Experiment) -> list[Variant]:
+    """What is trained to profile an experiment's arms: one experiment for each change.
+
+    Raises:
+        InputError: the experiment cannot be trained by one worker.
+    """
+    changes = {name: _changed(arm) for name, arm in experiment.recipe_arms.items()}
+    names = dict.fromkeys(change for of_arm in changes.values() for change in of_arm)
+    return [
+        Variant(
+            change=change,
+            experiment=_with(
+                experiment,
+                change,
+                {name: of_arm[change] for name, of_arm in changes.items() if change in of_arm},
+            ),
+        )
+        for change in names
+    ]
+
+
+def _with(experiment: Experiment, change: str, updates: dict[str, dict[str, Any]]) -> Experiment:
+    arms = {
+        name: experiment.arms[name].model_dump(mode="json")
+        | update
+        | {"epochs": EPOCHS, "early_stopping": None, "seeds": [0]}
+        for name, update in updates.items()
+    }
+    document = experiment.model_dump(mode="json") | {
+        "name": change,
+        "arms": arms,
+        "storage": url_below(experiment.storage, experiment.name, "gpu"),
+        "corruption_robustness": False,
+        "sweep": None,
+        "attribution": None,
+        "baseline": None,
+    }
+    document["scale"] |= {"workers": 1, "concurrent_runs": 1}
+    document["data"] |= {"limit": STEPS * max(arm["batch_size"] for arm in arms.values())}
+    try:
+        return Experiment.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"bench gpu: {first_problem(error)}") from error
+
+
+def measure(
+    plan: Sequence[Variant], *, module_path: Path, tell: Callable[[str], None] = lambda line: None
+) -> list[Measured]:
+    """Train each variant on the Ray cluster that is connected; what the records hold is not trained again.
+
+    Args:
+        plan: from `variants`.
+        module_path: directory that users' own modules are imported from.
+        tell: given a line about each variant before it is trained.
+
+    Raises:
+        InputError: the data do not do for one of them, or the cluster is too small.
+    """
+    found = []
+    for step in plan:
+        tell(step.change)
+        prepared = driver.prepare(step.experiment, driver.open_records(step.experiment))
+        session = driver.begin(prepared, module_path=module_path, command=["bench", "gpu"])
+        driver.execute(prepared, session, module_path=module_path, watch=lambda: None, checks_parity=False)
+        for run in prepared.runs:
+            records = prepared.records.run(run.id)
+            result, epochs = records.result(), records.epochs()
+            if result is None or len(epochs) < 2:
+                cause = (records.failures() or [{"cause": "it did not finish"}])[-1]["cause"]
+                found.append(Measured(arm=run.arm, change=step.change, images_per_second=None, failure=cause))
+                continue
+            speed = float(np.median([epoch["images_per_second"] for epoch in epochs[1:]]))
+            flops, most = result["forward_flops"], result["matmul_flops"]
+            found.append(
+                Measured(
+                    arm=run.arm,
+                    change=step.change,
+                    images_per_second=speed,
+                    model_flops_utilisation=3 * flops * speed / most if flops and most else None,
+                    memory_bytes=result["device_memory_peak_bytes"],
+                    seconds={
+                        part: float(sum(epoch[column] for epoch in epochs)) for part, column in _PARTS.items()
+                    },
+                )
+            )
+    return found
+
+
+def summary(measured: Sequence[Measured]) -> Record:
+    """What was measured, by arm and change, as plain JSON."""
+    arms: Record = {}
+    for each in measured:
+        figures = {
+            key: value for key, value in dataclasses.asdict(each).items() if key not in ("arm", "change")
+        }
+        arms.setdefault(each.arm, {})[each.change] = figures
+    return arms
+
+
+def sentences(profile: Record) -> Iterator[str]:
+    """What a summary says of each arm: its speed, where the time goes, and what each change brings."""
+    for arm, changes in profile.items():
+        if arm == "schema":
+            continue
+        written = changes[AS_WRITTEN]
+        if written["images_per_second"] is None:
+            yield f"{arm}: failed: {written['failure']}"
+            continue
+        yield f"{arm}: {', '.join(_figures(written))}"
+        total = sum(written["seconds"].values())
+        parts = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in written["seconds"].items())
+        yield f"{arm}: time of the epochs: {parts}"
+        speeds = {
+            change: figures["images_per_second"]
+            for change, figures in changes.items()
+            if change != AS_WRITTEN and figures["images_per_second"] is not None
+        }
+        for change, speed in sorted(speeds.items(), key=lambda entry: -entry[1]):
+            yield f"{arm}: {change}: {speed / written['images_per_second']:.2f} times the speed"
+        for change, figures in changes.items():
+            if figures["images_per_second"] is None:
+                yield f"{arm}: {change}: failed: {figures['failure']}"
+
+
+def _figures(written: Record) -> Iterator[str]:
+    yield f"{written['images_per_second']:,.0f} images/s"
+    if written["model_flops_utilisation"] is not None:
+        yield f"MFU {written['model_flops_utilisation']:.0%}"
+    if written["memory_bytes"] is not None:
+        yield f"{written['memory_bytes'] / 2**30:.1f} GiB of GPU memory"
