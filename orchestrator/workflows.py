@@ -32,7 +32,8 @@ from trainers.data import Dataset
 from trainers.data.labelled import IN_WORDS, in_words
 from trainers.errors import InputError
 
-_DISAGREEMENTS_KEPT = 24
+_IMAGES_KEPT = 48
+"""Test images of a kind that are kept for the report: disputed ones, and ones that all arms classify wrongly."""
 _MOST_CLASSES = 20
 """Classes that `check` prints each."""
 
@@ -328,7 +329,7 @@ def measure_scaling(
         As `scaling.summary`.
     """
     from orchestrator.analysis import scaling
-    from orchestrator.report import figures
+    from orchestrator.report.figures import performance, static
 
     plan = scaling.variants(experiment, workers)
     largest = experiment.scale.model_copy(update={"workers": workers[-1]})
@@ -342,7 +343,7 @@ def measure_scaling(
         scales = scaling.summary(points, predict=[workers[-1] * 2**power for power in range(4)])
         storage = records.storage.at("scaling")
         storage.write_json("scaling.json", scales)
-        storage.write("scaling.svg", figures.save(figures.scaling(scales), "svg"))
+        storage.write("scaling.svg", static.save(static.draw(performance.scaling(scales)), "svg"))
     return scales
 
 
@@ -477,7 +478,7 @@ def _train(
 
 
 def _keep_disagreements(prepared: Prepared, dataset: Dataset) -> None:
-    """Put the test images that arms classify differently into the records, for the report."""
+    """Put test images that arms classify differently, or that all classify wrongly, into the records."""
     if prepared.experiment.data.has_many_splits:
         return
     if dataset.test_names:
@@ -488,7 +489,9 @@ def _keep_disagreements(prepared: Prepared, dataset: Dataset) -> None:
         if predictions is not None:
             predicted.setdefault(run.arm, []).append(predictions["predicted"])
     labels = np.asarray(dataset.test_labels)
-    indices = compare.disagreements(predicted, labels, at_most=_DISAGREEMENTS_KEPT)
+    disputed = compare.disagreements(predicted, labels, at_most=_IMAGES_KEPT)
+    wrong = compare.jointly_wrong(predicted, labels, at_most=_IMAGES_KEPT)
+    indices = np.concatenate([disputed, np.setdiff1d(wrong, disputed)])
     prepared.records.keep_disagreements(
         {
             "indices": indices,

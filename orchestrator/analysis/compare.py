@@ -116,6 +116,14 @@ class Comparison:
         )
 
     @property
+    def leading_pairs(self) -> list[PairComparison]:
+        """The pairs that the conclusion rests on: those with the baseline, else those with the best arm."""
+        ranked = sentences.ranked([arm for arm in self.arms if arm.score is not None])
+        if self.baseline is not None or not ranked:
+            return self.pairs
+        return [pair for pair in self.pairs if ranked[0].name in pair.names] or self.pairs
+
+    @property
     def failed_runs(self) -> list[RunSummary]:
         """Runs that failed permanently."""
         return [run for arm in self.arms for run in arm.runs if run.state == "failed"]
@@ -395,3 +403,24 @@ def disagreements(predicted: dict[str, list[np.ndarray]], labels: np.ndarray, *,
     spread = np.ptp(right, axis=0)
     differ = np.flatnonzero((spread > 0) | (majority != majority[0]).any(axis=0))
     return differ[np.argsort(-spread[differ], kind="stable")][:at_most]
+
+
+def jointly_wrong(predicted: dict[str, list[np.ndarray]], labels: np.ndarray, *, at_most: int) -> np.ndarray:
+    """Test images that every run of every arm classifies wrongly, those first on whose class most runs agree.
+
+    Args:
+        predicted: for each arm, int [n] predictions of each of its runs.
+        labels: int [n] true labels.
+        at_most: how many to return.
+
+    Returns:
+        Int64 indices of images.
+    """
+    if not predicted:
+        return np.array([], np.int64)
+    from scipy import stats
+
+    runs = np.stack([run for arm in predicted.values() for run in arm])
+    wrong = np.flatnonzero((runs != labels).all(axis=0))
+    agreement = stats.mode(runs[:, wrong], axis=0).count
+    return wrong[np.argsort(-agreement, kind="stable")][:at_most]

@@ -31,6 +31,9 @@ def write(comparison: Comparison, pictures: Mapping[str, tuple[str, str, list[st
     """
     lines = [f"# {escape(comparison.name)}", "", escape(comparison.conclusion), ""]
     lines += [f"- {escape(note)}" for note in comparison.notes] + [""]
+    pictures = dict(pictures)
+    if claim := pictures.pop("claim", None):
+        lines += [*_pictured(*claim), ""]
     if shares := tables.attributed(comparison):
         lines += ["## Where the gap comes from", ""]
         lines += [_row(["factor", comparison.metric.gap_heading, "speed ratio"]), _row(["---"] * 3)]
@@ -41,7 +44,7 @@ def write(comparison: Comparison, pictures: Mapping[str, tuple[str, str, list[st
         lines += ["## Arms", ""]
     lines += _table(tables.arms(comparison))
     lines += [f"Means over seeds with 95 % intervals: {escape(tables.intervals_note(comparison))}", ""]
-    if proofs := tables.evidences(comparison):
+    if proofs := tables.evidences(comparison.pairs):
         lines += ["## Evidence", "", *_table(proofs), escape(tables.evidence_note(comparison)), ""]
     if groups := tables.groups(comparison):
         lines += [escape(groups), ""]
@@ -70,11 +73,18 @@ def write(comparison: Comparison, pictures: Mapping[str, tuple[str, str, list[st
         lines += [f"- {escape(', '.join(arms))}: {escape(sentence)}." for sentence, arms in parities.items()]
     if named := tables.named_differences(comparison):
         lines += ["", *_table(named)]
-    for title, caption, names in pictures.values():
-        lines += ["", f"## {title}", ""]
-        lines += [f"![{escape(name.replace('-', ' '))}](figures/{name}.svg)" for name in names]
-        lines += ["", caption]
+    for picture in pictures.values():
+        lines += ["", *_pictured(*picture)]
+    lines += ["", "## Limits", "", "What was not varied:", ""]
+    lines += [f"- {escape(sentence)}" for sentence in tables.not_varied(comparison)]
+    lines += ["", "What the verdict does not cover:", ""]
+    lines += [f"- {escape(sentence)}" for sentence in tables.not_covered(comparison)]
     return "\n".join(lines) + "\n"
+
+
+def _pictured(title: str, caption: str, names: list[str]) -> list[str]:
+    images = [f"![{escape(name.replace('-', ' '))}](figures/{name}.svg)" for name in names]
+    return [f"## {title}", "", *images, "", caption]
 
 
 def _row(cells: list[str]) -> str:

@@ -1,66 +1,97 @@
-// Tables that sort by a column, and curves that tell their values under the pointer or by arrow keys.
-for (const table of document.querySelectorAll("table.sortable")) {
+// Contents, tables that sort and can be saved, filters of the recipes and the images, and printing with all parts open.
+"use strict";
+
+const made = (name, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(name), properties);
+  element.append(...children);
+  return element;
+};
+
+function save(name, content, type) {
+  const link = made("a", { href: URL.createObjectURL(new Blob([content], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+function number(cell) {
+  const text = (cell.dataset.value || cell.textContent.trim()).replace(/[,%]/g, "").replace("−", "-").trim();
+  return text === "" ? NaN : Number(text);
+}
+
+function sortable(table) {
   const body = table.tBodies[0];
   table.querySelectorAll("thead th").forEach((head, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = head.textContent;
+    const button = made("button", { type: "button", textContent: head.textContent });
     head.replaceChildren(button);
     button.addEventListener("click", () => {
       const falls = head.getAttribute("aria-sort") === "ascending";
       table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", falls ? "descending" : "ascending");
-      const key = (row) => {
-        const text = row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
-        const number = Number(text.replace(/,/g, ""));
-        return text === "" || Number.isNaN(number) ? text : number;
-      };
-      const order = (a, b) => {
-        const [x, y] = [key(a), key(b)];
-        const both = typeof x === "number" && typeof y === "number";
-        return both ? x - y : String(x).localeCompare(String(y));
-      };
-      const rows = [...body.rows].sort(order);
-      body.append(...(falls ? rows.reverse() : rows));
+      const rows = [...body.rows].map((row) => {
+        const cell = row.cells[column];
+        return { row, text: cell.textContent.trim(), value: number(cell), missing: cell.textContent.trim() === "–" };
+      });
+      const numeric = rows.every((each) => each.missing || !Number.isNaN(each.value));
+      rows.sort((a, b) => {
+        if (a.missing || b.missing) return a.missing - b.missing;
+        const order = numeric ? a.value - b.value : a.text.localeCompare(b.text, "en", { numeric: true });
+        return falls ? -order : order;
+      });
+      body.append(...rows.map((each) => each.row));
     });
   });
 }
-for (const card of document.querySelectorAll("[data-curve]")) {
-  const curve = JSON.parse(card.dataset.curve);
-  const image = card.querySelector("img");
-  const line = card.appendChild(document.createElement("div"));
-  const tip = card.appendChild(document.createElement("output"));
-  line.className = "crosshair";
-  tip.className = "tip";
-  line.hidden = tip.hidden = true;
-  let place = -1;
-  const show = (at) => {
-    place = Math.max(0, Math.min(curve.x.length - 1, at));
-    const share = (curve.x[place] - curve.limits[0]) / (curve.limits[1] - curve.limits[0]);
-    const left = image.offsetLeft + image.clientWidth * (curve.box[0] + share * (curve.box[1] - curve.box[0]));
-    line.style.left = `${left}px`;
-    tip.style.left = `${Math.min(left + 8, image.offsetLeft + image.clientWidth - 140)}px`;
-    const told = Object.entries(curve.series).map(([name, values]) => {
-      const value = values[place];
-      if (value == null) return `${name}: –`;
-      return `${name}: ${curve.percent ? (value * 100).toFixed(2) + " %" : value.toPrecision(4)}`;
-    });
-    tip.textContent = [`${curve.step} ${curve.x[place]}`, ...told].join("\n");
-    line.hidden = tip.hidden = false;
+
+function savable(table, name) {
+  const button = made("button", { type: "button", className: "save", textContent: "Save as CSV" });
+  button.addEventListener("click", () => {
+    const quoted = (cell) => `"${cell.textContent.trim().replace(/"/g, '""')}"`;
+    const lines = [...table.rows].map((row) => [...row.cells].map(quoted).join(","));
+    save(`${name}.csv`, lines.join("\n") + "\n", "text/csv");
+  });
+  table.parentElement.after(button);
+}
+
+for (const table of document.querySelectorAll("main table")) {
+  if (table.classList.contains("sortable")) sortable(table);
+  savable(table, table.closest("section").querySelector("h2").textContent);
+}
+
+const contents = made("ul");
+for (const head of document.querySelectorAll("h2[id]"))
+  contents.append(made("li", {}, made("a", { href: `#${head.id}`, textContent: head.textContent })));
+document.getElementById("contents").append(contents);
+
+document.getElementById("differences")?.addEventListener("change", (event) =>
+  document.querySelector("table.configuration").classList.toggle("only-differences", event.target.checked));
+
+const filter = document.getElementById("filter");
+if (filter) {
+  const items = [...document.querySelectorAll(".gallery li")];
+  const apply = () => {
+    const words = filter.querySelector("input").value.toLowerCase().split(/\s+/);
+    const kind = filter.querySelector("select").value;
+    for (const item of items) {
+      const text = item.textContent.toLowerCase();
+      item.hidden = (kind && item.dataset.kind !== kind) || !words.every((word) => text.includes(word));
+    }
+    filter.querySelector("output").textContent =
+      `${items.filter((item) => !item.hidden).length} of ${items.length} images`;
   };
-  const hide = () => { line.hidden = tip.hidden = true; place = -1; };
-  card.addEventListener("pointermove", (event) => {
-    const share = (event.clientX - image.getBoundingClientRect().left) / image.clientWidth;
-    const x = curve.limits[0] + ((share - curve.box[0]) / (curve.box[1] - curve.box[0])) * (curve.limits[1] - curve.limits[0]);
-    let nearest = 0;
-    curve.x.forEach((value, index) => { if (Math.abs(value - x) < Math.abs(curve.x[nearest] - x)) nearest = index; });
-    show(nearest);
-  });
-  card.addEventListener("pointerleave", hide);
-  card.addEventListener("blur", hide);
-  card.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.key === "Escape") hide();
-    if (step) { event.preventDefault(); show(place + step); }
-  });
+  filter.addEventListener("input", apply);
+  filter.addEventListener("submit", (event) => event.preventDefault());
+  apply();
 }
+
+const paper = { opened: [] };
+addEventListener("beforeprint", () => {
+  document.documentElement.classList.add("paper");
+  paper.opened = [...document.querySelectorAll("details:not([open])")];
+  for (const part of paper.opened) part.open = true;
+  dispatchEvent(new Event("paper"));
+});
+addEventListener("afterprint", () => {
+  document.documentElement.classList.remove("paper");
+  for (const part of paper.opened) part.open = false;
+  dispatchEvent(new Event("paper"));
+});

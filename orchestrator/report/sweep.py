@@ -1,57 +1,75 @@
-"""The report's part on a sweep: what was spent and found, and interactive pictures of the trials.
-
-The pictures are Optuna's own, drawn by Plotly, whose script is put into the page: nothing is loaded.
-"""
+"""The report's part on a sweep: what was spent and found, and interactive figures of the trials, which are Optuna's."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orchestrator.analysis.sweeps import ArmSearch, SweepSummary
+from orchestrator.report.figures.chart import Axis, Chart, Series, Table, cut, limits, thinned
+from orchestrator.report.tables.text import Number, number
 from orchestrator.store.trial_records import TrialRecord, busy_seconds
 
 if TYPE_CHECKING:
     import optuna
     import plotly.graph_objects as go
-    from matplotlib.figure import Figure
 
-_DRAWN = 300
-_DRAWN_AS_LINES = 150
+MOST_TRIALS = 300
+"""Of an arm, in its figures and its table."""
+_MOST_LINES = 150
 _IMPORTANCE_TREES_UP_TO = 250
 _STATE_COLOURS = {"done": "#0072B2", "stopped": "#E69F00", "diverged": "#CC79A7", "failed": "#D55E00"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepPictures:
-    """Interactive pictures as HTML, and the script that they need."""
+class SweepFigures:
+    """Figures of one arm's trials, and the trials as a table."""
 
-    script: str
-    """Plotly, in full."""
-    arms: dict[str, list[tuple[str, str]]]
-    """For each arm, title and HTML of its pictures."""
-    drawn: int
-    """At most so many trials of an arm are drawn."""
+    arm: str
+    figures: list[tuple[str, dict[str, Any]]]
+    """Title, and data and layout for Plotly."""
+    trials: list[dict[str, str]]
+    """A row for each trial that is drawn."""
 
 
-def draw(summary: SweepSummary) -> SweepPictures | None:
-    """Draw every arm's trials; None where there are not even two with a value."""
-    import plotly.offline
-
-    pictures = {}
+def draw(summary: SweepSummary) -> list[SweepFigures]:
+    """Draw the trials of every arm that has two or more with a value."""
+    drawn = []
     for search in summary.arms:
-        trials = _thinned(search, summary, _DRAWN)
+        trials = _thinned(search, summary, MOST_TRIALS)
         if len(trials) > 1:
-            pictures[search.arm] = [
-                (title, _html(figure)) for title, figure in _figures(search, trials, summary)
-            ]
-    if not pictures:
-        return None
-    return SweepPictures(script=plotly.offline.get_plotlyjs(), arms=pictures, drawn=_DRAWN)
+            drawn.append(
+                SweepFigures(
+                    arm=search.arm,
+                    figures=[(title, _json(figure)) for title, figure in _figures(search, trials, summary)],
+                    trials=_rows(trials, summary),
+                )
+            )
+    return drawn
+
+
+def _rows(trials: list[TrialRecord], summary: SweepSummary) -> list[dict[str, str]]:
+    names = dict.fromkeys(name for trial in trials for name in trial.params)
+    return [
+        {"trial": Number(str(trial.number), trial.number), "state": trial.state}
+        | {
+            objective.title: number(value, f"{value or 0:.4g}")
+            for objective in summary.sweep.objective
+            for value in [trial.value(objective)]
+        }
+        | {name: _parameter(trial.params.get(name)) for name in names}
+        for trial in trials
+    ]
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Number(f"{value:.4g}", value)
+    return "–" if value is None else str(value)
 
 
 def _thinned(search: ArmSearch, summary: SweepSummary, at_most: int) -> list[TrialRecord]:
@@ -80,7 +98,7 @@ def _figures(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = study_of(trials, sweep, search.arm, complete_stopped=True)
-        few = study_of(_thinned(search, summary, _DRAWN_AS_LINES), sweep, search.arm, complete_stopped=True)
+        few = study_of(_thinned(search, summary, _MOST_LINES), sweep, search.arm, complete_stopped=True)
         goal = sweep.objective[0]
         target: dict[str, Any] = {"target_name": goal.title}
         if len(sweep.objective) > 1:
@@ -156,39 +174,63 @@ def _started(trial: TrialRecord) -> float:
     return float(first["time"]) - busy_seconds(first)
 
 
-def _html(figure: go.Figure) -> str:
-    figure.update_layout(title=None, margin={"t": 30}, template="plotly_white", width=None, autosize=True)
-    return str(
-        figure.to_html(
-            full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
-        )
+def _json(figure: go.Figure) -> dict[str, Any]:
+    figure.update_layout(
+        title=None, margin={"t": 30}, template="none", width=None, height=None, autosize=True
     )
+    made: dict[str, Any] = json.loads(figure.to_json())
+    return {"data": made["data"], "layout": made["layout"]}
 
 
-def best_so_far(summary: SweepSummary) -> Figure | None:
-    """Each arm's best first objective by the number of trials, for paper and Markdown."""
-    import matplotlib.pyplot as plt
-
-    from orchestrator.report.figures import COLOURS, STYLE
-
+def best_so_far(summary: SweepSummary) -> Chart | None:
+    """Each arm's best first objective by the number of trials."""
     objective = summary.sweep.objective[0]
     better = np.maximum if objective.goal == "maximize" else np.minimum
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(5.2, 3.6))
-        for search, colour in zip(summary.arms, itertools.cycle(COLOURS), strict=False):
-            known = {
-                number: trial.value(objective)
-                for number, trial in enumerate(search.history.trials, 1)
-                if trial.score(objective) is not None
-            }
-            if known:
-                numbers, values = [*known], np.array([*known.values()])
-                axis.plot(numbers, values, ".", color=colour, alpha=0.3, rasterized=len(known) > 500)
-                axis.step(numbers, better.accumulate(values), color=colour, where="post", label=search.arm)
-        if not axis.lines:
-            plt.close(figure)
-            return None
-        axis.set_xlabel("trials")
-        axis.set_ylabel(objective.title)
-        axis.legend(frameon=False)
-    return figure
+    series: list[Series] = []
+    rows: list[list[str]] = []
+    for place, search in enumerate(summary.arms):
+        known = {
+            number: value
+            for number, trial in enumerate(search.history.trials, 1)
+            if trial.score(objective) is not None and (value := trial.value(objective)) is not None
+        }
+        if not known:
+            continue
+        numbers, best = [*known], better.accumulate([*known.values()]).tolist()
+        chosen = thinned(len(numbers)).tolist()
+        series.append(
+            Series(
+                name=search.arm,
+                x=[numbers[number] for number in chosen],
+                y=[[*known.values()][number] for number in chosen],
+                kind="points",
+                place=place,
+                size=4,
+                is_faint=True,
+                is_named=False,
+            )
+        )
+        steps = [number for number in range(len(best)) if number == 0 or best[number] != best[number - 1]]
+        ends = [*steps[1:], len(best) - 1]
+        series.append(
+            Series(
+                name=search.arm,
+                x=[numbers[at] for pair in zip(steps, ends, strict=True) for at in pair],
+                y=[best[at] for at in steps for _ in range(2)],
+                place=place,
+                size=0,
+            )
+        )
+        rows += [[search.arm, f"{numbers[at]:,}", f"{best[at]:.4g}"] for at in steps]
+    if not series:
+        return None
+    found = limits([value for each in series for value in each.y])
+    return Chart(
+        name="best-by-trials",
+        title="Best value so far",
+        x=Axis(title="trials", has_integers=True),
+        y=Axis(title=objective.title, limits=found),
+        series=series,
+        table=Table(columns=["arm", "from trial", objective.title], rows=rows),
+        notes=cut(found, "vertical"),
+    )

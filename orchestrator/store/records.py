@@ -309,7 +309,7 @@ class ExperimentRecords:
         return self.storage.read_lines("sessions.jsonl")
 
     def keep_disagreements(self, arrays: dict[str, np.ndarray]) -> None:
-        """Keep test images on which arms differ: indices, labels and uint8 images."""
+        """Keep test images on which arms differ or all are wrong: indices, labels and uint8 images."""
         self.storage.write_arrays("disagreements.npz", arrays)
 
     def disagreements(self) -> dict[str, np.ndarray] | None:

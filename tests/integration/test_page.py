@@ -1,4 +1,4 @@
-"""The report in a real browser: widths, colour schemes, keyboard, pointer, accessibility, and no network."""
+"""The report in a real browser: widths, colour schemes, keyboard, printing, accessibility, and no network."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def opened(browser: Browser, file: Path, *, width: int = 1280, scheme: str = "li
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 800, 1440])
+@pytest.mark.parametrize("width", [390, 768, 1280])
 def test_it_is_usable_at_every_width_and_in_the_dark(
     browser: Browser, page_file: Path, width: int, scheme: str
 ) -> None:
@@ -105,41 +105,115 @@ def test_tables_sort_by_number_with_mouse_and_keyboard(browser: Browser, page_fi
     page.context.close()
 
 
-def test_curves_tell_their_values_under_the_pointer_and_by_arrow_keys(
+def test_every_figure_is_drawn_and_has_its_data_as_a_table_for_the_keyboard(
     browser: Browser, page_file: Path
 ) -> None:
     page = opened(browser, page_file)
-    card = page.locator("[data-curve]").first
-    tip = card.locator("output")
-    assert tip.is_hidden()
-    card.scroll_into_view_if_needed()
-    box = card.locator("img").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 40)
-    words = tip.inner_text().splitlines()
-    assert words[0].startswith("epoch ") and [line.split(":")[0] for line in words[1:]] == [
-        "keras",
-        "torch",
-        "third",
-    ]
-    page.mouse.move(0, 0)
-    assert tip.is_hidden()
-    card.focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    assert tip.inner_text().splitlines()[0] == "epoch 2"
-    table = page.locator("details", has_text="accuracy by epoch as a table").locator("tbody tr").nth(1)
-    told = [line.split(": ")[1] for line in tip.inner_text().splitlines()[1:]]
-    assert table.locator("td").all_text_contents() == told, "the table says the same as the picture"
-    page.keyboard.press("Escape")
-    assert tip.is_hidden()
+    figures = page.locator("figure.chart")
+    assert figures.count() > 8
+    for number in range(figures.count()):
+        figure = figures.nth(number)
+        figure.scroll_into_view_if_needed()
+        page.wait_for_function(
+            "plot => plot.querySelector('.main-svg')", arg=figure.locator(".plot").element_handle()
+        )
+        assert figure.locator(".plot").get_attribute("aria-label")
+        figure.locator("summary").focus()
+        page.keyboard.press("Enter")
+        assert figure.locator("tbody tr").count() > 0
+    claim = figures.first.locator("tbody tr").nth(1)
+    assert claim.locator("th, td").all_inner_texts() == ["1", "60.00 %", "65.00 %", "75.00 %"]
     page.context.close()
 
 
-def test_it_prints(browser: Browser, page_file: Path, tmp_path: Path) -> None:
+def test_the_legend_takes_an_arm_out_of_its_sections_figures(browser: Browser, page_file: Path) -> None:
     page = opened(browser, page_file)
+    section = page.locator("section", has=page.locator("#learning"))
+    section.scroll_into_view_if_needed()
+    lines = section.locator(".plot").first.locator(".scatter .js-line[style*='rgb(0, 114, 178)']")
+    lines.first.wait_for(state="attached")
+    button = section.get_by_role("button", name="keras")
+    button.focus()
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "false"
+    assert lines.count() == 0
+    page.context.close()
+
+
+@pytest.mark.parametrize(("scheme", "ink"), [("light", "rgb(26, 29, 33)"), ("dark", "rgb(232, 234, 237)")])
+def test_figures_follow_the_colour_scheme(browser: Browser, page_file: Path, scheme: str, ink: str) -> None:
+    page = opened(browser, page_file, scheme="dark" if scheme == "light" else "light")
+    title = page.locator(".plot").first.locator(".xtitle")
+    title.wait_for()
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.wait_for_function(
+        "ink => getComputedStyle(document.querySelector('.plot .xtitle')).fill === ink", arg=ink
+    )
+    page.context.close()
+
+
+def test_recipes_show_their_differences_alone_and_images_are_filtered(
+    browser: Browser, page_file: Path
+) -> None:
+    page = opened(browser, page_file)
+    rows = page.locator("table.configuration tbody tr:visible")
+    everything = rows.count()
+    page.get_by_label("Only differences").check()
+    assert 0 < rows.count() < everything
+    pictures = page.locator(".gallery li:visible")
+    assert pictures.count() == 2
+    page.get_by_label("Search classes").fill("no such class")
+    assert pictures.count() == 0 and page.locator(".filter output").inner_text() == "0 of 2 images"
+    page.context.close()
+
+
+def test_it_prints_with_closed_tables_open_and_in_light_colours(
+    browser: Browser, page_file: Path, tmp_path: Path
+) -> None:
+    page = opened(browser, page_file, scheme="dark")
+    closed = page.locator("details:not([open])").count()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0 < closed
+    assert page.locator(".plot").count() == page.locator(".plot .main-svg:first-child").count()
+    fills = page.locator(".xtitle").evaluate_all(
+        "titles => titles.map(title => getComputedStyle(title).fill)"
+    )
+    assert {*fills} == {"rgb(26, 29, 33)"}, "figures are drawn for paper"
+    assert all(
+        width <= 680 for width in page.locator(".plot").evaluate_all("all => all.map(one => one.clientWidth)")
+    )
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details:not([open])").count() == closed
+    page.emulate_media(media="print")
+    breaks = page.locator("h2, h3").evaluate_all(
+        "heads => heads.map(head => getComputedStyle(head).breakAfter)"
+    )
+    assert {*breaks} == {"avoid"}, "no heading is left alone at the end of a page"
     page.pdf(path=str(tmp_path / "report.pdf"))
     assert (tmp_path / "report.pdf").stat().st_size > 10_000
+    page.context.close()
+
+
+def test_fifty_arms_are_reported_within_ten_seconds_and_megabytes_on_thirty_screens(
+    browser: Browser, tmp_path: Path
+) -> None:
+    records = make_records(
+        tmp_path / "many",
+        {f"arm{number:02d}": [0.4 + number / 100 + seed / 50 for seed in range(3)] for number in range(50)},
+        epochs=10,
+    )
+
+    def cpu_seconds() -> float:
+        started = time.process_time()
+        report.write(records)
+        return time.process_time() - started
+
+    assert within(10, cpu_seconds)
+    file = tmp_path / "many/report/report.html"
+    assert file.stat().st_size < 10e6
+    page = opened(browser, file)
+    assert page.evaluate("document.documentElement.scrollHeight") < 30 * 900
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     page.context.close()
 
 
@@ -156,7 +230,7 @@ def test_a_hundred_runs_of_two_hundred_epochs_make_a_small_page_quickly(tmp_path
         return time.process_time() - started
 
     assert within(5, cpu_seconds)
-    assert (tmp_path / "big/report/report.html").stat().st_size < 5 << 20
+    assert (tmp_path / "big/report/report.html").stat().st_size < 10e6
 
 
 def test_served_reports_work_under_their_policy_and_cannot_read_each_other(
@@ -177,7 +251,8 @@ def test_served_reports_work_under_their_policy_and_cannot_read_each_other(
     page.get_by_role("searchbox").fill("OTHER")
     assert page.locator("li:visible").count() == 1
     page.goto(f"{base}/x/report/report.html")
-    assert page.locator("img").first.evaluate("image => image.complete && image.naturalWidth > 0")
+    assert page.locator("img").first.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+    page.locator(".plot .main-svg").first.wait_for()
     assert complaints == []
     read = "fetch('/other/report/results.json').then(response => response.text()).catch(() => 'refused')"
     assert page.evaluate(read) == "refused"

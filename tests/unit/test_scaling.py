@@ -13,7 +13,7 @@ from orchestrator.analysis.scaling import Point, ScalingModel
 from orchestrator.analysis.scaling_simulator import Forecast, Link, Network
 from orchestrator.cli.app import app
 from orchestrator.experiment import reader
-from orchestrator.report import figures
+from orchestrator.report.figures import performance
 from orchestrator.store.storage import Storage
 from trainers.errors import InputError
 
@@ -75,8 +75,8 @@ def test_a_summary_predicts_what_was_not_measured_and_is_drawn() -> None:
     predicted = scales["a"]["predicted_efficiency"]
     assert predicted["weak"][8] == pytest.approx(0.138 / (0.138 + 0.040 * 7 / 8))
     assert predicted["strong"][8] < predicted["weak"][8]
-    axes = figures.scaling(scales | {"schema": 1}).axes
-    assert [axis.get_title() for axis in axes] == ["strong scaling", "weak scaling"]
+    charts = performance.scaling(scales | {"schema": 1})
+    assert [chart.title for chart in charts] == ["Strong scaling", "Weak scaling"]
 
 
 def test_every_scale_trains_the_same_steps_whatever_else_the_file_asks_for() -> None:

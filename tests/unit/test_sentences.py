@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 import math
 import re
-import types
 from typing import Any
 
 import numpy as np
@@ -160,7 +159,7 @@ def expected_verdict(pair: PairComparison, margin: float) -> Verdict:
 def check_pairs(made: Experiment) -> None:
     """Every comparison: its mean, its interval, its p-value and its verdict agree."""
     told = made.told
-    table = {row["pair"]: row for row in tables.evidences(types.SimpleNamespace(pairs=told.pairs))}  # type: ignore[arg-type]
+    table = {row["pair"]: row for row in tables.evidences(told.pairs)}
     names = [arm.name for arm in told.arms]
     expected = (
         {(name, made.baseline) for name in names if name != made.baseline}

@@ -121,9 +121,9 @@ def test_every_arm_has_its_curve_however_many_there_are(tmp_path: Path) -> None:
     add_sweep(records, dict.fromkeys(names, 2), epochs=1)
     summary = summarise(records, records.document())
     assert summary is not None
-    figure = best_so_far(summary)
-    assert figure is not None
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == names
+    chart = best_so_far(summary)
+    assert chart is not None
+    assert [series.name for series in chart.series if series.is_named] == names
 
 
 def test_a_search_of_a_newer_version_is_left_out_and_said_so(tmp_path: Path) -> None:

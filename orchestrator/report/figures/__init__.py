@@ -1,0 +1,1 @@
+"""The report's figures. Builders make charts of a comparison; `interactive` and `static` draw them."""
