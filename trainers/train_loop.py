@@ -12,9 +12,7 @@ import os
 import random
 import sys
 import time
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,7 +104,7 @@ def fit(loop: TrainLoop) -> Exception | None:
             datasets=datasets,
         )
     except Exception as error:  # of the user's module
-        return ForeignError(_sentence(error, loop.module_path))
+        return ForeignError(one_line(error))
     try:
         trainer.fit()
     except TrainingFailedError as error:
@@ -146,7 +144,7 @@ def _train(config: dict[str, Any]) -> None:
     except Exception as error:
         if type(error).__module__.startswith("ray."):
             raise
-        raise ForeignError(_sentence(error, loop.module_path)).with_traceback(error.__traceback__) from None
+        raise ForeignError(one_line(error)).with_traceback(error.__traceback__) from None
 
 
 def path_below(run: str, path: str) -> str:
@@ -179,17 +177,3 @@ def _seed(loop: TrainLoop) -> None:
     framework = FRAMEWORKS.get(loop.trainer)
     if framework is not None:
         importlib.import_module(f"trainers.{framework}.random_seed").seed(loop.seed)
-
-
-def _sentence(error: Exception, module_path: str) -> str:
-    """What was raised, and the last line of the user's own code that led there."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_relative_to(module_path) and "site-packages" not in frame.filename
-    ]
-    if isinstance(error, SyntaxError) or not frames:
-        return one_line(error)
-    return (
-        f"{one_line(error)} ({Path(frames[-1].filename).relative_to(module_path)}, line {frames[-1].lineno})"
-    )

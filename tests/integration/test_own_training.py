@@ -244,7 +244,7 @@ def test_mistakes_are_named_after_the_first_run(tmp_path: Path) -> None:
         ("other-metric", 0): "never reported the metric loss; it reported accuracy, error",
         ("not-a-number", 0): "reported loss as nan in its last report",
         ("other-rank", 0): "reported loss on other workers than rank 0",
-        ("raising", 0): "KeyError: 'the weights' (mine.py, line 28)",
+        ("raising", 0): "KeyError: 'the weights' (mine.py, line 27)",
     }.items():
         (cause,) = causes[place]
         assert words in cause
