@@ -54,7 +54,7 @@ def _keeper() -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     name = f"tandem-room-{ray.get_runtime_context().get_job_id()}"
     options = {"num_cpus": 0, "lifetime": "detached", "name": name, "scheduling_strategy": here}
-    keeper = ray.remote(_Actor).options(**options).remote()
+    keeper: Any = ray.remote(_Actor).options(**options).remote()
     keeper.watch.remote(os.getpid(), psutil.Process().create_time())
     return keeper
 
@@ -73,6 +73,6 @@ def _runs(pid: int, created: float) -> bool:
     """Whether a process still runs; a later one may have been given its number."""
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - created) < 1
+        return bool(process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - created) < 1)
     except psutil.NoSuchProcess:
         return False
