@@ -8,6 +8,7 @@ print(comparison.conclusion)
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,9 @@ def sweep(experiment: str | Path | Mapping[str, Any], *, overrides: Iterable[str
 
 
 def _train(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Iterable[str]) -> Comparison:
-    from rich.console import Console
-
     from orchestrator import workflows
     from orchestrator.execution import driver
+    from orchestrator.execution.progress import open_console
     from orchestrator.experiment import reader
 
     changes = list(overrides)
@@ -68,7 +68,7 @@ def _train(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Ite
         read,
         driver.open_records(read),
         module_path,
-        Console(stderr=True),
+        open_console(sys.stderr),
         searches=verb == "sweep",
         command=command,
     )

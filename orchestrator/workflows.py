@@ -452,6 +452,8 @@ def _connected(experiment: Experiment, console: Console, connect: Connect) -> It
             stack.enter_context(local_ray(prints=prints) if connect is local_ray else connect())
             driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
         yield
+        with waiting(console, "stopping Ray"):
+            stack.close()
 
 
 def _capacity_seconds(experiment: Experiment) -> float:
