@@ -26,11 +26,15 @@ def first(config):
 
 
 def second(config):
-    ray.train.report({"val_accuracy": OFFSET + 0.6 + 0.01 * config["seed"]})
+    ray.train.report({"val_accuracy": OFFSET + 0.6 + 0.012 * config["seed"]})
 """
 COMPARE = """\
 result = tandem.compare(
-    {"a": first, "b": second}, seeds=3, scaling={"workers": 2}, metric="val_accuracy", storage=STORAGE
+    {{"a": first, "b": second}},
+    seeds={seeds},
+    scaling={{"workers": {workers}}},
+    metric="val_accuracy",
+    storage={storage!r},
 )
 """
 SHOW = """\
@@ -48,38 +52,40 @@ print(json.dumps({
 
 def test_a_script_compares_its_own_functions(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(f"{FUNCTIONS}\nSTORAGE = {str(tmp_path / 'results')!r}\n{COMPARE}{SHOW}")
+    compare = COMPARE.format(seeds=3, workers=1, storage=str(tmp_path / "results"))
+    script.write_text(f"{FUNCTIONS}\n{compare}{SHOW}")
     finished = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=400, check=False
     )
     assert finished.returncode == 0, finished.stderr
     assert "arms.a: the function cannot be imported by its name" in finished.stderr
     shown = json.loads(finished.stdout.splitlines()[-1])
-    assert shown["verdict"].startswith("b is better in val_accuracy than a")
+    assert shown["verdict"].startswith("b is better in val accuracy than a")
     assert [(run["arm"], run["seed"]) for run in shown["runs"]] == [
         (arm, seed) for arm in "ab" for seed in range(3)
     ]
     scores = [run["val_accuracy"] for run in shown["runs"]]
-    assert scores == pytest.approx([0.6, 0.61, 0.62, 0.8, 0.81, 0.82])
+    assert scores == pytest.approx([0.6, 0.61, 0.62, 0.8, 0.812, 0.824])
     assert {run["state"] for run in shown["runs"]} == {"done"}
     assert shown["reports"] == 3 * 2 * 2 + 3
     assert shown["pairs"] == ["b"]
     assert "<td>a</td><td>3</td><td>61.00" in shown["html"]
-    assert "better in val_accuracy" in shown["html"]
+    assert "better in val accuracy" in shown["html"]
     assert Path(shown["report"]).is_file()
 
 
 def test_a_notebook_shows_the_comparison(tmp_path: Path) -> None:
-    cells = [FUNCTIONS, f"STORAGE = {str(tmp_path / 'results')!r}\n{COMPARE}", "result", SHOW]
+    compare = COMPARE.format(seeds=1, workers=2, storage=str(tmp_path / "results"))
+    cells = [FUNCTIONS, compare, "result", SHOW]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(
         notebook, timeout=400, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     (shown,) = [output for output in notebook.cells[2].outputs if output.output_type == "execute_result"]
     assert "<table>" in shown["data"]["text/html"]
-    assert "<td>b</td><td>3</td><td>81.00" in shown["data"]["text/html"]
+    assert "<td>b</td><td>1</td><td>80.00" in shown["data"]["text/html"]
     printed = "".join(output.text for output in notebook.cells[3].outputs if output.name == "stdout")
-    assert json.loads(printed.splitlines()[-1])["verdict"].startswith("b is better in val_accuracy than a")
+    assert json.loads(printed.splitlines()[-1])["reports"] == 3
 
 
 def test_functions_of_a_module_are_trained_once(tmp_path: Path) -> None:
