@@ -25,7 +25,7 @@ def write(records: ExperimentRecords) -> Comparison:
     drawn = sections.draw(comparison)
     predicted = _predicted(comparison)
     has_images = _draw(comparison, drawn, predicted, storage)
-    storage.write_json("results.json", results.document(comparison))
+    storage.write("results.json", results.text(comparison))
     tabled = {
         "results": (columns.RUNS, columns.run_rows(comparison)),
         "metrics": (columns.METRICS, columns.metric_rows(comparison)),
