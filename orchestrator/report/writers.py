@@ -55,11 +55,11 @@ def write(records: ExperimentRecords) -> Comparison:
 
 
 def _predicted(comparison: Comparison) -> dict[str, np.ndarray]:
-    """What each arm's seeds predicted, for arms of which it is known which predictions are correct."""
+    """What each arm's seeds predicted, for arms with predictions."""
     return {
         arm.name: found.predicted
         for arm in sections.ends(comparison).arms
-        if (found := comparison.predictions.get(arm.name)) is not None and found.right.size
+        if (found := comparison.predictions.get(arm.name)) is not None
     }
 
 
