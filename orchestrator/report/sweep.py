@@ -55,16 +55,14 @@ def draw(summary: SweepSummary) -> list[SweepFigures]:
 
 def _rows(trials: list[TrialRecord], summary: SweepSummary) -> list[dict[str, str]]:
     names = dict.fromkeys(name for trial in trials for name in trial.params)
-    return [
-        {"trial": Number(str(trial.number), trial.number), "state": trial.state}
-        | {
-            objective.title: number(value, f"{value or 0:.4g}")
-            for objective in summary.sweep.objective
-            for value in [trial.value(objective)]
-        }
-        | {name: _parameter(trial.params.get(name)) for name in names}
-        for trial in trials
-    ]
+    rows = []
+    for trial in trials:
+        row: dict[str, str] = {"trial": Number(str(trial.number), trial.number), "state": str(trial.state)}
+        for objective in summary.sweep.objective:
+            value = trial.value(objective)
+            row[objective.title] = number(value, f"{value or 0:.4g}")
+        rows.append(row | {name: _parameter(trial.params.get(name)) for name in names})
+    return rows
 
 
 def _parameter(value: Any) -> str:

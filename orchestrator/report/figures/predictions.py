@@ -61,7 +61,7 @@ def class_accuracy(comparison: Comparison) -> Chart | None:
 
 
 def _spread(shares: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(shares.max(axis=0) - shares.min(axis=0))
+    return np.asarray(np.nan_to_num(shares.max(axis=0) - shares.min(axis=0)))
 
 
 def _most(weights: np.ndarray, count: int) -> list[int]:
