@@ -27,7 +27,7 @@ from orchestrator.planning.job import FILES_VARIABLE, JOB_FILE, JobSpec
 from orchestrator.store import modules
 from trainers.errors import InputError, TandemError
 
-_LAST_LINES_SECONDS = 3.0
+_LAST_LINES_SECONDS = 6.0
 """The cluster is removed when the driver ends. Until then, readers of its log through the dashboard need a moment."""
 
 

@@ -20,7 +20,9 @@ CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10"
 NO_CIFAR10 = "CIFAR-10 is not beside the repository, in ../shared/data/cifar10"
 NO_GPU = "PyTorch sees no NVIDIA GPU on this machine"
 NO_MOUNT = "mounting a file system needs root"
+NO_CLUSTER = "TANDEM_TEST_KUBECONFIG, TANDEM_TEST_IMAGE and TANDEM_TEST_STORAGE do not name a cluster"
 ALLOWED_SKIPS = {
+    NO_CLUSTER: "the same commands run against the tests' own API server and real Ray; make test-kind runs these",
     NO_CIFAR10: "the data set is no part of the repository; small files in its formats are read everywhere",
     NO_GPU: "the same checks run on CPUs in tests/unit/test_device.py, but for throughput and memory",
     NO_MOUNT: "neither a small disk nor a machine without /proc can be made without it",

@@ -184,6 +184,11 @@ class JobCluster(Cluster):
         return Outcome(exit_code=1, results=results, error=error)
 
 
+def submitted(bundle: JobBundle, at: float | None) -> JobBundle:
+    """A job with the time of its submission, in seconds since the epoch."""
+    return dataclasses.replace(bundle, spec=dataclasses.replace(bundle.spec, submitted_at=at))
+
+
 def message_in_one_line(message: str) -> str:
     """Ray's message about the end of a job, cut to its first line and the last line of the log in it."""
     reason, _, log = message.partition(_LOG_EXCERPT)

@@ -64,19 +64,21 @@ def _gpus() -> Iterator[Finding]:
     if environment.gpus():
         installed = {name: environment.version(name) for name in ("torch", "tensorflow", *_CUDA_LIBRARIES)}
         yield from gpu_findings(
-            environment.driver_version(), installed, has_cuda=find_library("cudart") is not None
+            environment.driver_version(),
+            installed,
+            has_system_cuda=(find_library("cudart") or "").endswith(".12"),
         )
 
 
 def gpu_findings(
-    driver: str | None, installed: Mapping[str, str | None], *, has_cuda: bool
+    driver: str | None, installed: Mapping[str, str | None], *, has_system_cuda: bool
 ) -> Iterator[Finding]:
     """What keeps the frameworks from using this machine's GPUs.
 
     Args:
         driver: the version of NVIDIA's driver, such as 550.54.15.
         installed: versions of PyTorch, TensorFlow and CUDA's libraries by package; None for one that is missing.
-        has_cuda: whether the system has CUDA's runtime, apart from packages.
+        has_system_cuda: whether CUDA 12, which TensorFlow needs, is installed apart from Python's packages.
     """
     for package, major in _CUDA_LIBRARIES.items():
         least = _LEAST_DRIVER[major]
@@ -93,7 +95,7 @@ def gpu_findings(
             f"there is a GPU, but PyTorch {torch} is built without CUDA",
             "install PyTorch's wheel with CUDA",
         )
-    if tensorflow and not installed.get("nvidia-cuda-runtime-cu12") and not has_cuda:
+    if tensorflow and not installed.get("nvidia-cuda-runtime-cu12") and not has_system_cuda:
         yield Finding(
             "framework-without-cuda",
             f"there is a GPU, but TensorFlow {tensorflow} finds no CUDA libraries",

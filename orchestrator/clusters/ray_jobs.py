@@ -20,7 +20,15 @@ from typing import Any
 from orchestrator.clusters.driver_diagnosis import diagnose_log, driver_failed
 from orchestrator.clusters.interface import Finding
 from orchestrator.clusters.job_bundle import JobBundle, attempt_id, attempt_of
-from orchestrator.clusters.job_cluster import Job, JobCluster, JobState, StatusNode, message_in_one_line
+from orchestrator.clusters.job_cluster import (
+    Job,
+    JobCluster,
+    JobState,
+    StatusNode,
+    message_in_one_line,
+    submitted,
+)
+from orchestrator.execution.driver_log import own_lines
 from orchestrator.planning.job import ENTRYPOINT
 from trainers.errors import ClusterError, InputError, TandemError
 
@@ -84,7 +92,7 @@ class RayJobs(JobCluster):
                 return job
         attempts = [attempt_of(job.id, bundle.job_id) or 0 for job in earlier]
         job_id = attempt_id(bundle.job_id, max(attempts, default=0) + 1)
-        with bundle.directory() as directory:
+        with submitted(bundle, time.time()).directory() as directory:
             self._start(
                 entrypoint=f"{ENTRYPOINT} {job_id} .",
                 submission_id=job_id,
@@ -152,7 +160,7 @@ class RayJobs(JobCluster):
                 continue
             reached_at = time.monotonic()
             whole = len(log) if ended else log.rfind("\n") + 1
-            yield from log[printed:whole].splitlines()
+            yield from own_lines(log[printed:whole])
             printed = max(printed, whole)
             if ended or not follow:
                 return

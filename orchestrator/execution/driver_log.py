@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import time
@@ -17,6 +18,16 @@ from datetime import UTC, datetime
 
 from orchestrator.store.storage import Storage, StorageError
 
+_RAY = re.compile(
+    r"(?:\(\S+ pid=[^)]*\) )?\[?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+"
+    r"(?P<level>INFO|WARNING|ERROR) \w+\.py:\d+ -- (?P<message>.*)"
+)
+_TENSORFLOW = re.compile(
+    r"(?:^|\s)(?P<level>[IWEF])(?:0000 00:00:\S+\s+\d+)? [\w/.-]+\.(?:cc|cu|h):\d+\] (?P<message>.*)"
+)
+_BANNER = re.compile(
+    r"All log messages before absl::InitializeLog\(\)|^To enable the following instructions:"
+)
 _LARGEST_SEGMENT = 256 << 10
 _KEEP_SECONDS = 2.0
 
@@ -129,6 +140,19 @@ class KeptLog:
             text += content[self._read : whole].decode(errors="replace")
             self._read = max(self._read, whole)
         return text
+
+
+def own_lines(text: str) -> Iterator[str]:
+    """The lines of a log without Ray's and TensorFlow's own messages; their warnings are labelled."""
+    for line in text.splitlines():
+        if (ray := _RAY.match(line)) is not None:
+            if ray["level"] != "INFO":
+                yield f"Ray's {ray['level'].lower()}: {ray['message']}"
+        elif (tensorflow := _TENSORFLOW.search(line)) is not None:
+            if tensorflow["level"] in "EF":
+                yield f"TensorFlow's error: {tensorflow['message']}"
+        elif not _BANNER.search(line):
+            yield line
 
 
 def jobs_of(storage: Storage) -> list[str]:

@@ -72,7 +72,8 @@ class JobFailure:
         finally:
             over.set()
             noting.join(timeout=every)
-            self._storage.delete(_MEMORY_FILE)
+            with contextlib.suppress(StorageError):
+                self._storage.delete(_MEMORY_FILE)
 
     def _killed_for_memory(self) -> str | None:
         """Why the driver before this one must have been killed; None if it was not, or not for memory."""

@@ -137,18 +137,21 @@ class Progress(LiveTable):
     def _state(self, total: float | None) -> str:
         """How many runs are in which state, in a line."""
         runs: list[Run | LoopRun] = [*self._prepared.runs, *self._prepared.loop_runs]
-        counts = Counter(self._state_of(run) for run in runs)
-        told = ", ".join(
-            f"{counts[state]} {state}" for state in ("train", "start", "wait", "are done") if counts[state]
-        )
-        return f"runs: {told}" + ("" if total is None else f"; about {clock(total)} left in total")
+        counts = Counter(map(self._state_of, runs))
+        states = ("training", "testing", "starting", "waiting", "done")
+        shown = ", ".join(f"{counts[state]} {state}" for state in states if counts[state])
+        is_idle = counts["waiting"] and not any(counts[state] for state in states[:3])
+        left = "" if total is None else f"; about {clock(total)} left in total"
+        return f"{'workers start; ' if is_idle else ''}runs: {shown}{left}"
 
     def _state_of(self, run: Run | LoopRun) -> str:
         if run.id in self._done:
-            return "are done"
-        if run.id in self._left or self._newest.get(run.id):
-            return "train"
-        return "start" if self._prepared.records.run(run.id).attempts() else "wait"
+            return "done"
+        if run.id in self._left:
+            return "training" if self._left[run.id] else "testing"  # if no epoch is left
+        if self._newest.get(run.id):
+            return "training"
+        return "starting" if self._prepared.records.run(run.id).attempts() else "waiting"
 
     def _total_left(self) -> float | None:
         """Seconds until all runs have trained; None before an epoch was timed, and for training functions."""

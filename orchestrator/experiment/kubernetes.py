@@ -84,6 +84,13 @@ class Redis(Block):
     secret: str | None = Field(None, description="A Secret with the key `password`.")
 
 
+class Volume(Block):
+    """A volume that KubeRay creates for the head."""
+
+    size_gib: int = Field(1, gt=0)
+    storage_class: str | None = Field(None, description="The cluster's default class when left out.")
+
+
 class Kubernetes(Block):
     """A Ray cluster made for one experiment by KubeRay, and gone after it."""
 
@@ -111,6 +118,13 @@ class Kubernetes(Block):
     priority_class: str | None = Field(None, description="Of the pods; `priority` is the queue's.")
     runtime_class: str | None = Field(None, description="Of the pods, such as nvidia.")
     redis: Redis | None = Field(None, description="Lets the cluster's state outlive its head.")
+    rocksdb: Volume | None = Field(
+        None, description="As redis, on a volume of the head; needs KubeRay 1.7 with a feature gate."
+    )
+    history_server: str | None = Field(
+        None,
+        description="Image of the collector for Ray's history server; needs KubeRay 1.7 with a feature gate.",
+    )
     cluster: Label | None = Field(None, description="A RayCluster that stands already, to run on instead.")
 
     @model_validator(mode="after")
@@ -127,8 +141,10 @@ class Kubernetes(Block):
                 raise ValueError(
                     f"labels and annotations: {key!r} is set by tandem or KubeRay; choose another"
                 )
+        if self.redis is not None and self.rocksdb is not None:
+            raise ValueError("rocksdb: redis keeps Ray's state already; leave one of them out")
         if self.cluster is not None:
-            for field in ("queue", "redis", "suspended"):
+            for field in ("queue", "redis", "rocksdb", "history_server", "suspended"):
                 if getattr(self, field):
                     raise ValueError(f"{field}: is for a cluster of the job's own, but cluster names one")
         return self

@@ -57,7 +57,10 @@ def _rows(trials: list[TrialRecord], summary: SweepSummary) -> list[dict[str, st
     names = dict.fromkeys(name for trial in trials for name in trial.params)
     rows = []
     for trial in trials:
-        row: dict[str, str] = {"trial": Number(str(trial.number), trial.number), "state": str(trial.state)}
+        row: dict[str, str] = {
+            "trial": Number(str(trial.number), trial.number),
+            "state": trial.state or "",
+        }
         for objective in summary.sweep.objective:
             value = trial.value(objective)
             row[objective.title] = number(value, f"{value or 0:.4g}")

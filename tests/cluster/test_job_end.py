@@ -19,7 +19,7 @@ import yaml
 from orchestrator import head
 from orchestrator.clusters.driver_diagnosis import diagnose_log
 from orchestrator.execution import job_failure, room
-from orchestrator.execution.driver_log import KeptLog
+from orchestrator.execution.driver_log import KeptLog, own_lines
 from orchestrator.execution.job_failure import JobFailure, container_memory
 from orchestrator.execution.termination import DeadlineError, sigterm_interrupts, stopped_at
 from orchestrator.experiment import reader
@@ -93,8 +93,8 @@ def test_a_finished_job_leaves_nothing_and_cancel_removes_what_is_left(
     cancelled = json.loads(tandem("cancel", job, "--on", "kuberay", "--json").stdout)
     assert cancelled[0]["state"] == "succeeded" and jobs(stuck) == []
 
-    job = submitted(written(tmp_path, keep_seconds=1))
-    ended(stuck, job, 5, **done)
+    job = submitted(written(tmp_path, keep_seconds=0))
+    ended(stuck, job, 40, **done)
     until(lambda: jobs(stuck) == [])
 
 
@@ -278,6 +278,23 @@ def test_the_log_of_a_job_numbers_its_attempts_and_leaves_out_earlier_jobs(tmp_p
     log = KeptLog(storage, "job", since=2000.0)
     assert log.new() == "epoch 1\nattempt 2, started 1970-01-01 00:35:00+00:00\nepoch 2\n"
     assert log.new(final=True) == ""
+
+
+def test_messages_of_ray_and_tensorflow_are_left_out_or_labelled() -> None:
+    log = (
+        "2026-11-29 10:00:00,123\tINFO worker.py:1789 -- Connecting to existing Ray cluster\n"
+        "(raylet pid=12, ip=10.0.0.7) [2026-11-29 10:00:01,000\tWARNING memory.py:10 -- The disk is full\n"
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        "I0000 00:00:1764410000.123456    99 port.cc:153] oneDNN custom operations are on.\n"
+        "2026-11-29 10:00:02.123456: W tensorflow/core/framework/op.cc:1] This is slow\n"
+        "E0000 00:00:1764410000.123456    99 cuda_dnn.cc:8310] Unable to register cuDNN factory\n"
+        "torch seed 0: epoch 1/2, validation accuracy 91.00%, 500 images/s\n"
+    )
+    assert [*own_lines(log)] == [
+        "Ray's warning: The disk is full",
+        "TensorFlow's error: Unable to register cuDNN factory",
+        "torch seed 0: epoch 1/2, validation accuracy 91.00%, 500 images/s",
+    ]
 
 
 def test_a_failure_of_a_rendered_job_is_not_taken_for_a_later_jobs(tmp_path: Path) -> None:

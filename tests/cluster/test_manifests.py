@@ -190,7 +190,7 @@ def check_ending(spec: dict[str, Any], keep_seconds: int) -> None:
         return
     assert "shutdownAfterJobFinishes" not in spec and "ttlSecondsAfterFinished" not in spec
     assert not spec.get("suspend"), "KubeRay refuses both together"
-    delays = {"DeleteCluster": 0, "DeleteSelf": keep_seconds}
+    delays = {"DeleteCluster": 0, "DeleteSelf": max(30, keep_seconds)}
     ends = ({"jobStatus": "SUCCEEDED"}, {"jobStatus": "FAILED"}, {"jobDeploymentStatus": "Failed"})
     rules = spec["deletionStrategy"]["deletionRules"]
     for policy, seconds in delays.items():
@@ -220,6 +220,19 @@ def test_a_cluster_that_autoscales_in_kueues_queue_is_elastic() -> None:
 def test_start_seconds_are_for_all_attempts_together() -> None:
     _, job = rendered(experiment(start_seconds=900, retries=2))
     assert job["spec"]["preRunningDeadlineSeconds"] == 300 and job["spec"]["backoffLimit"] == 2
+
+
+def test_what_kuberay_1_7_adds_is_rendered() -> None:
+    _, job = rendered(
+        experiment(rocksdb={"size_gib": 2, "storage_class": "fast"}, history_server="history:1")
+    )
+    ray_job().validate(job)
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["gcsFaultToleranceOptions"]["backend"] == "rocksdb"
+    assert cluster["gcsFaultToleranceOptions"]["storage"]["storageClassName"] == "fast"
+    assert cluster["historyServerOptions"]["collectorOptions"]["image"] == "history:1"
+    with pytest.raises(InputError, match="redis keeps Ray's state already"):
+        rendered(experiment(rocksdb={}, redis={"address": "redis:6379"}))
 
 
 def test_a_cleanup_pod_of_redis_mounts_nothing_that_goes_with_the_job() -> None:

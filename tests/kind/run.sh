@@ -43,6 +43,7 @@ YAML
 .venv/bin/tandem render "$scratch/experiment.yaml" --dry-run=server > /dev/null
 .venv/bin/tandem run "$scratch/experiment.yaml" --on kuberay 2>&1 | tee "$scratch/log"
 grep -q report/report.html "$scratch/log"
-TANDEM_TEST_KUBECONFIG=$KUBECONFIG .venv/bin/pytest tests/cluster/test_kubernetes.py
+TANDEM_TEST_KUBECONFIG=$KUBECONFIG TANDEM_TEST_IMAGE=$image TANDEM_TEST_STORAGE=tandem-results:/data TANDEM_TEST_NAMESPACE=$namespace \
+    .venv/bin/pytest tests/cluster/test_kubernetes.py tests/cluster/test_end_to_end.py
 helm test tandem --namespace "$namespace"
 echo "the experiment ran from submission to report on Kubernetes"

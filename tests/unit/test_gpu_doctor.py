@@ -25,11 +25,15 @@ FOR_CUDA_12 = {"nvidia-cuda-runtime-cu12": "12.8.90"}
 def test_a_gpu_that_cannot_be_used_is_named(
     driver: str | None, installed: dict[str, str], rules: list[str]
 ) -> None:
-    assert [finding.cause for finding in gpu_findings(driver, installed, has_cuda=False)] == rules
+    assert [finding.cause for finding in gpu_findings(driver, installed, has_system_cuda=False)] == rules
+
+
+def test_tensorflow_may_use_the_cuda_of_the_system() -> None:
+    assert [*gpu_findings("550.54.15", {"tensorflow": "2.21.0"}, has_system_cuda=True)] == []
 
 
 def test_the_finding_says_which_driver_would_do() -> None:
-    (finding,) = gpu_findings("550.54.15", {"nvidia-cuda-runtime": "13.0.96"}, has_cuda=True)
+    (finding,) = gpu_findings("550.54.15", {"nvidia-cuda-runtime": "13.0.96"}, has_system_cuda=False)
     assert finding.sentence == (
         "the NVIDIA driver 550.54.15 is too old for CUDA 13, which nvidia-cuda-runtime is of"
     )

@@ -75,7 +75,7 @@ def test_a_silent_pipe_gets_the_state_of_the_runs_and_the_time_left(
     with progress.shown():
         progress.refresh()
     (line,) = output.getvalue().splitlines()
-    assert re.fullmatch(r"runs: 1 train, 1 wait, 2 are done; about [\d:, a-z]+ left in total", line), line
+    assert re.fullmatch(r"runs: 1 testing, 1 waiting, 2 done; about [\d:, a-z]+ left in total", line), line
 
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])

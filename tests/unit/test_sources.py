@@ -204,7 +204,7 @@ def of_several_sizes():
 
 def files(path):
     found = sorted(path.glob("*/*.png"))
-    return [str(file) for file in found], [file.parent.name for file in found]
+    return [str(file.relative_to(path)) for file in found], [file.parent.name for file in found]
 
 def nothing():
     return 3
@@ -252,6 +252,11 @@ def test_a_function_may_return_images_of_several_sizes_or_files(own: Path) -> No
     folder = opened(own / "photos")
     assert sorted(map(bytes, everything(dataset))) == sorted(map(bytes, everything(folder)))
     assert np.bincount(labels(dataset)).tolist() == [10, 10]
+
+
+def test_a_pair_of_arrays_has_no_groups(own: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.group_by 'patient' is not a column of .*: image, label"):
+        open_dataset(DataSpec(source="own_images:pair", group_by="patient"))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ or of several as `{"train": …, "validation": …, "test": …}`, maybe with `"
 - or batches: an iterable of mappings with a column of images and one of labels;
 - or a Ray Data dataset with these columns.
 
-Images are arrays of pixels, the contents of picture files (bytes), or their paths. Batches are written to the node's
-cache one by one, so that all of them together may be larger than memory.
+Images are arrays of pixels, the contents of picture files (bytes), or their paths, which may be relative to
+`data.path`. Batches are written to the node's cache one by one, so that all of them together may be larger than memory.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class _Reader:
         """
         if isinstance(given, tuple) and len(given) == 2:
             images, labels = given
-            if isinstance(images, np.ndarray) and images.dtype != object:
+            if isinstance(images, np.ndarray) and images.dtype != object and self._spec.group_by is None:
                 pixels = as_pixels(images, self._where, self._spec)
                 return Split(pixels, as_labels(np.asarray(labels), self._where))
             given = {"image": images, "label": labels}
@@ -207,7 +207,7 @@ class _Reader:
     def _encoded(self, image: Any, spool: BinaryIO, name: str) -> Encoded:
         """A picture file, or an array of a size of its own, which is kept as one."""
         if isinstance(image, str | Path):
-            return Encoded.of_file(Path(image), str(image))
+            return Encoded.of_file((self._spec.path or Path()) / image, str(image))
         if isinstance(image, np.ndarray) and image.dtype == np.uint8:
             from PIL import Image
 

@@ -89,14 +89,16 @@ def _await_end(kubernetes: KubernetesApi, name: str) -> str:
     """Wait until a pod has ended; returns its phase."""
     limit = time.monotonic() + _START_SECONDS
     while True:
-        pod = next(iter(kubernetes.list(api.POD, fields=f"metadata.name={name}")), None)
-        phase = str(status_of(pod).get("phase"))
-        if pod is None or phase in ("Succeeded", "Failed"):
+        found = kubernetes.list(api.POD, fields=f"metadata.name={name}")
+        if not found:
+            raise ClusterError(f"pod {name}, which read the claim, was deleted; give the same command again")
+        phase = str(status_of(found[0]).get("phase"))
+        if phase in ("Succeeded", "Failed"):
             return phase
         if phase == "Running":
             limit = time.monotonic() + _START_SECONDS
         if time.monotonic() > limit:
-            findings = diagnose(Snapshot(namespace=kubernetes.namespace, pods=[pod]))
+            findings = diagnose(Snapshot(namespace=kubernetes.namespace, pods=found))
             why = findings[0] if findings else f"kubectl describe pod {name}"
             raise ClusterError(f"the pod that reads the claim does not start: {why}")
         time.sleep(_POLL_SECONDS)

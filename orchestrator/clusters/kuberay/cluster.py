@@ -16,7 +16,14 @@ from pathlib import Path
 
 from orchestrator.clusters.interface import Finding
 from orchestrator.clusters.job_bundle import JobBundle
-from orchestrator.clusters.job_cluster import DriverLostError, Job, JobCluster, JobState, StatusNode
+from orchestrator.clusters.job_cluster import (
+    DriverLostError,
+    Job,
+    JobCluster,
+    JobState,
+    StatusNode,
+    submitted,
+)
 from orchestrator.clusters.kuberay import api, claim_reader, manifests, status
 from orchestrator.clusters.kuberay.api import KubernetesApi
 from orchestrator.clusters.kuberay.capacity import shortfalls
@@ -26,6 +33,7 @@ from orchestrator.clusters.kuberay.logs import Log, open_log
 from orchestrator.clusters.kuberay.objects import Manifest, group_of, ready_since, seconds_of, status_of
 from orchestrator.clusters.kuberay.snapshot import Snapshot
 from orchestrator.execution import lease
+from orchestrator.execution.driver_log import own_lines
 from orchestrator.store.storage import Storage, StorageError
 from trainers.errors import ClusterError, InputError
 
@@ -73,7 +81,7 @@ class KubeRay(JobCluster):
                 self._create_files(bundle, ray_job)
                 return status.job_of(ray_job)
         attempt = max((status.attempt(ray_job) for ray_job in earlier), default=0) + 1
-        bundle = _submitted(bundle, time.time())
+        bundle = submitted(bundle, time.time())
         try:
             created = self._create_job(bundle, attempt, deletion_rules=True)
         except _NoDeletionRules:
@@ -114,8 +122,8 @@ class KubeRay(JobCluster):
         limit = time.monotonic() + _FIRST_LOOK_SECONDS
         while time.monotonic() < limit:
             seen = status_of(self._api.get(api.RAY_JOB, name))
-            if seen.get("jobDeploymentStatus"):
-                return seen["jobDeploymentStatus"] == "ValidationFailed" and _GATE in str(seen.get("message"))
+            if deployment := seen.get("jobDeploymentStatus"):
+                return str(deployment) == "ValidationFailed" and _GATE in str(seen.get("message"))
             time.sleep(_FIRST_LOOK_SECONDS / 10)
         return False
 
@@ -226,7 +234,7 @@ class KubeRay(JobCluster):
             latest = ray_job or latest
             state = JobState.STOPPED if ray_job is None else status.job_state(ray_job)
             ended = state.is_terminal or not follow
-            yield from self._logs[job_id].new(latest, final=ended).splitlines()
+            yield from own_lines(self._logs[job_id].new(latest, final=ended))
             if ended:
                 return
             if time.monotonic() - explained_at < _EXPLAIN_SECONDS:
@@ -414,7 +422,7 @@ class KubeRay(JobCluster):
     def _create_files(self, bundle: JobBundle, ray_job: Manifest) -> None:
         """Create the ConfigMap that a RayJob's pods mount; it is deleted with the RayJob."""
         if bundle.spec.submitted_at is None:
-            bundle = _submitted(bundle, seconds_of(ray_job["metadata"]["creationTimestamp"]))
+            bundle = submitted(bundle, seconds_of(ray_job["metadata"]["creationTimestamp"]))
         attempt = status.attempt(ray_job)
         for manifest in manifests.render(bundle, namespace=self._api.namespace, attempt=attempt):
             if manifest["kind"] != "ConfigMap":
@@ -443,10 +451,6 @@ def _recognised_deletion_rules() -> Iterator[None]:
         if refusal.status == 400 and "deletion" in str(refusal):
             raise _NoDeletionRules from None
         raise
-
-
-def _submitted(bundle: JobBundle, at: float | None) -> JobBundle:
-    return dataclasses.replace(bundle, spec=dataclasses.replace(bundle.spec, submitted_at=at))
 
 
 def _require(findings: list[Finding]) -> None:

@@ -14,9 +14,9 @@ from orchestrator.execution.driver_log import KeptLog
 from orchestrator.store.storage import Storage, StorageError
 
 _LONGEST_SECRET = 50
-_POLL_SECONDS = 2.0
+_POLL_SECONDS, _LONGEST_POLL_SECONDS = 2.0, 5.0
 _BYTES_PER_SECOND = 64 << 10
-"""Read from the dashboard on average, at most."""
+"""Read from the dashboard on average, unless that would leave longer pauses."""
 
 
 class Log(Protocol):
@@ -82,7 +82,9 @@ class _DashboardLog:
         if response is None and final:
             return f"the cluster is gone; {status.results_of(ray_job)}/logs has the whole log\n"
         log = _log_in(response)
-        self._next_at = time.monotonic() + max(_POLL_SECONDS, len(log) / _BYTES_PER_SECOND)
+        self._next_at = time.monotonic() + min(
+            max(_POLL_SECONDS, len(log) / _BYTES_PER_SECOND), _LONGEST_POLL_SECONDS
+        )
         whole = len(log) if final else log.rfind("\n") + 1
         new, self._printed = log[self._printed : whole], max(self._printed, whole)
         return new

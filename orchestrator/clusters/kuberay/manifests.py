@@ -33,6 +33,8 @@ CLAIM_CONTAINER = "results"
 _ELASTIC = "kueue.x-k8s.io/elastic-job"
 """Annotation: Kueue admits each change of a cluster that autoscales."""
 _JOB_DIRECTORY = "/tandem/job"
+_LEAST_KEEP_SECONDS = 30
+"""Within this time, who follows a job sees how it ended."""
 _LARGEST_CONFIG_MAP = 1 << 20
 _LARGEST_VARIABLE = 96 << 10
 """Linux allows 128 KiB in one environment variable."""
@@ -255,7 +257,8 @@ def _ending(settings: Kubernetes, deletion_rules: bool) -> Manifest:
     if not deletion_rules or is_suspended:
         return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": 0} if owns_cluster else {}
     ends = ({"jobStatus": "SUCCEEDED"}, {"jobStatus": "FAILED"}, {"jobDeploymentStatus": "Failed"})
-    delays = ({"DeleteCluster": 0} if owns_cluster else {}) | {"DeleteSelf": settings.keep_seconds}
+    keep_seconds = max(settings.keep_seconds, _LEAST_KEEP_SECONDS)
+    delays = ({"DeleteCluster": 0} if owns_cluster else {}) | {"DeleteSelf": keep_seconds}
     rules = [
         {"policy": policy, "condition": end | {"ttlSeconds": seconds}}
         for policy, seconds in delays.items()
@@ -285,6 +288,13 @@ def _ray_cluster(bundle: JobBundle, settings: Kubernetes, name: str) -> Manifest
         }
     if settings.redis is not None and not bundle.spec.is_check:
         cluster["gcsFaultToleranceOptions"] = _fault_tolerance(settings.redis)
+    if settings.rocksdb is not None and not bundle.spec.is_check:
+        volume: Manifest = {"size": f"{settings.rocksdb.size_gib}Gi", "deletionPolicy": "DeleteWithCluster"}
+        if settings.rocksdb.storage_class is not None:
+            volume["storageClassName"] = settings.rocksdb.storage_class
+        cluster["gcsFaultToleranceOptions"] = {"backend": "rocksdb", "storage": volume}
+    if settings.history_server is not None:
+        cluster["historyServerOptions"] = {"collectorOptions": {"image": settings.history_server}}
     return cluster
 
 
