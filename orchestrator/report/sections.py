@@ -9,6 +9,8 @@ from orchestrator.report import sweep
 from orchestrator.report.figures import claim, curves, performance, predictions
 from orchestrator.report.figures.chart import Chart
 
+MOST_IN_PICTURES = 12
+"""Arms in pictures that are files; the page has all."""
 MOST_MATRICES = 2
 """Confusion matrices that are open, and that are pictures in Markdown; of many arms, those of the best."""
 
@@ -118,6 +120,26 @@ def draw(comparison: Comparison) -> list[Section]:
                 )
             )
     return sections
+
+
+def in_pictures(comparison: Comparison) -> Comparison:
+    """What pictures in files show: all arms, or of many the best, since more cannot be told apart on paper."""
+    if len(comparison.arms) <= MOST_IN_PICTURES or comparison.attribution is not None:
+        return comparison
+    best = sorted(
+        comparison.arms,
+        key=lambda arm: (
+            arm.name != comparison.baseline,
+            arm.score is None,
+            -arm.metric.advantage(arm.score.mean) if arm.score else 0.0,
+        ),
+    )
+    names = {arm.name for arm in best[:MOST_IN_PICTURES]}
+    return dataclasses.replace(
+        comparison,
+        arms=[arm for arm in comparison.arms if arm.name in names],
+        pairs=[pair for pair in comparison.pairs if names.issuperset(pair.names)],
+    )
 
 
 def _matrices(comparison: Comparison) -> list[Chart]:

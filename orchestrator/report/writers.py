@@ -24,7 +24,10 @@ def write(records: ExperimentRecords) -> Comparison:
     storage = records.storage.at("report")
     drawn = sections.draw(comparison)
     predicted = _predicted(comparison)
-    has_images = _draw(comparison, drawn, predicted, storage)
+    shown = sections.in_pictures(comparison)
+    is_part = len(shown.arms) < len(comparison.arms)
+    pictured = sections.draw(shown) if is_part else drawn
+    has_images = _draw(comparison, pictured, predicted, storage)
     storage.write("results.json", results.text(comparison))
     tabled = {
         "results": (columns.RUNS, columns.run_rows(comparison)),
@@ -40,7 +43,10 @@ def write(records: ExperimentRecords) -> Comparison:
     wrong = wrong_images.write(comparison, records)
     if wrong is not None:
         storage.write("wrong_images.csv", wrong)
-    pictures = {section.name: (section.title, section.caption, [*section.pictures]) for section in drawn}
+    part = f" Shown: the best {len(shown.arms)} of {len(comparison.arms)} arms." if is_part else ""
+    pictures = {
+        section.name: (section.title, section.caption + part, [*section.pictures]) for section in pictured
+    }
     if has_images:
         pictures["disagreements"] = (
             "Where the arms disagree",

@@ -75,6 +75,10 @@ def test_of_many_arms_the_gaps_are_those_with_the_best(tmp_path: Path) -> None:
     assert gaps is not None and len(gaps.table.rows) == 12
     assert all("arm12" in row[0] for row in gaps.table.rows)
     assert f"the other {13 * 12 // 2 - 12}" in claim.caption(comparison)
+    shown = sections.in_pictures(comparison)
+    assert [arm.name for arm in shown.arms] == [f"arm{place:02d}" for place in range(1, 13)]
+    in_picture = claim.gaps(shown)
+    assert in_picture is not None and len(in_picture.table.rows) == 11
 
 
 def test_arms_that_coincide_stay_visible_and_are_named(tmp_path: Path) -> None:
