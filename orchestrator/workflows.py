@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -272,6 +272,7 @@ def train(
     searches: bool,
     command: list[str],
     connect: Connect = local_ray,
+    functions: Mapping[str, Callable[..., None]] | None = None,
 ) -> Comparison:
     """Train the open runs of an experiment, after a search of its arms if it has one, and write the report.
 
@@ -283,6 +284,7 @@ def train(
         searches: whether the arms are searched first.
         command: the words after `tandem` on the command line, for the records.
         connect: starts or joins Ray.
+        functions: as for `driver.prepare`.
     """
     if connect is local_ray:
         environment.require_frameworks(environment.frameworks_of(experiment))
@@ -290,7 +292,7 @@ def train(
     _check_metrics(experiment)
     crossed, origin = _crossed(experiment, searches=searches)
     with waiting(console, "reading the data"):
-        prepared = driver.prepare(crossed, records, module_path=module_path)
+        prepared = driver.prepare(crossed, records, module_path=module_path, functions=functions)
         prepared = dataclasses.replace(prepared, attribution=origin)
     for warning in [*(prepared.dataset.warnings if prepared.dataset else []), *prepared.notes]:
         console.print(f"note: {warning}", soft_wrap=True)
@@ -452,6 +454,8 @@ def _connected(experiment: Experiment, console: Console, connect: Connect) -> It
             stack.enter_context(local_ray(prints=prints) if connect is local_ray else connect())
             driver.await_capacity(experiment.scale, seconds=_capacity_seconds(experiment))
         yield
+        with waiting(console, "stopping Ray"):
+            stack.close()
 
 
 def _capacity_seconds(experiment: Experiment) -> float:

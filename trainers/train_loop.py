@@ -42,8 +42,8 @@ class TrainLoop:
     name: str
     storage_url: str
     """Holds a directory with the run's name."""
-    function: str
-    """`package.module:function`"""
+    function: str | Callable[..., None]
+    """`package.module:function`, or the function itself."""
     config: dict[str, Any]
     seed: int
     """Of Python's, NumPy's and the framework's random numbers, the same in each worker."""
@@ -126,7 +126,7 @@ def _train(config: dict[str, Any]) -> None:
     loop: TrainLoop = config["loop"]
     _import_from(loop.module_path)
     try:
-        function = load_function(loop.function)
+        function = load_function(loop.function) if isinstance(loop.function, str) else loop.function
         import_seconds = time.time() - entered_at
         _seed(loop)
         context = ray.train.get_context()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +44,22 @@ def document(comparison: Comparison) -> Record:
     return described
 
 
+def text(comparison: Comparison) -> bytes:
+    """The document with a line for each entry: to indent large confusion matrices takes Python seconds."""
+    entries = (
+        f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
+        for key, value in document(comparison).items()
+    )
+    return ("{\n" + ",\n".join(entries) + "\n}\n").encode()
+
+
 def strict(value: Any) -> Any:
     """A value without the numbers that JSON does not have."""
     if isinstance(value, dict):
         return {key: strict(below) for key, below in value.items()}
     if isinstance(value, list | tuple):
-        return [strict(below) for below in value]
+        # The rows of a confusion matrix have nothing to look for.
+        return value if {*map(type, value)} == {int} else [strict(below) for below in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from pathlib import Path
 
@@ -47,6 +47,8 @@ class Prepared:
     """Of arms with a training function of the user's own."""
     notes: list[str] = dataclasses.field(default_factory=list)
     """What was noticed in the users' training functions."""
+    functions: Mapping[str, Callable[..., None]] = dataclasses.field(default_factory=dict)
+    """By arm, the training functions that are sent to the workers as they are, and not imported there by name."""
     attribution: Record | None = None
     """The plan that the arms were made from, and the experiment that they were made of."""
 
@@ -62,7 +64,11 @@ def open_records(experiment: Experiment) -> ExperimentRecords:
 
 
 def prepare(
-    experiment: Experiment, records: ExperimentRecords, *, module_path: Path = WORKING_DIRECTORY
+    experiment: Experiment,
+    records: ExperimentRecords,
+    *,
+    module_path: Path = WORKING_DIRECTORY,
+    functions: Mapping[str, Callable[..., None]] | None = None,
 ) -> Prepared:
     """Check the storage, the data and the users' training functions before anything is spent, and expand the plan.
 
@@ -70,13 +76,18 @@ def prepare(
         experiment: as it was read.
         records: of the experiment.
         module_path: directory that users' own modules are imported from.
+        functions: by arm, training functions that are sent to the workers. Each call makes new runs of them, since
+            nothing tells whether a function is the one of an earlier call.
 
     Raises:
         InputError: something that would make the runs fail.
     """
     records.storage.try_writing(_PROBE_BYTES)
+    functions = functions or {}
     looks = {
-        name: train_loop_source.look(name, arm, module_path)
+        name: train_loop_source.Look(sha256=uuid.uuid4().hex, notes=[])
+        if name in functions
+        else train_loop_source.look(name, arm, module_path)
         for name, arm in experiment.train_loop_arms.items()
     }
     registry.make_importable(experiment.data.source, module_path)
@@ -88,7 +99,15 @@ def prepare(
         dataset=dataset,
         runs=[] if dataset is None else run_plan.expand(experiment, dataset.fingerprint),
         loop_runs=run_plan.expand_loops(experiment, {name: found.sha256 for name, found in looks.items()}),
-        notes=[note for found in looks.values() for note in found.notes],
+        notes=[
+            *(note for found in looks.values() for note in found.notes),
+            *(
+                f"arms.{name}: the function cannot be imported by its name, so it is not stored, and each call trains "
+                "it anew"
+                for name in functions
+            ),
+        ],
+        functions=functions,
         records=records,
     )
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -24,9 +24,34 @@ _MOST_SILENT_SECONDS = 10.0
 """On a pipe, after which a line says what is waited for."""
 
 
-def open_console(file: TextIO, *, width: int | None = None) -> Console:
-    """A console that prints text unchanged: names of files and classes may look like markup."""
-    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
+class LineConsole(Console):
+    """A console that prints text unchanged, and knows when it last printed."""
+
+    def __init__(self, file: TextIO, *, width: int | None = None) -> None:
+        super().__init__(file=file, width=width, markup=False, emoji=False, highlight=False)
+        self._printed_at = time.monotonic()
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As `Console.print`."""
+        super().print(*objects, **options)
+        self._printed_at = time.monotonic()
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since it last printed."""
+        return time.monotonic() - self._printed_at
+
+
+def open_console(file: TextIO, *, width: int | None = None) -> LineConsole:
+    """A console for names of files and classes, which may look like markup."""
+    return LineConsole(file, width=width)
+
+
+def _is_silent(console: Console) -> bool:
+    """Whether a pipe had no line for some time."""
+    if console.is_terminal or not isinstance(console, LineConsole):
+        return False
+    return console.silent_seconds > _MOST_SILENT_SECONDS
 
 
 def clock(seconds: float) -> str:
@@ -36,7 +61,7 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def waiting(console: Console, what: str) -> Iterator[None]:
-    """Show what is waited for until the block ends: a spinner on a terminal, a line every 10 s on a pipe."""
+    """Show what is waited for until the block ends: a spinner on a terminal; on a pipe a line after 10 s of silence."""
     if console.is_terminal:
         with console.status(what):
             yield
@@ -45,8 +70,9 @@ def waiting(console: Console, what: str) -> Iterator[None]:
 
     def report() -> None:
         began = time.monotonic()
-        while not is_over.wait(_MOST_SILENT_SECONDS):
-            console.print(f"{what}: {clock(time.monotonic() - began)}", soft_wrap=True)
+        while not is_over.wait(min(1.0, _MOST_SILENT_SECONDS)):
+            if _is_silent(console):
+                console.print(f"{what}: {clock(time.monotonic() - began)}", soft_wrap=True)
 
     reporter = threading.Thread(target=report, name="waiting", daemon=True)
     reporter.start()
@@ -63,7 +89,6 @@ class LiveTable:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
-        self._said_at = time.monotonic()
 
     @property
     def is_drawn(self) -> bool:
@@ -83,12 +108,6 @@ class LiveTable:
         """Print a line if there is no table."""
         if self._live is None:
             self._console.print(line, soft_wrap=True)
-            self._said_at = time.monotonic()
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether there is no table, and nothing was printed for some time."""
-        return self._live is None and time.monotonic() - self._said_at > _MOST_SILENT_SECONDS
 
     def redraw(self, table: Table) -> None:
         """Replace the table, if there is one."""
@@ -131,7 +150,7 @@ class Progress(LiveTable):
         total = self._total_left()
         table.caption = None if total is None else f"about {clock(total)} left in total"
         self.redraw(table)
-        if self.is_silent:
+        if _is_silent(self._console):
             self.say(self._state(total))
 
     def _state(self, total: float | None) -> str:

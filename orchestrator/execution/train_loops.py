@@ -97,7 +97,7 @@ def _launch(
     loop = train_loop.TrainLoop(
         name=run.id,
         storage_url=Storage(url).at("runs").url,
-        function=run.loop.train_loop,
+        function=prepared.functions.get(run.arm, run.loop.train_loop),
         config=run.loop.loop_config(run.seed),
         seed=run.seed,
         trainer=run.loop.trainer,

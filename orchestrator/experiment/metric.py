@@ -34,6 +34,11 @@ KNOWN: dict[str, tuple[Goal, str | None]] = {
     "validation_loss": ("minimize", None),
     "train_accuracy": ("maximize", SHARE),
     "train_loss": ("minimize", None),
+    "accuracy": ("maximize", SHARE),
+    "val_accuracy": ("maximize", SHARE),
+    "val_acc": ("maximize", SHARE),
+    "loss": ("minimize", None),
+    "val_loss": ("minimize", None),
 }
 """Goal and unit of metrics that need neither in the file."""
 

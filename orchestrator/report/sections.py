@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.compare import Comparison
 from orchestrator.report import sweep
 from orchestrator.report.figures import claim, curves, performance, predictions
 from orchestrator.report.figures.chart import Chart
 
+MOST_IN_PICTURES = 12
+"""Arms in pictures that are files; the page has all."""
 MOST_MATRICES = 2
 """Confusion matrices that are open, and that are pictures in Markdown; of many arms, those of the best."""
 
@@ -120,12 +123,33 @@ def draw(comparison: Comparison) -> list[Section]:
     return sections
 
 
+def in_pictures(comparison: Comparison) -> Comparison:
+    """What pictures in files show: all arms, or of many the best, since more cannot be told apart on paper."""
+    if len(comparison.arms) <= MOST_IN_PICTURES or comparison.attribution is not None:
+        return comparison
+    names = {arm.name for arm in _best_first(comparison)[:MOST_IN_PICTURES]}
+    return dataclasses.replace(
+        comparison,
+        arms=[arm for arm in comparison.arms if arm.name in names],
+        pairs=[pair for pair in comparison.pairs if names.issuperset(pair.names)],
+    )
+
+
+def _best_first(comparison: Comparison) -> list[ArmSummary]:
+    """The baseline, if there is one, and the arms by their means."""
+    return sorted(
+        comparison.arms,
+        key=lambda arm: (
+            arm.name != comparison.baseline,
+            arm.score is None,
+            -arm.metric.advantage(arm.score.mean) if arm.score else 0.0,
+        ),
+    )
+
+
 def _matrices(comparison: Comparison) -> list[Chart]:
-    """The confusion matrices; of many arms, those of the leading pair first."""
-    arms = comparison.arms
-    if len(arms) > MOST_MATRICES and comparison.leading_pairs:
-        pair = comparison.leading_pairs[0]
-        arms = sorted(arms, key=lambda arm: arm.name not in (pair.leader, *pair.names))
+    """The confusion matrices; of many arms, those of the best first."""
+    arms = comparison.arms if len(comparison.arms) <= MOST_MATRICES else _best_first(comparison)
     return [chart for arm in arms if (chart := predictions.confusion(comparison, arm)) is not None]
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST_TRIALS = 300
 """Of an arm, in its figures and its table."""
 _MOST_LINES = 150
+_HEIGHT = 420
 _IMPORTANCE_TREES_UP_TO = 250
 _STATE_COLOURS = {"done": "#0072B2", "stopped": "#E69F00", "diverged": "#CC79A7", "failed": "#D55E00"}
 
@@ -176,9 +177,7 @@ def _started(trial: TrialRecord) -> float:
 
 
 def _json(figure: go.Figure) -> dict[str, Any]:
-    figure.update_layout(
-        title=None, margin={"t": 30}, template="none", width=None, height=None, autosize=True
-    )
+    figure.update_layout(title=None, margin={"t": 30}, template="none", width=None, height=_HEIGHT)
     made: dict[str, Any] = json.loads(figure.to_json())
     return {"data": made["data"], "layout": made["layout"]}
 

@@ -24,8 +24,11 @@ def write(records: ExperimentRecords) -> Comparison:
     storage = records.storage.at("report")
     drawn = sections.draw(comparison)
     predicted = _predicted(comparison)
-    has_images = _draw(comparison, drawn, predicted, storage)
-    storage.write_json("results.json", results.document(comparison))
+    shown = sections.in_pictures(comparison)
+    is_part = len(shown.arms) < len(comparison.arms)
+    pictured = sections.draw(shown) if is_part else drawn
+    has_images = _draw(comparison, pictured, predicted, storage)
+    storage.write("results.json", results.text(comparison))
     tabled = {
         "results": (columns.RUNS, columns.run_rows(comparison)),
         "metrics": (columns.METRICS, columns.metric_rows(comparison)),
@@ -40,7 +43,10 @@ def write(records: ExperimentRecords) -> Comparison:
     wrong = wrong_images.write(comparison, records)
     if wrong is not None:
         storage.write("wrong_images.csv", wrong)
-    pictures = {section.name: (section.title, section.caption, [*section.pictures]) for section in drawn}
+    part = f" Shown: the best {len(shown.arms)} of {len(comparison.arms)} arms." if is_part else ""
+    pictures = {
+        section.name: (section.title, section.caption + part, [*section.pictures]) for section in pictured
+    }
     if has_images:
         pictures["disagreements"] = (
             "Where the arms disagree",
@@ -55,11 +61,11 @@ def write(records: ExperimentRecords) -> Comparison:
 
 
 def _predicted(comparison: Comparison) -> dict[str, np.ndarray]:
-    """What each arm's seeds predicted, for arms of which it is known which predictions are correct."""
+    """What each arm's seeds predicted, for arms with predictions."""
     return {
         arm.name: found.predicted
         for arm in sections.ends(comparison).arms
-        if (found := comparison.predictions.get(arm.name)) is not None and found.right.size
+        if (found := comparison.predictions.get(arm.name)) is not None
     }
 
 

@@ -146,7 +146,9 @@ def clean(value: Any) -> Any:
         return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]", "\ufffd", whole)
     if isinstance(value, dict):
         return {clean(key): clean(below) for key, below in value.items()}
-    return [clean(below) for below in value] if isinstance(value, list) else value
+    if isinstance(value, list) and not {*map(type, value)} <= {int, float}:
+        return [clean(below) for below in value]
+    return value
 
 
 def _reason(error: ValidationError) -> str:

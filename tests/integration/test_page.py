@@ -16,7 +16,7 @@ from orchestrator.report.server import listen
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Storage
 from tests.conftest import TOOLS, within
-from tests.unit.synthetic import CLASSES, make_records
+from tests.unit.synthetic import LABELS, make_records
 
 AXE = TOOLS / "axe" / "axe.min.js"
 BROWSER = TOOLS / "browser"
@@ -45,13 +45,12 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         epochs=12,
         speed={"keras": 900.0, "torch": 12000.0, "third": 5000.0},
     )
-    labels = np.tile(np.arange(len(CLASSES)), 100)
     records.keep_disagreements(
         {
-            "indices": np.array([60, 170]),
-            "labels": labels[[60, 170]],
+            "indices": np.array([550, 900]),
+            "labels": LABELS[[550, 900]],
             "images": np.zeros((2, 4, 4, 1), np.uint8),
-            "test_labels": labels,
+            "test_labels": LABELS,
         }
     )
     report.write(records)
@@ -120,7 +119,7 @@ def test_every_figure_is_drawn_and_has_its_data_as_a_table_for_the_keyboard(
         assert figure.locator(".plot").get_attribute("aria-label")
         figure.locator("summary").focus()
         page.keyboard.press("Enter")
-        assert figure.locator("tbody tr").count() > 0
+        figure.locator("tbody tr").first.wait_for()
     claim = figures.first.locator("tbody tr").nth(1)
     assert claim.locator("th, td").all_inner_texts() == ["1", "60.00 %", "65.00 %", "75.00 %"]
     page.context.close()

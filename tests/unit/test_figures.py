@@ -75,6 +75,10 @@ def test_of_many_arms_the_gaps_are_those_with_the_best(tmp_path: Path) -> None:
     assert gaps is not None and len(gaps.table.rows) == 12
     assert all("arm12" in row[0] for row in gaps.table.rows)
     assert f"the other {13 * 12 // 2 - 12}" in claim.caption(comparison)
+    shown = sections.in_pictures(comparison)
+    assert [arm.name for arm in shown.arms] == [f"arm{place:02d}" for place in range(1, 13)]
+    in_picture = claim.gaps(shown)
+    assert in_picture is not None and len(in_picture.table.rows) == 11
 
 
 def test_arms_that_coincide_stay_visible_and_are_named(tmp_path: Path) -> None:
@@ -195,7 +199,7 @@ def test_a_thousand_classes_are_reported_within_ten_seconds_and_megabytes(
     comparison = compare.analyse(records)
     by_class = predictions.class_accuracy(comparison)
     assert by_class is not None and by_class.rows == 40 and len(by_class.table.rows) == 1000
-    assert by_class.notes == ["40 of 1,000 classes, those with the largest gaps between arms."]
+    assert "40 of 1,000 classes, those with the largest gaps between arms." in by_class.notes
     matrix = predictions.confusion(comparison, comparison.arms[0])
     assert matrix is not None and matrix.heat is not None and matrix.heat.shape == (40, 40)
 

@@ -75,8 +75,8 @@ class KubeRay(JobCluster):
     def submit(self, bundle: JobBundle) -> Job:
         """Create a job's RayJob; if the same work is under way already, return that job."""
         self._enter_namespace(bundle)
-        earlier = self._list_jobs(labels=f"{_MANAGED},{manifests.JOB}={bundle.job_id}")
-        for ray_job in earlier:
+        earlier = self._api.list(api.RAY_JOB, labels=f"{_MANAGED},{manifests.JOB}={bundle.job_id}")
+        for ray_job in self._without_left_over(earlier):
             if not status.job_state(ray_job).is_terminal:
                 self._create_files(bundle, ray_job)
                 return status.job_of(ray_job)
@@ -127,10 +127,10 @@ class KubeRay(JobCluster):
             time.sleep(_FIRST_LOOK_SECONDS / 10)
         return False
 
-    def _list_jobs(self, *, labels: str) -> list[Manifest]:
-        """The RayJobs that labels select; those that were to be deleted by now are."""
+    def _without_left_over(self, ray_jobs: list[Manifest]) -> list[Manifest]:
+        """Delete the RayJobs that have been kept for long enough; returns the others."""
         now, kept = time.time(), []
-        for ray_job in self._api.list(api.RAY_JOB, labels=labels):
+        for ray_job in ray_jobs:
             if status.is_left_over(ray_job, now=now):
                 with contextlib.suppress(api.Refusal):  # these credentials may only read
                     self._api.delete(api.RAY_JOB, ray_job["metadata"]["name"])
@@ -215,9 +215,13 @@ class KubeRay(JobCluster):
 
     def jobs(self) -> list[Job]:
         """All of tandem's jobs, newest first."""
-        found = [*self._list_jobs(labels=_MANAGED), *self._list_jobs(labels=manifests.NIGHTLY)]
+        found = [
+            job
+            for labels in (_MANAGED, manifests.NIGHTLY)
+            for job in self._api.list(api.RAY_JOB, labels=labels)
+        ]
         ours = {job["metadata"]["name"]: job for job in found if status.is_tandems(job)}
-        jobs = [status.job_of(ray_job) for ray_job in ours.values()]
+        jobs = [status.job_of(ray_job) for ray_job in self._without_left_over([*ours.values()])]
         return sorted(jobs, key=lambda job: -(job.started_at or 0))
 
     def log(self, job_id: str, *, follow: bool) -> Iterator[str]:

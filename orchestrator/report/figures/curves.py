@@ -126,11 +126,13 @@ def _by_step(
     arms = [arm.name for arm in comparison.arms]
     has_bands = len(arms) <= _MOST_BANDS
     is_thinned = False
+    curves = frame.groupby(["arm", step])["value"].agg(["mean", "min", "max"])
+    trainings = None if training is None else training.groupby(["arm", step])["value"].mean()
+    known = {*frame["arm"]}
     for place, arm in enumerate(arms):
-        rows = frame[frame["arm"] == arm]
-        if rows.empty:
+        if arm not in known:
             continue
-        curve = rows.groupby(step)["value"].agg(["mean", "min", "max"])
+        curve = curves.loc[arm]
         means[arm] = dict(zip(map(int, curve.index), map(float, curve["mean"]), strict=True))
         is_thinned |= len(curve) > MOST_POINTS
         curve = curve.iloc[thinned(len(curve))]
@@ -155,8 +157,8 @@ def _by_step(
                 ],
             )
         )
-        if training is not None and len(steps) > 1:
-            trained = training[training["arm"] == arm].groupby(step)["value"].mean()
+        if trainings is not None and len(steps) > 1:
+            trained = trainings.loc[arm]
             trained = trained.iloc[thinned(len(trained))]
             below.append(
                 Series(
@@ -201,11 +203,12 @@ def _over_time(
     series, rows_of_table = [], []
     values: list[float | None] = []
     is_thinned = False
+    curves = frame.groupby(["arm", step])[["seconds", "value"]].mean()
+    known = {*frame["arm"]}
     for place, arm in enumerate(arm.name for arm in comparison.arms):
-        rows = frame[frame["arm"] == arm]
-        if rows.empty:
+        if arm not in known:
             continue
-        curve = rows.groupby(step)[["seconds", "value"]].mean()
+        curve = curves.loc[arm]
         rows_of_table += [
             [arm, f"{int(number):,}", f"{seconds:,.1f}", _written(metric, value)]
             for number, (seconds, value) in zip(curve.index, curve.to_numpy(float).tolist(), strict=True)

@@ -33,6 +33,7 @@ STYLE: Any = {
 }
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "p", "h", "<", ">")
 _INK = "#222222"
+_DPI = 150
 _DASHES = {"solid": "-", "dot": ":", "dash": "--"}
 _MOST_NAMED = 14
 """Arms in a legend; with more, it is beside the axes in small letters."""
@@ -72,7 +73,7 @@ def save(figure: Figure, kind: str) -> bytes:
             # Left to savefig, it would be executed for every kind, after drawing for nothing.
             layout.execute(figure)
             figure.set_layout_engine(None)
-        figure.savefig(buffer, format=kind, dpi=200, **options[kind])
+        figure.savefig(buffer, format=kind, dpi=_DPI, **options[kind])
     return buffer.getvalue()
 
 
