@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ def fit(loop: TrainLoop) -> Exception | None:
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(loop.hang_seconds)
     _import_from(loop.module_path)
     try:
+        _send_by_value(loop)
         datasets = {} if loop.datasets is None else _called(load_function(loop.datasets), loop.config)
         trainer = load_trainer(loop.trainer)(
             _train,
@@ -156,6 +158,17 @@ def path_below(run: str, path: str) -> str:
 def _import_from(directory: str) -> None:
     if directory not in sys.path:
         sys.path.insert(0, directory)
+
+
+def _send_by_value(loop: TrainLoop) -> None:
+    """Have the user's modules pickled whole: Ray's controller and Ray Data do not import from the user's directory."""
+    from ray import cloudpickle
+
+    for name in (loop.trainer, loop.datasets or ""):
+        if ":" in name:
+            module = importlib.import_module(name.partition(":")[0])
+            if Path(module.__file__ or "").is_relative_to(loop.module_path):
+                cloudpickle.register_pickle_by_value(module)
 
 
 def _called(function: Callable[..., Any], config: dict[str, Any]) -> Any:

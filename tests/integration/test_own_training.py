@@ -311,10 +311,13 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 
+def _meet():
+    os.environ["TOY_MEETING"] = "7"
+
+
 class _Meeting(Backend):
     def on_start(self, worker_group, backend_config):
-        worker_group.execute(os.putenv, "TOY_MEETING", "7")
-        worker_group.execute(os.environ.__setitem__, "TOY_MEETING", "7")
+        worker_group.execute(_meet)
 
 
 class Meeting(BackendConfig):
