@@ -84,9 +84,8 @@ def compare(
     from rich.console import Console
 
     from orchestrator import workflows
-    from orchestrator.execution import driver
     from orchestrator.experiment import reader
-    from orchestrator.planning import python_functions
+    from orchestrator.planning import preflight, python_functions
     from orchestrator.report.notebook import ComparisonResult
 
     found = python_functions.read(arms)
@@ -100,7 +99,7 @@ def compare(
             "storage": str(storage),
         }
     )
-    records = driver.open_records(experiment)
+    records = preflight.open_records(experiment)
     comparison = workflows.train(
         experiment,
         records,
@@ -115,9 +114,9 @@ def compare(
 
 def _train(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Iterable[str]) -> Comparison:
     from orchestrator import workflows
-    from orchestrator.execution import driver
-    from orchestrator.execution.progress import open_console
+    from orchestrator.execution.monitoring.progress import open_console
     from orchestrator.experiment import reader
+    from orchestrator.planning import preflight
 
     changes = list(overrides)
     command = [verb, "experiment.yaml", *(f"--set={change}" for change in changes)]
@@ -131,7 +130,7 @@ def _train(verb: str, experiment: str | Path | Mapping[str, Any], overrides: Ite
         raise InputError("the experiment has no sweep: block; give one with a space and a budget")
     return workflows.train(
         read,
-        driver.open_records(read),
+        preflight.open_records(read),
         module_path,
         open_console(sys.stderr),
         searches=verb == "sweep",

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from benchmarks.peers import cifar10
-from trainers import preset
+from trainers.machine import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = ROOT / "build" / "benchmarks"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.execution import environment
+from orchestrator.execution.monitoring import environment
 
 
 class Results:

@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator import workflows
-from orchestrator.execution import driver, driver_log, room, termination
+from orchestrator.execution import driver, room, termination
 from orchestrator.execution.job_failure import JobFailure, final_failures, is_final
-from orchestrator.execution.progress import open_console
+from orchestrator.execution.monitoring import driver_log
+from orchestrator.execution.monitoring.progress import open_console
 from orchestrator.execution.ray_runtime import joined_ray
 from orchestrator.experiment.spec import Experiment
-from orchestrator.planning import run_plan
+from orchestrator.planning import preflight, run_plan
 from orchestrator.planning.job import FILES_VARIABLE, JOB_FILE, JobSpec
 from orchestrator.store import modules
 from trainers.errors import InputError, TandemError
@@ -35,7 +36,7 @@ def main(job_id: str, directory: Path) -> int:
     """Do what the job file in a directory specifies; returns the exit code."""
     try:
         spec = JobSpec.from_json(json.loads((directory / JOB_FILE).read_text())).on_its_day()
-        storage = driver.open_records(spec.experiment).storage
+        storage = preflight.open_records(spec.experiment).storage
         with driver_log.kept(storage, job_id), termination.sigterm_interrupts():
             try:
                 code = _attempt(job_id, spec, directory.resolve())
@@ -55,7 +56,7 @@ def _attempt(job_id: str, spec: JobSpec, directory: Path) -> int:
     """Run a job, unless an earlier attempt at it has failed in a way that another would repeat."""
     if spec.is_check:
         return _run(spec, directory)
-    records = driver.open_records(spec.experiment)
+    records = preflight.open_records(spec.experiment)
     settings = spec.experiment.kubernetes
     failure = JobFailure(
         records.storage,
@@ -101,7 +102,7 @@ def _run(spec: JobSpec, directory: Path) -> int:
         lines = workflows.check(spec.experiment, fit=_runs_that_fit(spec.experiment), module_path=directory)
         print(*lines, sep="\n", flush=True)
         return 0
-    records = driver.open_records(spec.experiment)
+    records = preflight.open_records(spec.experiment)
     console = open_console(sys.stderr, width=200)
     outcome = workflows.run(spec, records, directory, console, connect=_joined_ray)
     print(*outcome.lines, sep="\n", flush=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from trainers.contract import Engine, Task
+from trainers.machine.timing import seconds_of_calls
 from trainers.test_time_augmentation import augmented, augmented_copies
-from trainers.timing import seconds_of_calls
 
 _BATCH = 64
 _SECONDS = 0.2

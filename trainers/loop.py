@@ -15,7 +15,7 @@ from trainers.contract import Engine, EpochMetrics, Task
 from trainers.data import Dataset
 from trainers.data.batches import GUESSED_STEP_SECONDS, Steps, epoch_steps, prefetched, steps_per_epoch
 from trainers.errors import TandemError
-from trainers.recipes import learning_rates, plateau_factor
+from trainers.schedules import learning_rates, plateau_factor
 from trainers.test_time_augmentation import augmented, augmented_copies
 
 _EVALUATION_BATCH = 512

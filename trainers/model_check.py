@@ -21,8 +21,8 @@ from trainers.contract import Engine, Task
 from trainers.data import Dataset, DataSpec, open_dataset
 from trainers.data.batches import Steps
 from trainers.errors import TandemError, one_line
-from trainers.memory import is_out_of_memory
-from trainers.parity_trace import single_steps
+from trainers.machine.memory import is_out_of_memory
+from trainers.parity.trace import single_steps
 from trainers.recipes import Recipe, TestTimeAugmentation
 from trainers.tasks import make_task
 

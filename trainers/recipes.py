@@ -7,9 +7,7 @@ once, for both.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -358,62 +356,6 @@ class Recipe(Block):
         return self.model_copy(update={"precision": "bfloat16" if bfloat16 else "float32"})
 
 
-NAMED_RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "tutorial": {
-        "keras": {
-            "model": "tutorial_cnn",
-            "optimizer": {"name": "adam", "learning_rate": 0.001, "epsilon": 1e-7},
-            "inputs": "unit",
-            "batch_size": 32,
-            "epochs": 10,
-        },
-        "torch": {
-            "model": "lenet5",
-            "init": "fan_in_uniform",
-            "optimizer": {"name": "sgd", "learning_rate": 0.001, "momentum": 0.9},
-            "inputs": "symmetric",
-            "batch_size": 4,
-            "epochs": 10,
-        },
-    },
-}
-_FAST: dict[str, Any] = {
-    "model": "speednet",
-    "whitening": {"patch": 3, "stride": 2},
-    "optimizer": {
-        "name": "sgd",
-        "learning_rate": 0.3,
-        "momentum": 0.9,
-        "nesterov": True,
-        "weight_decay": 5e-3,
-        "decoupled": True,
-    },
-    "schedule": {"name": "one_cycle", "warmup": 0.25},
-    "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
-    "augmentation": {"flip": True, "crop": 2},
-    "batch_size": 128,
-    "epochs": 4,
-    "precision": "auto",
-    "test_time_augmentation": {"flip": True},
-}
-NAMED_RECIPES["fast"] = {"keras": _FAST, "torch": _FAST}
-NAMED_RECIPES["defaults"] = {
-    "keras": {
-        "optimizer": {"name": "adam", "learning_rate": 0.001, "epsilon": 1e-7},
-        "init": "framework",
-        "batch_norm": {"momentum": 0.99, "epsilon": 1e-3},
-    },
-    "torch": {
-        "optimizer": {"name": "adam", "learning_rate": 0.001, "epsilon": 1e-8},
-        "init": "framework",
-        "batch_norm": {"momentum": 0.9, "epsilon": 1e-5},
-    },
-}
-"""Starting points of an arm by name: `tutorial` as each framework's tutorial was published; `fast` after the speed
-runs on CIFAR-10 (Page, 2018; Jordan, 2024), the same for both; `defaults` with what each framework does when its
-user says nothing."""
-
-
 def class_weights(loss: CrossEntropy | OwnLoss, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
     """What an example of each class counts in the loss, float32 [num_classes]; None for one each.
 
@@ -428,45 +370,3 @@ def class_weights(loss: CrossEntropy | OwnLoss, labels: np.ndarray, num_classes:
         return None
     counts = np.bincount(labels, minlength=num_classes)
     return (len(labels) / (num_classes * np.maximum(counts, 1))).astype(np.float32)
-
-
-def learning_rates(recipe: Recipe, total_steps: int) -> np.ndarray:
-    """The learning rate of every step, float32 of shape [total_steps]; NaN for an optimizer of the user's own.
-
-    That of the schedule `plateau` is the peak; `plateau_factor` gives what an epoch multiplies it by.
-
-    Step t of T is taken at progress (t + 1) / (T + 1), so that neither the first nor the last
-    step of a triangle is wasted on a rate of zero.
-    """
-    schedule = recipe.schedule
-    peak = math.nan if isinstance(recipe.optimizer, OwnOptimizer) else recipe.optimizer.learning_rate
-    progress = np.arange(1, total_steps + 1) / (total_steps + 1)
-    if isinstance(schedule, Constant | Plateau):
-        factor = np.ones(total_steps)
-    else:
-        rising = progress / schedule.warmup if schedule.warmup else np.ones(total_steps)
-        remaining = (1 - progress) / (1 - schedule.warmup)
-        falling = (
-            (1 - np.cos(np.pi * np.minimum(remaining, 1))) / 2 if isinstance(schedule, Cosine) else remaining
-        )
-        factor = np.where(progress < schedule.warmup, rising, falling)
-    return (peak * factor).astype(np.float32)
-
-
-def plateau_factor(schedule: Schedule, validation_losses: Sequence[float]) -> float:
-    """What the next epoch multiplies the learning rate by.
-
-    Args:
-        schedule: 1 for all but `plateau`.
-        validation_losses: of the epochs so far.
-    """
-    factor = 1.0
-    if not isinstance(schedule, Plateau):
-        return factor
-    best, waited = math.inf, 0
-    for loss in validation_losses:
-        waited = 0 if loss < best else waited + 1
-        best = min(best, loss)
-        if waited == schedule.patience:
-            factor, waited = factor * schedule.factor, 0
-    return factor

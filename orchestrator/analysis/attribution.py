@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from orchestrator.analysis import inference
-from orchestrator.analysis.inference import ALPHA, LEAST_SEEDS, Estimate, Interval, Scores
-from orchestrator.analysis.metrics import Metric
+from orchestrator.analysis.statistics import inference
+from orchestrator.analysis.statistics.inference import ALPHA, LEAST_SEEDS, Estimate, Interval, Scores
+from orchestrator.analysis.statistics.metrics import Metric
 from orchestrator.planning.crossings import LEAST_PAIRS, Choice, Plan, all_choices
 
 

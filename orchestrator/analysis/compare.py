@@ -13,40 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.analysis import (
-    attribution,
-    metrics,
-    pairs,
-    parity,
-    performance,
-    prediction_metrics,
-    report_notes,
-    sentences,
-    verdicts,
-)
-from orchestrator.analysis.arms import (
-    ArmSummary,
-    Predictions,
-    RunSummary,
-    gather_predictions,
-    recorded_confusion,
-    recorded_metrics,
-    summarise_arm,
-    summarise_run,
-)
+from orchestrator.analysis import attribution, pairs, parity, performance
+from orchestrator.analysis.arms import ArmSummary, Predictions, gather_predictions, summarise_arm
 from orchestrator.analysis.attribution import Attribution
-from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import PairComparison
 from orchestrator.analysis.parity import Parity
 from orchestrator.analysis.performance import Performance
+from orchestrator.analysis.runs import RunSummary, recorded_confusion, recorded_metrics, summarise_run
+from orchestrator.analysis.statistics import metrics, prediction_metrics, verdicts
+from orchestrator.analysis.statistics.metrics import Metric
 from orchestrator.analysis.sweeps import SweepSummary, summarise
+from orchestrator.analysis.text import phrases, report_notes, sentences
 from orchestrator.experiment import spec
 from orchestrator.experiment.spec import Experiment
 from orchestrator.planning import crossings, parity_plan
-from orchestrator.store import validation
+from orchestrator.store import checked_files, validation
+from orchestrator.store.checked_files import Left
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
-from orchestrator.store.validation import CheckedRecords, CheckedRun, Left
+from orchestrator.store.validation import CheckedRecords, CheckedRun
 from trainers.contract import FRAMEWORKS
 from trainers.errors import InputError
 
@@ -106,9 +91,7 @@ class Comparison:
     def groups(self) -> list[list[str]]:
         """Arms of which no two are told apart, best first; an arm may be in several groups. Empty with a baseline."""
         compared = {name for pair in self.pairs for name in pair.names}
-        ranked = sentences.ranked(
-            [arm for arm in self.arms if arm.name in compared and arm.score is not None]
-        )
+        ranked = phrases.ranked([arm for arm in self.arms if arm.name in compared and arm.score is not None])
         if self.baseline is not None or len(ranked) < 3:
             return []
         return verdicts.groups(
@@ -118,7 +101,7 @@ class Comparison:
     @property
     def leading_pairs(self) -> list[PairComparison]:
         """The pairs that the conclusion rests on: those with the baseline, else those with the best arm."""
-        ranked = sentences.ranked([arm for arm in self.arms if arm.score is not None])
+        ranked = phrases.ranked([arm for arm in self.arms if arm.score is not None])
         if self.baseline is not None or not ranked:
             return self.pairs
         return [pair for pair in self.pairs if ranked[0].name in pair.names] or self.pairs
@@ -175,7 +158,7 @@ def analyse(records: ExperimentRecords) -> Comparison:
     Raises:
         InputError: there is no experiment at that place, or what describes it is damaged.
     """
-    left = validation.Left()
+    left = checked_files.Left()
     checked = validation.read(records, left)
     document = checked.document
     specification = document["experiment"]

@@ -6,14 +6,15 @@ import dataclasses
 
 import numpy as np
 
-from orchestrator.analysis import compare, metrics, pairs, performance
+from orchestrator.analysis import compare, pairs, performance
 from orchestrator.analysis.arms import ArmSummary, Predictions
-from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import PairComparison, differing_factors, times
 from orchestrator.analysis.results import pair_json
-from orchestrator.analysis.verdicts import Judgement, Verdict
+from orchestrator.analysis.statistics import metrics
+from orchestrator.analysis.statistics.metrics import Metric
+from orchestrator.analysis.statistics.verdicts import Judgement, Verdict
 from orchestrator.analysis.wording import counted
-from orchestrator.store import validation
+from orchestrator.store import checked_files, validation
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
 from orchestrator.store.validation import CheckedRecords
@@ -152,7 +153,7 @@ _BEFORE, _AFTER = "before", "after"
 
 
 def _read(records: ExperimentRecords, notes: list[str]) -> _Side:
-    left = validation.Left()
+    left = checked_files.Left()
     checked = validation.read(records, left)
     specification = checked.document["experiment"]
     metric = metrics.compared(specification)

@@ -6,14 +6,11 @@ Each arm is trained for a few epochs as it is written and with one change at a t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
-from orchestrator.execution import driver
 from orchestrator.experiment.spec import Arm, Experiment, first_problem
 from orchestrator.store.storage import Record, url_below
 from trainers.errors import InputError
@@ -21,12 +18,6 @@ from trainers.errors import InputError
 EPOCHS = 4
 STEPS = 60
 AS_WRITTEN = "as-written"
-_PARTS = {
-    "input": "data_seconds",
-    "step": "step_seconds",
-    "compile": "compile_seconds",
-    "evaluation": "evaluation_seconds",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,49 +102,6 @@ def _with(experiment: Experiment, change: str, updates: dict[str, dict[str, Any]
         return Experiment.model_validate(document)
     except ValidationError as error:
         raise InputError(f"bench gpu: {first_problem(error)}") from error
-
-
-def measure(
-    plan: Sequence[Variant], *, module_path: Path, tell: Callable[[str], None] = lambda line: None
-) -> list[Measured]:
-    """Train each variant on the Ray cluster that is connected; what the records hold is not trained again.
-
-    Args:
-        plan: from `variants`.
-        module_path: directory that users' own modules are imported from.
-        tell: given a line about each variant before it is trained.
-
-    Raises:
-        InputError: the data do not do for one of them, or the cluster is too small.
-    """
-    found = []
-    for step in plan:
-        tell(step.change)
-        prepared = driver.prepare(step.experiment, driver.open_records(step.experiment))
-        session = driver.begin(prepared, module_path=module_path, command=["bench", "gpu"])
-        driver.execute(prepared, session, module_path=module_path, watch=lambda: None, checks_parity=False)
-        for run in prepared.runs:
-            records = prepared.records.run(run.id)
-            result, epochs = records.result(), records.epochs()
-            if result is None or len(epochs) < 2:
-                cause = (records.failures() or [{"cause": "it did not finish"}])[-1]["cause"]
-                found.append(Measured(arm=run.arm, change=step.change, images_per_second=None, failure=cause))
-                continue
-            speed = float(np.median([epoch["images_per_second"] for epoch in epochs[1:]]))
-            flops, most = result["forward_flops"], result["matmul_flops"]
-            found.append(
-                Measured(
-                    arm=run.arm,
-                    change=step.change,
-                    images_per_second=speed,
-                    model_flops_utilisation=3 * flops * speed / most if flops and most else None,
-                    memory_bytes=result["device_memory_peak_bytes"],
-                    seconds={
-                        part: float(sum(epoch[column] for epoch in epochs)) for part, column in _PARTS.items()
-                    },
-                )
-            )
-    return found
 
 
 def summary(measured: Sequence[Measured]) -> Record:

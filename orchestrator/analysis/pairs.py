@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.analysis import inference, verdicts
 from orchestrator.analysis.arms import ArmSummary
-from orchestrator.analysis.inference import ALPHA, Budget, Interval
-from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.performance import Performance
-from orchestrator.analysis.verdicts import Judgement
+from orchestrator.analysis.statistics import inference, verdicts
+from orchestrator.analysis.statistics.inference import ALPHA, Budget, Interval
+from orchestrator.analysis.statistics.metrics import Metric
+from orchestrator.analysis.statistics.verdicts import Judgement
 from orchestrator.experiment.spec import describe_value
 from orchestrator.planning.run_plan import stated
 from orchestrator.store.storage import Record

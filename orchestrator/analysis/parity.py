@@ -1,4 +1,4 @@
-"""Do two frameworks the same work? From the traces of `trainers.parity_trace`. Pure.
+"""Do two frameworks the same work? From the traces of `trainers.parity.trace`. Pure.
 
 Every step of the traces starts from the same weights and optimizer state. Three things are compared:
 
@@ -8,7 +8,7 @@ Every step of the traces starts from the same weights and optimizer state. Three
   then by some hundredths. In very deep networks it switches many in every step. So some steps are taken once more
   from weights moved by a rounding error, and three steps in four may differ by three times what that does;
 - updates, given the gradient. Each framework's update and optimizer state must follow the framework's own rule to
-  `TOLERANCE`. Where the two rules differ, `trainers.update_rules` names the difference. Updates of moving
+  `TOLERANCE`. Where the two rules differ, `trainers.parity.update_rules` names the difference. Updates of moving
   statistics must agree to `TOLERANCE` after the named difference.
 
 Differences below the float32 resolution of the weights are ignored.
@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainers.parity_trace import TOLERANCE, beyond
-from trainers.update_rules import KNOWN_DIFFERENCES, VARIANCE
+from trainers.parity.trace import TOLERANCE, beyond
+from trainers.parity.update_rules import KNOWN_DIFFERENCES, VARIANCE
 
 _USUAL_TOLERANCE, _RARE_TOLERANCE = 1e-3, 1e-1
 _CONTROL_FACTOR = 3
@@ -39,7 +39,7 @@ class NamedDifference:
     """A difference between the frameworks' classes that shows in a recipe."""
 
     name: str
-    """In `trainers.update_rules.KNOWN_DIFFERENCES`."""
+    """In `trainers.parity.update_rules.KNOWN_DIFFERENCES`."""
     sentence: str
     formula: str
     source: str
@@ -116,7 +116,7 @@ def compare(first: Trace, second: Trace, frameworks: tuple[str, str]) -> Parity:
     """Compare two traces of the same recipe, step by step and layer by layer.
 
     Args:
-        first: arrays of `trainers.parity_trace.Tracer`.
+        first: arrays of `trainers.parity.trace.Tracer`.
         second: likewise, of the other framework.
         frameworks: their names.
     """

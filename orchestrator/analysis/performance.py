@@ -13,9 +13,10 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
-from orchestrator.analysis import inference
-from orchestrator.analysis.arms import ArmSummary, RunSummary
-from orchestrator.analysis.inference import Measure
+from orchestrator.analysis.arms import ArmSummary
+from orchestrator.analysis.runs import RunSummary
+from orchestrator.analysis.statistics import inference
+from orchestrator.analysis.statistics.inference import Measure
 from orchestrator.store.storage import Record
 
 _PASSES = 3

@@ -7,11 +7,12 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.analysis.arms import ArmSummary, RunSummary
+from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.attribution import Attribution
-from orchestrator.analysis.inference import Interval
-from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import PairComparison, SpeedComparison
+from orchestrator.analysis.runs import RunSummary
+from orchestrator.analysis.statistics.inference import Interval
+from orchestrator.analysis.statistics.metrics import Metric
 from orchestrator.store.storage import Record
 
 if TYPE_CHECKING:

@@ -13,19 +13,16 @@ their machine's cores take turns, so that a step takes so many times as long.
 from __future__ import annotations
 
 import dataclasses
-import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
 from pydantic import ValidationError
 from scipy.optimize import nnls
 
-from orchestrator.execution import driver, environment
 from orchestrator.experiment.spec import Experiment, first_problem
 from orchestrator.store.storage import Record, url_below
-from trainers.errors import InputError, TandemError
+from trainers.errors import InputError
 
 EPOCHS = 4
 STEPS = 12
@@ -193,62 +190,6 @@ def _at_scale(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) 
         return Experiment.model_validate(document)
     except ValidationError as error:
         raise InputError(f"--workers {workers}: {first_problem(error)}") from error
-
-
-def measure(
-    plan: Sequence[Variant], *, module_path: Path, tell: Callable[[str], None] = lambda line: None
-) -> list[Point]:
-    """Train each variant on the Ray cluster that is connected.
-
-    Measurements that the records hold already are not made again.
-
-    Args:
-        plan: from `variants`.
-        module_path: directory that users' own models are imported from.
-        tell: given a line about each variant before it is trained.
-
-    Raises:
-        InputError: the data do not do for one of them, or the cluster is too small.
-        TandemError: a run failed, so that there is nothing to compare.
-    """
-    prepared = [
-        driver.prepare(step.experiment, driver.open_records(step.experiment), module_path=module_path)
-        for step in plan
-    ]
-    points = []
-    for step, ready in zip(plan, prepared, strict=True):
-        tell(f"{step.mode} scaling, {step.workers} worker{'s' if step.workers > 1 else ''}")
-        session = driver.begin(ready, module_path=module_path, command=["bench", "scaling"])
-        driver.execute(ready, session, module_path=module_path, watch=lambda: None, checks_parity=False)
-        scale = step.experiment.scale
-        turns = _turns(step.workers * scale.cpus_per_worker)
-        for run in ready.runs:
-            records = ready.records.run(run.id)
-            result = records.result()
-            if result is None:
-                cause = (records.failures() or [{"cause": "it did not finish"}])[-1]["cause"]
-                raise TandemError(f"{run.arm} on {step.workers} workers failed: {cause}")
-            points += [
-                Point(
-                    arm=run.arm,
-                    mode=step.mode,
-                    workers=step.workers,
-                    batch_size=run.recipe.batch_size,
-                    images_per_second=epoch["images_per_second"],
-                    parameters=result["parameters"],
-                    turns=turns,
-                )
-                for epoch in records.epochs()[1:]
-            ]
-    return points
-
-
-def _turns(cpus: int) -> float:
-    """How many of so many CPUs, as Ray counts them, share a core; 1 on a cluster of several machines."""
-    import ray
-
-    hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-    return max(1.0, cpus / environment.available_cpus()) if hosts == {socket.gethostname()} else 1.0
 
 
 def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:

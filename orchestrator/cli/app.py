@@ -26,7 +26,7 @@ app.add_typer(cache_commands.app, name="cache")
 
 def _print_version(given: bool) -> None:
     if given:
-        from orchestrator.execution import environment
+        from orchestrator.execution.monitoring import environment
 
         typer.echo(environment.versions())
         raise typer.Exit()

@@ -143,7 +143,7 @@ def init(
 ) -> None:
     """Write an experiment file. For your images, or for a training function of your own."""
     with errors(debug):
-        from orchestrator.execution import environment
+        from orchestrator.execution.monitoring import environment
         from orchestrator.planning import template
         from trainers.contract import FRAMEWORKS
 
@@ -182,9 +182,11 @@ def parity(
     """Check step by step that both frameworks do the same work."""
     with errors(debug):
         from orchestrator.analysis.parity import compare
-        from orchestrator.execution import driver, environment
+        from orchestrator.execution import driver
+        from orchestrator.execution.monitoring import environment
         from orchestrator.execution.ray_runtime import local_ray
         from orchestrator.experiment import reader
+        from orchestrator.planning import preflight
         from orchestrator.planning.parity_plan import works
         from trainers.contract import FRAMEWORKS
 
@@ -193,7 +195,7 @@ def parity(
         if not found:
             raise InputError(f"{file}: {missing[0]}")
         environment.require_frameworks(FRAMEWORKS)
-        prepared = driver.prepare(experiment, driver.open_records(experiment), module_path=module_path)
+        prepared = preflight.prepare(experiment, preflight.open_records(experiment), module_path=module_path)
         with local_ray():
             traces = driver.trace_parity(prepared, found, module_path=module_path, steps=steps)
         compared = [
@@ -289,13 +291,13 @@ def _simulate(
     import dataclasses
 
     from orchestrator.analysis import scaling, scaling_simulator
-    from orchestrator.execution import driver
     from orchestrator.experiment import reader
+    from orchestrator.planning import preflight
 
     if link_gbit is not None and link_gbit <= 0:
         raise InputError(f"--link-gbit {link_gbit:g}: give a speed above 0, such as 100")
     experiment = reader.load(file, set_ or [])
-    storage = driver.open_records(experiment).storage.at("scaling")
+    storage = preflight.open_records(experiment).storage.at("scaling")
     scales = storage.read_json("scaling.json")
     if scales is None:
         raise InputError(f"{storage.url}: nothing was measured; first give tandem bench scaling {file}")
@@ -345,7 +347,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 def _run(bundle: JobBundle, on: str, namespace: str | None, as_json: bool) -> None:
     """Run a job on a cluster to its end and print the outcome."""
     from orchestrator.clusters.registry import open_cluster
-    from orchestrator.execution.progress import open_console
+    from orchestrator.execution.monitoring.progress import open_console
 
     outcome = open_cluster(on, namespace=namespace).run(bundle, open_console(sys.stderr))
     if not as_json:

@@ -46,12 +46,12 @@ def report(
         from orchestrator import report as reports
         from orchestrator.analysis import results
         from orchestrator.report import gate
-        from orchestrator.store import validation
+        from orchestrator.store import checked_files, validation
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
 
         records = ExperimentRecords(Storage(directory))
-        arms = validation.read_document(records, validation.Left())["experiment"]["arms"]
+        arms = validation.read_document(records, checked_files.Left())["experiment"]["arms"]
         conditions = [gate.parse(text, arms) for text in fail_if or []]
         comparison = reports.write(records)
         if as_json:
@@ -140,7 +140,7 @@ def model(
 ) -> None:
     """Export an experiment's best model. With its preprocessing, class names and a model card."""
     with errors(debug):
-        from orchestrator.execution import environment
+        from orchestrator.execution.monitoring import environment
         from orchestrator.report import exported_model
         from orchestrator.store.records import ExperimentRecords
         from orchestrator.store.storage import Storage
@@ -165,7 +165,7 @@ def predict(
 ) -> None:
     """Classify images with an exported model."""
     with errors(debug):
-        from orchestrator.execution.progress import open_console
+        from orchestrator.execution.monitoring.progress import open_console
         from orchestrator.report import exported_model
 
         if out is not None and out.suffix.lower() not in (".csv", ".json"):

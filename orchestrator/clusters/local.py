@@ -57,7 +57,7 @@ class Local(Cluster):
 
     def log(self, job_id: str, *, follow: bool) -> Iterator[str]:
         """The logs of an experiment's jobs that its storage keeps."""
-        from orchestrator.execution import driver_log
+        from orchestrator.execution.monitoring import driver_log
 
         storage = Storage(job_id)
         jobs = driver_log.jobs_of(storage)

@@ -10,7 +10,7 @@ from ctypes.util import find_library
 from pathlib import Path
 
 from orchestrator.clusters.interface import Finding
-from orchestrator.execution import environment
+from orchestrator.execution.monitoring import environment
 from trainers.contract import FRAMEWORKS
 
 _CUDA_LIBRARIES = {"nvidia-cuda-runtime-cu12": 12, "nvidia-cuda-runtime": 13}

@@ -28,7 +28,7 @@ from orchestrator.clusters.job_cluster import (
     message_in_one_line,
     submitted,
 )
-from orchestrator.execution.driver_log import own_lines
+from orchestrator.execution.monitoring.driver_log import own_lines
 from orchestrator.planning.job import ENTRYPOINT
 from trainers.errors import ClusterError, InputError, TandemError
 

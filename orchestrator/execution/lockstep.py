@@ -16,12 +16,12 @@ import numpy as np
 
 from orchestrator.planning.parity_plan import Work
 from trainers.contract import FRAMEWORKS, Engine
-from trainers.correspondence import SAME_NAMES, Correspondence, Described, correspond
 from trainers.data import DataSpec, open_dataset
 from trainers.data.batches import Steps
 from trainers.errors import InputError
 from trainers.initial import Weights
-from trainers.parity_trace import TOLERANCE, Tracer, rounded_otherwise, single_steps
+from trainers.parity.correspondence import SAME_NAMES, Correspondence, Described, correspond
+from trainers.parity.trace import TOLERANCE, Tracer, rounded_otherwise, single_steps
 from trainers.recipes import Recipe
 from trainers.tasks import make_task
 
@@ -51,7 +51,7 @@ def traces(
         steps: to train for.
 
     Returns:
-        The arrays of `trainers.parity_trace.Tracer`, for Keras and for PyTorch.
+        The arrays of `trainers.parity.trace.Tracer`, for Keras and for PyTorch.
 
     Raises:
         InputError: the models' weights do not correspond, or a model draws random numbers.
@@ -113,7 +113,7 @@ class _Side:
 
     def address(self) -> str:
         """A free `host:port` on this worker's node."""
-        from trainers.launch import free_address
+        from trainers.ray_train.launch import free_address
 
         return free_address()
 
@@ -182,5 +182,5 @@ class _Side:
         return True
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The steps taken, as `trainers.parity_trace.Tracer.arrays`."""
+        """The steps taken, as `trainers.parity.trace.Tracer.arrays`."""
         return self._tracer.arrays()

@@ -17,12 +17,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.execution import environment
-from orchestrator.execution.driver import Prepared
+from orchestrator.execution.monitoring import environment
 from orchestrator.experiment.spec import Arm, Experiment
+from orchestrator.planning.preflight import Prepared
 from orchestrator.store.storage import Record
-from trainers import preset
 from trainers.errors import InputError
+from trainers.machine import preset
 from trainers.model_check import Found, Request
 from trainers.recipes import OwnLoss, OwnOptimizer
 

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
-from orchestrator.execution import environment
-from trainers import preset
+from orchestrator.execution.monitoring import environment
 from trainers.errors import ClusterError, one_line
+from trainers.machine import preset
 
 _RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",

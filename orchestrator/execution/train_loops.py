@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.execution import driver, worker_group
-from orchestrator.execution.driver import Prepared
+from orchestrator.execution import driver
+from orchestrator.execution.workers import worker_group
 from orchestrator.experiment.metric import KNOWN
 from orchestrator.experiment.spec import Experiment
 from orchestrator.experiment.train_loop import TrainLoopArm
+from orchestrator.planning.preflight import Prepared
 from orchestrator.planning.run_plan import LoopRun, in_blocks
 from orchestrator.store.records import RunRecords
 from orchestrator.store.storage import Record, Storage
@@ -33,7 +34,7 @@ def execute(prepared: Prepared, driver_session: str, *, module_path: Path, watch
     """Train every open run of the user's functions on the Ray cluster that this process is connected to.
 
     Args:
-        prepared: from `driver.prepare`.
+        prepared: from `preflight.prepare`.
         driver_session: from `driver.begin`.
         module_path: directory that the user's modules are imported from.
         watch: called about twice a second while runs train, to show progress.
@@ -89,8 +90,8 @@ def open_runs(prepared: Prepared, driver_session: str) -> list[LoopRun]:
 def _launch(
     prepared: Prepared, run: LoopRun, driver_session: str, module_path: Path
 ) -> futures.Future[Exception | None]:
-    from orchestrator.execution.report_recorder import AttemptRecorder, ReportRecorder
-    from trainers import launch, train_loop
+    from orchestrator.execution.workers.report_recorder import AttemptRecorder, ReportRecorder
+    from trainers.ray_train import launch, train_loop
 
     scale, url, launched_at = prepared.experiment.scale, prepared.records.storage.url, time.time()
     attempt = AttemptRecorder(url, run.id, driver_session, launched_at)

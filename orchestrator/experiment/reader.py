@@ -20,8 +20,8 @@ from orchestrator.experiment.spec import OWN_ARM, TAGS, Experiment, nearest
 from orchestrator.experiment.train_loop import TrainLoopArm
 from trainers.contract import FRAMEWORKS
 from trainers.errors import InputError
-from trainers.ray_trainers import trainer_names
-from trainers.recipes import NAMED_RECIPES
+from trainers.named_recipes import NAMED_RECIPES
+from trainers.ray_train.ray_trainers import trainer_names
 
 _PATHS = (("data", "path"), ("data", "images"), ("sweep", "start_from"))
 """Fields of blocks that hold a path."""

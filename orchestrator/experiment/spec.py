@@ -16,7 +16,8 @@ from orchestrator.experiment.sweep import Sweep
 from orchestrator.experiment.train_loop import TrainLoopArm
 from trainers.data.spec import DataSpec
 from trainers.errors import InputError
-from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, RECIPE_TAGS, Block, OwnOptimizer, Recipe
+from trainers.named_recipes import NAMED_RECIPES
+from trainers.recipes import BUILT_IN_MODELS, RECIPE_TAGS, Block, OwnOptimizer, Recipe
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from orchestrator.experiment.seeds import Seeds, default_seeds
-from trainers.ray_trainers import trainer_names
+from trainers.ray_train.ray_trainers import trainer_names
 from trainers.recipes import Block
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

@@ -13,9 +13,9 @@ from typing import Any
 
 from orchestrator.experiment.spec import Experiment
 from orchestrator.experiment.sweep import Sweep
+from orchestrator.store.checked_files import Left
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage
-from orchestrator.store.validation import Left
 from trainers.errors import InputError
 
 _LEAST_ERROR = 0.15

@@ -11,7 +11,7 @@ from orchestrator.experiment import spec
 from orchestrator.experiment.spec import Arm, Experiment
 from orchestrator.planning.run_plan import short_hash
 from trainers.contract import FRAMEWORKS
-from trainers.parity_trace import parity_recipe
+from trainers.parity.trace import parity_recipe
 from trainers.recipes import OwnLoss, OwnOptimizer, Recipe
 
 _VERSION = 2

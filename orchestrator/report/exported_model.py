@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.execution import environment
+from orchestrator.execution.monitoring import environment
 from trainers.data.decoding import Broken, UnreadableError, write
 from trainers.data.labelled import Encoded, pictures_below
 from trainers.data.spec import PictureSpec
@@ -29,65 +29,14 @@ from trainers.errors import InputError, TandemError, one_line
 from trainers.loop import evaluation_batch
 
 if TYPE_CHECKING:
-    from orchestrator.analysis.arms import ArmSummary, RunSummary
+    from orchestrator.analysis.arms import ArmSummary
     from orchestrator.analysis.compare import Comparison
+    from orchestrator.analysis.runs import RunSummary
     from orchestrator.store.records import ExperimentRecords
 
+from orchestrator.report.model_card import card, picture_fields
+
 DESCRIPTION = "tandem-model.json"
-_CARD = """# {experiment}: {arm}
-
-{framework}, `{model}`, {parameters:,} trainable weights, trained by tandem.
-
-| | |
-|---|---|
-| classes | {classes} |
-| input | uint8 pixels [n, {height}, {width}, {channels}]; the preprocessing is in the model |
-| output | probabilities, in the order of the classes |
-| test accuracy of this run | {accuracy:.2%} on {test_images:,} images |
-| {metric} of the arm | {arm_score} over {seeds} seeds, with the 95 % interval |
-| trained on | {train_images:,} images, data fingerprint `{fingerprint}` |
-| recipe | {recipe} |
-| run | `{run}`, seed {seed} |
-
-{conclusion}
-
-The run was chosen among the arm's seeds by its validation accuracy, never by the test images. What the data lacks, the
-model has not learned: it gives one of the classes above to any picture.
-
-Try it: `tandem predict DIRECTORY picture.jpg`
-
-Without tandem:
-
-```python
-{code}
-```
-{remark}"""
-_CODE = """import numpy as np
-from PIL import Image, ImageOps
-{imports}
-
-classes = {classes!r}
-picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("{mode}")
-picture = {resized}
-pixels = np.asarray(picture, np.uint8).reshape(1, {height}, {width}, {channels})
-{predict}
-print(classes[probabilities.argmax()], probabilities.max())"""
-_RESIZED = {
-    "stretch": "picture.resize(({width}, {height}), Image.Resampling.BILINEAR)",
-    "crop": "ImageOps.fit(picture, ({width}, {height}), Image.Resampling.BILINEAR)",
-    "pad": "ImageOps.pad(picture, ({width}, {height}), Image.Resampling.BILINEAR, color={background!r})",
-}
-_FRAMEWORK_CODE = {
-    "keras": (
-        "import keras",
-        'probabilities = np.asarray(keras.saving.load_model("model.keras", compile=False)(pixels, training=False))[0]',
-    ),
-    "torch": (
-        "import torch",
-        'probabilities = torch.export.load("model.pt2").module()(torch.from_numpy(pixels.copy())).detach().numpy()[0]',
-    ),
-}
-"""What a program imports, and how it gets probabilities from pixels, without tandem."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +109,7 @@ def save(records: ExperimentRecords, directory: Path, *, arm: str | None) -> Sav
         "files": files,
     }
     (directory / DESCRIPTION).write_text(json.dumps(description, indent=1))
-    (directory / "README.md").write_text(_card(comparison, chosen, run))
+    (directory / "README.md").write_text(card(comparison, chosen, run))
     return Saved(
         [*files, DESCRIPTION, "README.md"], _choice(comparison, chosen, run, is_named=arm is not None)
     )
@@ -229,13 +178,8 @@ def as_csv(predictions: list[Prediction]) -> str:
     return text.getvalue()
 
 
-def picture_fields(data: dict[str, Any]) -> dict[str, Any]:
-    """How the pictures of an experiment became pixels."""
-    return {field: data[field] for field in PictureSpec.model_fields if field in data}
-
-
 def _arm(comparison: Comparison, name: str | None) -> ArmSummary:
-    from orchestrator.analysis.sentences import ranked
+    from orchestrator.analysis.text.phrases import ranked
 
     done = [arm for arm in comparison.arms if arm.score is not None]
     if name is not None:
@@ -273,62 +217,6 @@ def _choice(comparison: Comparison, arm: ArmSummary, run: RunSummary, *, is_name
     seeds = f", which has the highest validation accuracy of {len(arm.done)}" if len(arm.done) > 1 else ""
     remedy = f"; --arm exports another: {', '.join(others)}" if others else ""
     return f"{why}; seed {run.seed}{seeds}{remedy}"
-
-
-def _code(framework: str, class_names: list[str], shape: list[int], pictures: PictureSpec) -> tuple[str, str]:
-    """A program that uses the model without tandem, and a remark on what it leaves out."""
-    height, width, channels = shape
-    imports, predict = _FRAMEWORK_CODE[framework]
-    resized = _RESIZED[pictures.resize].format(width=width, height=height, background=pictures.background)
-    code = _CODE.format(
-        imports=imports,
-        classes=class_names,
-        mode="L" if channels == 1 else "RGB",
-        resized=resized,
-        height=height,
-        width=width,
-        channels=channels,
-        predict=predict,
-    )
-    remark = ""
-    if pictures.window is not None or pictures.stretch is not None:
-        remark = "\nFirst `data.window` or `data.stretch` maps stored values to 8 bits, as `tandem predict` does.\n"
-    return code, remark
-
-
-def _card(comparison: Comparison, arm: ArmSummary, run: RunSummary) -> str:
-    from orchestrator.experiment.spec import describe_value
-
-    data = comparison.document["data"]
-    height, width, channels = data["image_shape"]
-    assert run.result is not None
-    recipe = "; ".join(f"{key.replace('_', ' ')} {describe_value(arm.recipe[key])}" for key in arm.recipe)
-    pictures = PictureSpec.model_validate(picture_fields(comparison.document["experiment"].get("data") or {}))
-    code, remark = _code(str(arm.framework), data["class_names"], data["image_shape"], pictures)
-    return _CARD.format(
-        code=code,
-        remark=remark,
-        experiment=comparison.name,
-        arm=arm.name,
-        framework=environment.FRAMEWORK_NAMES[str(arm.framework)],
-        model=arm.recipe["model"],
-        parameters=arm.parameters or 0,
-        classes=", ".join(data["class_names"]),
-        height=height,
-        width=width,
-        channels=channels,
-        accuracy=run.result["test_accuracy"],
-        test_images=data["test_images"],
-        metric=arm.metric.title,
-        arm_score=arm.metric.interval(arm.score),
-        seeds=len(arm.done),
-        train_images=data["train_images"],
-        fingerprint=data["fingerprint"][:16],
-        recipe=recipe,
-        run=run.id,
-        seed=run.seed,
-        conclusion=comparison.conclusion,
-    )
 
 
 def _in_process(action: str, *arguments: str, module_path: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.compare import Comparison
 from orchestrator.analysis.pairs import PairComparison
-from orchestrator.analysis.verdicts import Verdict
+from orchestrator.analysis.statistics.verdicts import Verdict
 from orchestrator.experiment.expressions import Expression
 from trainers.errors import InputError
 

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.execution.driver import Prepared
 from orchestrator.experiment.sweep import TRIAL_SEED, Pbt, Sweep
+from orchestrator.planning.preflight import Prepared
 from orchestrator.planning.run_plan import short_hash, workers_identity
 from orchestrator.store.trial_records import SearchHistory, SearchRecords, TrialRecord
 from orchestrator.sweep.broker import Broker

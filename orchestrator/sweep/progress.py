@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.execution.driver import Prepared
-from orchestrator.execution.progress import LiveTable, clock
+from orchestrator.execution.monitoring.progress import LiveTable, clock
+from orchestrator.planning.preflight import Prepared
 from orchestrator.store.trial_records import TrialRecord, best_trial
 
 if TYPE_CHECKING:

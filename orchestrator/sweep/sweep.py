@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.execution import driver
-from orchestrator.execution.driver import Prepared
 from orchestrator.experiment.search_space import recipe_with
 from orchestrator.experiment.spec import Arm
 from orchestrator.experiment.sweep import Sweep
 from orchestrator.planning import run_plan
+from orchestrator.planning.preflight import Prepared
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record, Storage
 from orchestrator.store.trial_records import SearchRecords, TrialRecord, best_trial

@@ -8,9 +8,10 @@ import uuid
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.execution import driver, worker_group
+from orchestrator.execution import driver
 from orchestrator.execution.assignment import Assignment, Failure
-from orchestrator.execution.driver import Prepared
+from orchestrator.execution.workers import worker_group
+from orchestrator.planning.preflight import Prepared
 from orchestrator.store.storage import StorageError
 from orchestrator.sweep.trial_source import TrialSource
 from trainers.errors import TandemError

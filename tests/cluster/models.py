@@ -26,7 +26,7 @@ import os
 
 from torch import nn
 
-from trainers import preset
+from trainers.machine import preset
 
 
 def build(image_shape, num_classes):

@@ -226,7 +226,7 @@ def test_a_teams_overlays_hold_nothing_outside_of_its_namespace() -> None:
 
 
 def test_the_dashboard_shows_what_the_driver_exports() -> None:
-    source = (ROOT / "orchestrator/execution/prometheus.py").read_text()
+    source = (ROOT / "orchestrator/execution/monitoring/prometheus.py").read_text()
     dashboard = json.loads((CHART / "dashboards/tandem.json").read_text())
     for panel in dashboard["panels"]:
         metric = panel["targets"][0]["expr"].partition("ray_")[2].partition("{")[0]

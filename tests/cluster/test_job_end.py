@@ -19,8 +19,8 @@ import yaml
 from orchestrator import head
 from orchestrator.clusters.driver_diagnosis import diagnose_log
 from orchestrator.execution import job_failure, room
-from orchestrator.execution.driver_log import KeptLog, own_lines
 from orchestrator.execution.job_failure import JobFailure, container_memory
+from orchestrator.execution.monitoring.driver_log import KeptLog, own_lines
 from orchestrator.execution.termination import DeadlineError, sigterm_interrupts, stopped_at
 from orchestrator.experiment import reader
 from orchestrator.planning.job import JOB_FILE, JobSpec

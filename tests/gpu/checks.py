@@ -18,7 +18,8 @@ from trainers.contract import EpochMetrics, State, Task
 from trainers.data import Dataset
 from trainers.data.batches import Steps, epoch_steps, steps_per_epoch
 from trainers.loop import Hooks, evaluate, train
-from trainers.recipes import Augmentation, Recipe, learning_rates
+from trainers.recipes import Augmentation, Recipe
+from trainers.schedules import learning_rates
 from trainers.tasks import make_task
 from trainers.torch.device_images import DeviceImages, ImageStore
 from trainers.torch.engine import TorchEngine

@@ -13,7 +13,7 @@ import torch
 from tests.gpu import checks, throughput
 from tests.gpu.pictures import synthetic
 from trainers.data import Dataset
-from trainers.recipes import NAMED_RECIPES
+from trainers.named_recipes import NAMED_RECIPES
 
 pytestmark = pytest.mark.serial
 

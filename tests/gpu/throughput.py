@@ -18,7 +18,8 @@ from tests.gpu.checks import engine_on, task_for
 from trainers.contract import EpochMetrics, Task
 from trainers.data import Dataset
 from trainers.loop import Hooks, train
-from trainers.recipes import BatchNorm, Sgd, learning_rates
+from trainers.recipes import BatchNorm, Sgd
+from trainers.schedules import learning_rates
 from trainers.torch.models import build_model
 
 _UNTIMED = 2

@@ -14,7 +14,11 @@ from ray.cluster_utils import Cluster
 from orchestrator.analysis import gpu_profile, scaling
 from orchestrator.execution import driver
 from orchestrator.experiment import reader, spec
+from orchestrator.planning import preflight
 from orchestrator.store.records import RunRecords
+from orchestrator.store.storage import Storage
+from orchestrator.workflows.gpu import measure as measure_gpu
+from orchestrator.workflows.scaling import measure
 from tests.conftest import tandem
 from trainers.errors import InputError
 
@@ -70,7 +74,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 def execute(file: Path, watch: Callable[[RunRecords], None]) -> RunRecords:
     """Train the one run of an experiment on the cluster that is connected."""
     experiment = reader.load(file)
-    prepared = driver.prepare(experiment, driver.open_records(experiment))
+    prepared = preflight.prepare(experiment, preflight.open_records(experiment))
     run = prepared.records.run(prepared.runs[0].id)
     session = driver.begin(prepared, module_path=file.parent, command=[])
     driver.execute(prepared, session, module_path=file.parent, watch=lambda: watch(run))
@@ -104,7 +108,7 @@ def test_a_run_grows_and_shrinks_with_the_cluster_and_keeps_its_result(
     alone = text.replace("{min: 1, max: 2}", "1").replace("name: elastic", "name: alone")
     assert tandem("run", experiment_file(alone.replace("epochs: 9", "epochs: 2"))).returncode == 0
     same = next((tmp_path / "alone" / "runs").iterdir()).name
-    expected = RunRecords(driver.Storage(str(tmp_path / "alone")), same).epochs()
+    expected = RunRecords(Storage(str(tmp_path / "alone")), same).epochs()
     for epoch, reference in zip(run.epochs(), expected, strict=False):
         assert epoch["train_loss"] == pytest.approx(reference["train_loss"], rel=1e-3)
 
@@ -142,7 +146,7 @@ def test_scaling_is_measured_over_several_nodes(
     text = ELASTIC.format(model="tutorial_cnn", epochs=1, batch_size=32, workers=1, storage=tmp_path)
     experiment = reader.load(experiment_file(text))
     plan = scaling.variants(experiment, [1, 2])
-    points = scaling.measure(plan, module_path=tmp_path)
+    points = measure(plan, module_path=tmp_path)
     measured = {(point.mode, point.workers, point.batch_size) for point in points}
     assert measured == {("strong", 1, 32), ("strong", 2, 32), ("weak", 1, 32), ("weak", 2, 64)}
     assert len(points) == 4 * (scaling.EPOCHS - 1)
@@ -152,7 +156,7 @@ def test_scaling_is_measured_over_several_nodes(
     assert only["efficiency"]["weak"][1] == 1
     assert 0 < only["efficiency"]["strong"][2] < 2
     assert 0 < only["predicted_efficiency"]["weak"][4] <= 1
-    assert scaling.measure(plan, module_path=tmp_path) == points, "nothing is trained again"
+    assert measure(plan, module_path=tmp_path) == points, "nothing is trained again"
 
 
 @pytest.mark.slow
@@ -183,11 +187,11 @@ def test_arms_are_profiled_with_one_change_at_a_time(
     plan = [
         step for step in gpu_profile.variants(reader.load(experiment_file(text))) if step.change in wanted
     ]
-    measured = gpu_profile.measure(plan, module_path=tmp_path)
+    measured = measure_gpu(plan, module_path=tmp_path)
     assert [(each.arm, each.change, each.failure) for each in measured] == [
         ("only", change, None) for change in wanted
     ]
-    assert gpu_profile.measure(plan, module_path=tmp_path) == measured, "nothing is trained again"
+    assert measure_gpu(plan, module_path=tmp_path) == measured, "nothing is trained again"
     speed, times, faster = gpu_profile.sentences(gpu_profile.summary(measured))
     assert "images/s, MFU" in speed and "input" in times and "only: batch-size-x2: " in faster
 

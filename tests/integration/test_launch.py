@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
 BACKENDS = """
 from ray.train.backend import Backend, BackendConfig
-from trainers.launch import connect_workers
+from trainers.ray_train.launch import connect_workers
 
 
 class Strangers(Backend):
@@ -36,9 +36,9 @@ import time
 
 import ray
 
-from orchestrator.execution import worker_group
+from orchestrator.execution.workers import worker_group
 from orchestrator.execution.ray_runtime import local_ray
-from trainers import launch
+from trainers.ray_train import launch
 
 HERE = pathlib.Path(sys.argv[1])
 

@@ -109,7 +109,7 @@ def test_who_loses_its_lease_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 LOGGER = """
 import os, subprocess, sys
-from orchestrator.execution import driver_log
+from orchestrator.execution.monitoring import driver_log
 from orchestrator.store.storage import Storage
 with driver_log.kept(Storage(sys.argv[1]), "job"):
     print("from python")
@@ -124,7 +124,7 @@ with driver_log.kept(Storage(sys.argv[1]), "job"):
 
 @pytest.mark.parametrize("lines", [10, 9000])
 def test_all_that_a_driver_prints_is_kept_and_read_once(tmp_path: Path, lines: int) -> None:
-    from orchestrator.execution.driver_log import KeptLog, jobs_of
+    from orchestrator.execution.monitoring.driver_log import KeptLog, jobs_of
 
     done = subprocess.run(
         [sys.executable, "-u", "-c", textwrap.dedent(LOGGER), str(tmp_path), str(lines)],

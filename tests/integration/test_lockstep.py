@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tandem
+from trainers.parity.update_rules import EPSILON, ROOT_EPSILON, VARIANCE, VELOCITY
 from trainers.recipes import BUILT_IN_MODELS
-from trainers.update_rules import EPSILON, ROOT_EPSILON, VARIANCE, VELOCITY
 
 pytestmark = pytest.mark.serial
 

@@ -12,6 +12,7 @@ from ray.cluster_utils import Cluster
 
 from orchestrator.execution import driver
 from orchestrator.experiment import reader
+from orchestrator.planning import preflight
 from orchestrator.store.trial_records import TrialRecord
 from orchestrator.sweep import arm_search, sweep
 from orchestrator.sweep.searcher import ArmSearcher
@@ -45,7 +46,7 @@ def cluster() -> Iterator[Cluster]:
 def run_sweep(file: Path, watch: Callable[[ArmSearcher], None]) -> list[TrialRecord]:
     """Search and train the winner on the cluster that is connected."""
     experiment = reader.load(file)
-    prepared = driver.prepare(experiment, driver.open_records(experiment))
+    prepared = preflight.prepare(experiment, preflight.open_records(experiment))
     session = sweep.begin(prepared, module_path=file.parent, command=[])
     won = sweep.search(
         prepared, session, module_path=file.parent, watch=lambda arm, searcher: watch(searcher)

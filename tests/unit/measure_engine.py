@@ -22,7 +22,8 @@ from trainers.errors import InputError
 from trainers.initial import Weights, initial_weights
 from trainers.inputs import InputTransform, whitening_kernel
 from trainers.loop import Hooks, train
-from trainers.recipes import BUILT_IN_MODELS, NAMED_RECIPES, Recipe, Whitening, class_weights
+from trainers.named_recipes import NAMED_RECIPES
+from trainers.recipes import BUILT_IN_MODELS, Recipe, Whitening, class_weights
 
 SHAPES = [(32, 32, 3), (8, 8, 1), (21, 33, 3)]
 OPTIMIZERS: list[dict[str, Any]] = [

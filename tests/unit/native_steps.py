@@ -19,7 +19,8 @@ import numpy as np
 from trainers.contract import State, Task
 from trainers.data.batches import Steps
 from trainers.inputs import InputTransform
-from trainers.recipes import Recipe, learning_rates
+from trainers.recipes import Recipe
+from trainers.schedules import learning_rates
 
 STEPS, BATCH, SEED = 20, 8, 3
 IMAGE_SHAPE, CLASSES = (16, 16, 3), 10

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from orchestrator.analysis import metrics, pairs, performance, sentences
-from orchestrator.analysis.arms import ArmSummary, RunSummary, summarise_arm
+from orchestrator.analysis import pairs, performance
+from orchestrator.analysis.arms import ArmSummary, summarise_arm
 from orchestrator.analysis.pairs import PairComparison
 from orchestrator.analysis.parity import Parity
 from orchestrator.analysis.performance import Performance
+from orchestrator.analysis.runs import RunSummary
+from orchestrator.analysis.statistics import metrics
+from orchestrator.analysis.text import sentences
 from orchestrator.store.record_models import Result
 from trainers.accuracy import balanced_accuracy
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from orchestrator import report
-from orchestrator.analysis import attribution, compare, metrics, results
-from orchestrator.analysis.inference import Scores
+from orchestrator.analysis import attribution, compare, results
+from orchestrator.analysis.statistics import metrics
+from orchestrator.analysis.statistics.inference import Scores
 from orchestrator.experiment import reader, spec
 from orchestrator.planning import crossings
 from orchestrator.planning.crossings import Plan

@@ -13,6 +13,7 @@ from orchestrator import workflows
 from orchestrator.execution import driver
 from orchestrator.experiment import reader
 from orchestrator.experiment.spec import Experiment
+from orchestrator.planning import preflight
 from tests.conftest import tandem
 from tests.unit.images import fill, saved
 from trainers.data.decoding import UnreadableError
@@ -91,7 +92,7 @@ def test_unreadable_pictures_are_listed_in_the_results(tmp_path: Path) -> None:
     listing = tmp_path / "results" / "checked" / "unreadable.txt"
     names = ["no picture of a known kind:", *(f"  cat/broken{number}.png" for number in range(3))]
     with pytest.raises(UnreadableError) as caught:
-        driver.prepare(wanted, driver.open_records(wanted))
+        preflight.prepare(wanted, preflight.open_records(wanted))
     sentence, *listed = str(caught.value).splitlines()
     assert sentence.startswith("3 of 23 images cannot be decoded")
     assert listed == [*names, f"This list is in {listing}"]
@@ -99,15 +100,15 @@ def test_unreadable_pictures_are_listed_in_the_results(tmp_path: Path) -> None:
 
     listing.unlink()
     skipping = experiment(tmp_path, unreadable="skip")
-    prepared = driver.prepare(skipping, driver.open_records(skipping))
+    prepared = preflight.prepare(skipping, preflight.open_records(skipping))
     assert listing.read_text().splitlines() == names
     driver.describe(prepared, module_path=tmp_path)
-    kept = driver.open_records(skipping).document()["data"]["warnings"]
+    kept = preflight.open_records(skipping).document()["data"]["warnings"]
     assert "3 of 23 images cannot be read and were left out: unreadable.txt lists them" in kept
 
     for file in (tmp_path / "pictures" / "cat").glob("broken*"):
         file.unlink()
-    driver.prepare(wanted, driver.open_records(wanted))
+    preflight.prepare(wanted, preflight.open_records(wanted))
     assert not listing.exists(), "nothing is unreadable any more"
 
 

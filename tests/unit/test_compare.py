@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis import compare, inference, results
+from orchestrator.analysis import compare, results
 from orchestrator.analysis.pairs import PairComparison
-from orchestrator.analysis.verdicts import Judgement, Obstacle, Verdict
+from orchestrator.analysis.statistics import inference
+from orchestrator.analysis.statistics.verdicts import Judgement, Obstacle, Verdict
 from orchestrator.report import tables
 from orchestrator.store.records import ExperimentRecords
 from tests.unit.synthetic import attempt, make_records

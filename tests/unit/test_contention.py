@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from orchestrator.execution.cpu_contention import others_share
+from orchestrator.execution.monitoring.cpu_contention import others_share
 from tests.conftest import ROOT
 
 BUSY = "while True: pass"
 WORKER = """
 import json, sys, time
 import psutil
-from orchestrator.execution.cpu_contention import Contention
+from orchestrator.execution.monitoring.cpu_contention import Contention
 
 own, others = ([psutil.Process(pid) for pid in pids] for pids in json.loads(sys.argv[1]))
 

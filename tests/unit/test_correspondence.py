@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainers.correspondence import Described, correspond
 from trainers.errors import InputError
+from trainers.parity.correspondence import Described, correspond
 
 KERAS = Described(
     names={

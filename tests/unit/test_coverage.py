@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis import inference, metrics, verdicts
-from orchestrator.analysis.inference import Scores
-from orchestrator.analysis.verdicts import Judgement, Verdict
+from orchestrator.analysis.statistics import inference, metrics, verdicts
+from orchestrator.analysis.statistics.inference import Scores
+from orchestrator.analysis.statistics.verdicts import Judgement, Verdict
 from tests.unit.simulated import POPULATIONS, Population
 
 MARGIN = 0.01

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis import inference
-from orchestrator.analysis.discordance import clopper_pearson
-from orchestrator.analysis.inference import Estimate, Interval, Scores
+from orchestrator.analysis.statistics import confidence, inference
+from orchestrator.analysis.statistics.discordance import clopper_pearson
+from orchestrator.analysis.statistics.inference import Estimate, Interval, Scores
 
 
 def by_seed(values: list[float] | np.ndarray, *, start: int = 0) -> Scores:
@@ -196,5 +196,5 @@ def test_clopper_and_pearsons_interval_is_that_of_statsmodels(count: float, numb
 
 def test_calibration_error() -> None:
     right = np.array([True] * 80 + [False] * 20)
-    assert inference.calibration_error(np.full(100, 0.8), right) == pytest.approx(0.0, abs=1e-12)
-    assert inference.calibration_error(np.full(100, 1.0), right) == pytest.approx(0.2)
+    assert confidence.calibration_error(np.full(100, 0.8), right) == pytest.approx(0.0, abs=1e-12)
+    assert confidence.calibration_error(np.full(100, 1.0), right) == pytest.approx(0.2)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from orchestrator.analysis import compare, experiment_diff, pairs
-from orchestrator.analysis.verdicts import Verdict
+from orchestrator.analysis.statistics.verdicts import Verdict
 from orchestrator.report import gate
 from tests.conftest import tandem
 from tests.unit.planted import plant_arm

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from trainers.parity.update_rules import Moment, step
 from trainers.recipes import Rmsprop
-from trainers.update_rules import Moment, step
 
 pytestmark = pytest.mark.trains
 

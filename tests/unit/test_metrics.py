@@ -12,10 +12,11 @@ import pytest
 from pyarrow import csv
 
 from orchestrator import report, workflows
-from orchestrator.analysis import compare, experiment_diff, metrics, results, wording
-from orchestrator.analysis.inference import Interval
+from orchestrator.analysis import compare, experiment_diff, results, wording
 from orchestrator.analysis.pairs import PairComparison
-from orchestrator.analysis.verdicts import Judgement, Obstacle, Verdict
+from orchestrator.analysis.statistics import metrics
+from orchestrator.analysis.statistics.inference import Interval
+from orchestrator.analysis.statistics.verdicts import Judgement, Obstacle, Verdict
 from orchestrator.experiment import reader
 from orchestrator.experiment.sweep import Sweep
 from orchestrator.planning import estimate

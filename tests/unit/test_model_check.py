@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution import driver, environment, model_checks
+from orchestrator.execution import model_checks
+from orchestrator.execution.monitoring import environment
 from orchestrator.experiment import reader
 from orchestrator.experiment.spec import Experiment
+from orchestrator.planning import preflight
 from tests.conftest import ROOT, tandem
 from trainers.errors import InputError
 from trainers.model_check import Found
@@ -229,7 +231,7 @@ def test_a_check_is_repeated_when_file_data_or_modules_change(
     def checked(*overrides: str) -> bool:
         before = len(tried)
         wanted = reader.load(file, [f"storage={tmp_path / 'results'}", *overrides])
-        prepared = driver.prepare(wanted, driver.open_records(wanted))
+        prepared = preflight.prepare(wanted, preflight.open_records(wanted))
         model_checks.check_once(prepared, module_path=tmp_path)
         return len(tried) > before
 
@@ -249,7 +251,7 @@ def test_without_a_framework_the_checks_that_are_left_out_are_named(
 ) -> None:
     monkeypatch.setattr(environment, "missing_frameworks", lambda names: [*names])
     wanted = reader.load(written(tmp_path, second="good"), [f"storage={tmp_path / 'results'}"])
-    prepared = driver.prepare(wanted, driver.open_records(wanted))
+    prepared = preflight.prepare(wanted, preflight.open_records(wanted))
     result = model_checks.check(prepared, module_path=tmp_path)
     assert result.arms == []
     assert result.left_out == [
@@ -266,14 +268,16 @@ def test_gpus_that_are_elsewhere_leave_the_checks_out(
     monkeypatch.setattr(environment, "gpus", list)
     overrides = [f"storage={tmp_path / 'results'}", "scale.gpus_per_worker=1"]
     wanted = reader.load(written(tmp_path, second="good"), overrides)
-    result = model_checks.check(driver.prepare(wanted, driver.open_records(wanted)), module_path=tmp_path)
+    result = model_checks.check(
+        preflight.prepare(wanted, preflight.open_records(wanted)), module_path=tmp_path
+    )
     (told,) = result.left_out
     assert told.endswith("are left out: the experiment trains on GPUs, and there is none here")
 
 
 def test_a_check_that_ends_early_is_named(tmp_path: Path) -> None:
     wanted = experiment(tmp_path, {"torch": arm("torch", "gone", {})})
-    result = model_checks.check(driver.prepare(wanted, driver.open_records(wanted)), module_path=ROOT)
+    result = model_checks.check(preflight.prepare(wanted, preflight.open_records(wanted)), module_path=ROOT)
     (told,) = result.left_out
     assert told.startswith("the check of own parts in PyTorch ended with code 3") and not result.arms
 

@@ -18,8 +18,8 @@ from orchestrator.store.storage import Storage
 from tests.conftest import ROOT
 from tests.unit.synthetic import make_records
 from trainers.contract import FRAMEWORKS
-from trainers.parity_trace import sketch
-from trainers.update_rules import CORRECTION, EPSILON, VARIANCE, VELOCITY
+from trainers.parity.trace import sketch
+from trainers.parity.update_rules import CORRECTION, EPSILON, VARIANCE, VELOCITY
 
 pytestmark = pytest.mark.trains
 

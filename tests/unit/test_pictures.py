@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.report import exported_model
+from orchestrator.report import exported_model, model_card
 from tests.unit.images import everything, fill, noted, opened, refused, saved, sizes
 from trainers.data import DataSpec, open_dataset
 from trainers.data.decoding import Broken, decode
@@ -210,7 +210,7 @@ def test_a_saved_model_reads_new_pictures_as_it_read_those_of_training(
         "framework": "torch",
         "class_names": ["class0", "class1"],
         "image_shape": [32, 32, 1],
-        "pictures": exported_model.picture_fields(data.model_dump(mode="json")),
+        "pictures": model_card.picture_fields(data.model_dump(mode="json")),
     }
     (tmp_path / exported_model.DESCRIPTION).write_text(json.dumps(description))
     given: list[np.ndarray] = []

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution import driver
 from orchestrator.experiment.spec import Arm, Experiment, Scale
-from orchestrator.planning import nodes, run_plan
+from orchestrator.planning import nodes, preflight, run_plan
 from trainers.errors import InputError
 
 
@@ -124,6 +123,6 @@ def test_determinism_is_off_on_gpus_unless_it_is_asked_for() -> None:
 def test_a_scale_that_no_node_suits_is_refused_with_the_remedy() -> None:
     scale = Scale(gpus_per_worker=1, accelerator_type="H100", label_selector={"pool": "a"})
     with pytest.raises(InputError, match=r"there is no node with H100 and pool: a; correct scale\.accel"):
-        driver.check_capacity(scale, cpus=0, gpus=0)
+        preflight.check_capacity(scale, cpus=0, gpus=0)
     with pytest.raises(InputError, match="4 GPUs, but there are 2 on nodes with H100 and pool: a; lower"):
-        driver.check_capacity(scale.model_copy(update={"workers": 4}), cpus=64, gpus=2)
+        preflight.check_capacity(scale.model_copy(update={"workers": 4}), cpus=64, gpus=2)

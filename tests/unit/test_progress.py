@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.driver import Prepared
-from orchestrator.execution.progress import Progress, open_console, waiting
+from orchestrator.execution.monitoring.progress import Progress, open_console, waiting
 from orchestrator.experiment.spec import from_json
 from orchestrator.planning import run_plan
+from orchestrator.planning.preflight import Prepared
 from tests.unit.synthetic import make_records
 from trainers.data import DataSpec, open_dataset
 
@@ -69,7 +69,7 @@ def test_a_pipe_gets_each_epoch_once_but_none_of_earlier_commands(prepared: Prep
 def test_a_silent_pipe_gets_the_state_of_the_runs_and_the_time_left(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.execution.progress._MOST_SILENT_SECONDS", -1.0)
+    monkeypatch.setattr("orchestrator.execution.monitoring.progress._MOST_SILENT_SECONDS", -1.0)
     output = io.StringIO()
     progress = Progress(prepared, open_console(output, width=100))
     with progress.shown():
@@ -80,7 +80,7 @@ def test_a_silent_pipe_gets_the_state_of_the_runs_and_the_time_left(
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
 def test_what_is_waited_for_is_named(kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.execution.progress._MOST_SILENT_SECONDS", 0.02)
+    monkeypatch.setattr("orchestrator.execution.monitoring.progress._MOST_SILENT_SECONDS", 0.02)
     output = kind()
     with waiting(open_console(output, width=100), "starting Ray"):
         time.sleep(0.2)

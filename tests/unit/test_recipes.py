@@ -9,8 +9,8 @@ import pytest
 from trainers.data import Dataset
 from trainers.initial import initial_weights
 from trainers.inputs import input_transform, whitening_kernel
+from trainers.named_recipes import NAMED_RECIPES
 from trainers.recipes import (
-    NAMED_RECIPES,
     Adam,
     Constant,
     Cosine,
@@ -20,9 +20,8 @@ from trainers.recipes import (
     Recipe,
     Whitening,
     class_weights,
-    learning_rates,
-    plateau_factor,
 )
+from trainers.schedules import learning_rates, plateau_factor
 
 
 def test_constant_rate() -> None:

@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from orchestrator.analysis.pairs import PairComparison
-from orchestrator.analysis.verdicts import Verdict
+from orchestrator.analysis.statistics.verdicts import Verdict
 from orchestrator.report import tables
 from tests.unit.planted import Planted, plant_arm, planted
 from tests.unit.simulated import POPULATIONS

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis import inference
-from orchestrator.analysis.inference import Scores
+from orchestrator.analysis.statistics import inference
+from orchestrator.analysis.statistics.inference import Scores
 from tests.conftest import tandem
 from tests.unit.images import fill, labels, refused
 from trainers.data import Dataset, DataSpec, open_dataset

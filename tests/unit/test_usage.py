@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.execution.resource_usage import Meter
+from orchestrator.execution.monitoring.resource_usage import Meter
 
 
 def zone(powercap: Path, name: str, microjoules: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ray.exceptions import OutOfMemoryError
 
-from orchestrator.execution.worker_group import diagnose
+from orchestrator.execution.workers.worker_group import diagnose
 
 
 class WorkerHealthCheckFailedError(Exception):

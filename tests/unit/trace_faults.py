@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from tests.unit.measure_engine import IMAGES, LABELS, inputs
-from trainers import parity_trace
 from trainers.contract import Task
 from trainers.data import Dataset
+from trainers.parity import trace as parity_trace
 from trainers.recipes import Recipe
 
 STEPS = 4

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from trainers import preset
+from trainers.machine import preset
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 preset.apply()  # for processes that Ray did not start, such as those of parity and of saved models

@@ -4,6 +4,8 @@ Keras 3's own `fit` does not run under that strategy (keras issue 20585, ray iss
 Keras' guide to custom training loops: `strategy.run`, a gradient tape, and `optimizer.apply` on an optimizer built
 beforehand. Each worker's loss is its sum divided by the global batch size, and the optimizer adds the workers'
 gradients up.
+
+The module is long because one class implements all of `Engine`.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ from trainers.keras.models import (
     single_value_norms,
 )
 from trainers.keras.optimizers import build_optimizer, coupled_decay, get_optimizer_state, set_optimizer_state
-from trainers.matmul import fastest_matmul, matmul_side
-from trainers.processor import has_bfloat16
+from trainers.machine.matmul import fastest_matmul, matmul_side
+from trainers.machine.processor import has_bfloat16
 from trainers.recipes import OwnOptimizer
 from trainers.test_time_augmentation import augmented_copies
 

@@ -14,7 +14,7 @@ from typing import Any
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from trainers.launch import call_each, connect_workers, free_address
+from trainers.ray_train.launch import call_each, connect_workers, free_address
 
 
 class _TensorflowBackend(Backend):

@@ -1,4 +1,7 @@
-"""Train one model in PyTorch, data-parallel under `DistributedDataParallel`. Twin of the Keras engine."""
+"""Train one model in PyTorch, data-parallel under `DistributedDataParallel`. Twin of the Keras engine.
+
+The module is long because one class implements all of `Engine`.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ from trainers.data.batches import IN_CACHE, ON_GPU, Selection, Steps
 from trainers.errors import InputError, no_gpu
 from trainers.flops import forward_flops
 from trainers.initial import Weights, initial_weights
-from trainers.matmul import fastest_matmul, matmul_side
-from trainers.processor import has_bfloat16
+from trainers.machine.matmul import fastest_matmul, matmul_side
+from trainers.machine.processor import has_bfloat16
 from trainers.recipes import OwnOptimizer
 from trainers.test_time_augmentation import augmented_copies
 from trainers.torch.device_images import DeviceImages, ImageStore, to_device

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.train.backend import Backend, BackendConfig
 
-from trainers.launch import call_each, connect_workers, free_address
+from trainers.ray_train.launch import call_each, connect_workers, free_address
 
 _LEAVE_SECONDS = 30
 

@@ -2,6 +2,8 @@
 
 Temporary errors (no answer, throttling, an error of the server) are retried, after the first answer for two minutes.
 Other errors are a `Refusal` with the API's own reason in it.
+
+The module is long because one class makes every kind of request.
 """
 
 from __future__ import annotations
@@ -9,16 +11,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import queue
 import random
 import re
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from orchestrator.clusters.kuberay.kubeconfig import configured, innermost
 from orchestrator.clusters.kuberay.objects import Manifest
 from trainers.errors import ClusterError
 
@@ -105,7 +106,7 @@ class KubernetesApi:
         Raises:
             ClusterError: there is no usable configuration, or nothing answers.
         """
-        self._client, self.context, own = _configured(context)
+        self._client, self.context, own = configured(context)
         self.namespace = namespace or own
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self.version = str(self.request("GET", "/version")["gitVersion"])
@@ -315,7 +316,7 @@ class KubernetesApi:
             if response.status < 300:
                 return dict(json.loads(response.data))
         except (urllib3.exceptions.HTTPError, OSError, ApiException, json.JSONDecodeError) as error:
-            raise _TemporaryError(f"does not answer ({_innermost(error)})") from error
+            raise _TemporaryError(f"does not answer ({innermost(error)})") from error
         if response.status not in _TEMPORARY:
             raise self._refusal(method, path, response)
         message = _status_of(response).get("message", response.reason)
@@ -405,58 +406,9 @@ class KubernetesApi:
         return bool(self._send("GET", path, {}, None, seconds=_REQUEST_SECONDS).status == 404)
 
 
-def _configured(context: str | None) -> tuple[Any, str, str]:
-    """The client, the context's name and its namespace."""
-    from kubernetes import client, config
-
-    if context is None and "KUBERNETES_SERVICE_HOST" in os.environ and not _has_kubeconfig():
-        configuration = client.Configuration()
-        try:
-            config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException as error:
-            raise ClusterError(f"this pod has no credentials for its cluster: {error}") from error
-        mounted = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-        namespace = mounted.read_text().strip() if mounted.exists() else "default"
-        return client.ApiClient(_without_retries(configuration)), "this cluster", namespace
-    try:
-        # The client reads KUBECONFIG only when it is imported, so the file is named here.
-        file = os.environ.get("KUBECONFIG") or "~/.kube/config"
-        contexts, current = config.list_kube_config_contexts(file)
-        names = [entry["name"] for entry in contexts]
-        if context is not None and context not in names:
-            raise ClusterError(f"the kubeconfig has no context {context!r}; it has {', '.join(names)}")
-        chosen = next(entry for entry in contexts if entry["name"] == (context or current["name"]))
-        configuration = client.Configuration()
-        config.load_kube_config(file, context=chosen["name"], client_configuration=configuration)
-    except ClusterError:
-        raise
-    except Exception as error:  # the client raises errors of many kinds for a file that it cannot read
-        raise ClusterError(
-            f"no usable kubeconfig ({_innermost(error)}); set KUBECONFIG to a file, or write ~/.kube/config"
-        ) from error
-    namespace = (chosen.get("context") or {}).get("namespace") or "default"
-    return client.ApiClient(_without_retries(configuration)), f"context {chosen['name']}", namespace
-
-
-def _has_kubeconfig() -> bool:
-    return "KUBECONFIG" in os.environ or Path("~/.kube/config").expanduser().exists()
-
-
-def _without_retries(configuration: Any) -> Any:
-    """Turn off the client's own retries, which do not know which errors are temporary."""
-    configuration.retries = False
-    return configuration
-
-
 def _status_of(response: Any) -> Manifest:
     try:
         status = json.loads(response.data)
     except ValueError:
         return {"message": response.data.decode(errors="replace").strip()}
     return status if isinstance(status, dict) else {}
-
-
-def _innermost(error: BaseException) -> str:
-    while (cause := error.__cause__ or getattr(error, "reason", None)) and isinstance(cause, BaseException):
-        error = cause
-    return " ".join(str(error).split())[-160:] or type(error).__name__

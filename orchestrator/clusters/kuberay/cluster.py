@@ -2,6 +2,8 @@
 
 KubeRay may report Running when nothing runs any more. The records in storage decide what is done, so a lost job is
 submitted again.
+
+The module is long because one class implements all of `JobCluster`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from orchestrator.clusters.kuberay.logs import Log, open_log
 from orchestrator.clusters.kuberay.objects import Manifest, group_of, ready_since, seconds_of, status_of
 from orchestrator.clusters.kuberay.snapshot import Snapshot
 from orchestrator.execution import lease
-from orchestrator.execution.driver_log import own_lines
+from orchestrator.execution.monitoring.driver_log import own_lines
 from orchestrator.store.storage import Storage, StorageError
 from trainers.errors import ClusterError, InputError
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from orchestrator.clusters.kuberay import api, status
 from orchestrator.clusters.kuberay.api import KubernetesApi, Refusal
 from orchestrator.clusters.kuberay.objects import Manifest, seconds_of, status_of
-from orchestrator.execution.driver_log import KeptLog
+from orchestrator.execution.monitoring.driver_log import KeptLog
 from orchestrator.store.storage import Storage, StorageError
 
 _LONGEST_SECRET = 50

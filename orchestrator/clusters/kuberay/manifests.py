@@ -1,4 +1,7 @@
-"""The objects that KubeRay runs a job from. `tandem render` prints exactly what `tandem submit` sends."""
+"""The objects that KubeRay runs a job from. `tandem render` prints exactly what `tandem submit` sends.
+
+The module is long because it describes all parts of one RayJob.
+"""
 
 from __future__ import annotations
 

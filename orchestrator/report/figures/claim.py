@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.compare import Comparison
-from orchestrator.analysis.metrics import Metric
 from orchestrator.analysis.pairs import PairComparison
+from orchestrator.analysis.statistics.metrics import Metric
 from orchestrator.report.figures.chart import Axis, Chart, Series, Table, cut, limits, stacked
 
 _MOST_JOINED = 8

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.analysis import metrics
 from orchestrator.analysis.compare import Comparison
-from orchestrator.analysis.metrics import ABSENT, Metric
 from orchestrator.analysis.performance import PARTS
+from orchestrator.analysis.statistics import metrics
+from orchestrator.analysis.statistics.metrics import ABSENT, Metric
 from orchestrator.report.figures.chart import (
     MOST_POINTS,
     Axis,

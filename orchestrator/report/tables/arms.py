@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.analysis import inference, metrics
 from orchestrator.analysis.arms import ArmSummary
 from orchestrator.analysis.compare import Comparison
-from orchestrator.analysis.inference import Measure
-from orchestrator.analysis.metrics import Metric
+from orchestrator.analysis.statistics import confidence, metrics
+from orchestrator.analysis.statistics.inference import Measure
+from orchestrator.analysis.statistics.metrics import Metric
 from orchestrator.experiment.spec import describe_value
 from orchestrator.planning import crossings
 from orchestrator.report.tables.text import (
@@ -137,7 +137,7 @@ def descriptions(comparison: Comparison) -> dict[str, str]:
 def calibration(comparison: Comparison) -> dict[str, float]:
     """For each arm with predictions, its calibration error."""
     return {
-        arm: inference.calibration_error(found.confidences.ravel(), found.right.ravel())
+        arm: confidence.calibration_error(found.confidences.ravel(), found.right.ravel())
         for arm, found in comparison.predictions.items()
         if found.right.size and found.confidences is not None
     }

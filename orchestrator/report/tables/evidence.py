@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.analysis.compare import Comparison
-from orchestrator.analysis.inference import Budget
 from orchestrator.analysis.pairs import PairComparison, times
-from orchestrator.analysis.verdicts import Verdict
+from orchestrator.analysis.statistics.inference import Budget
+from orchestrator.analysis.statistics.verdicts import Verdict
 from orchestrator.analysis.wording import listed
 from orchestrator.report.tables.text import Number, difference, number, p_value, with_bounds
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.analysis.inference import Interval, Measure
-from orchestrator.analysis.metrics import ABSENT, Metric
+from orchestrator.analysis.statistics.inference import Interval, Measure
+from orchestrator.analysis.statistics.metrics import ABSENT, Metric
 
 
 class Number(str):

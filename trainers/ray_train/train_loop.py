@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from trainers.errors import ForeignError, one_line
-from trainers.ray_trainers import FRAMEWORKS, load_function, load_trainer
+from trainers.ray_train.ray_trainers import FRAMEWORKS, load_function, load_trainer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def fit(loop: TrainLoop) -> Exception | None:
         TrainingFailedError,
     )
 
-    from trainers.launch import scaling_config
+    from trainers.ray_train.launch import scaling_config
 
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(loop.hang_seconds)
     _import_from(loop.module_path)

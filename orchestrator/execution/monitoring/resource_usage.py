@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.execution.cpu_contention import Contention
+from orchestrator.execution.monitoring.cpu_contention import Contention
 
 _POWERCAP = Path("/sys/class/powercap")
 _PROCESS = Path("/proc/self")

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.analysis.discordance import Discordance, clopper_pearson
+from orchestrator.analysis.statistics.discordance import Discordance, clopper_pearson
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -388,20 +388,3 @@ def log_ratio(
     if interval.low is None or interval.high is None:
         return Interval(ratio)
     return Interval(ratio, ratio + interval.low, ratio + interval.high)
-
-
-def calibration_error(confidences: np.ndarray, right: np.ndarray, *, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al., 2017): confidence minus accuracy, over bins of confidence.
-
-    Args:
-        confidences: float [n], of the prediction.
-        right: bool [n].
-        bins: of equal width.
-    """
-    place = np.minimum((confidences * bins).astype(int), bins - 1)
-    error = 0.0
-    for number in range(bins):
-        inside = place == number
-        if inside.any():
-            error += inside.mean() * abs(confidences[inside].mean() - right[inside].mean())
-    return float(error)

@@ -13,11 +13,11 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from orchestrator.execution import environment
+from orchestrator.execution.monitoring import environment
 from orchestrator.store.records import ExperimentRecords, RunRecords
 from orchestrator.store.storage import Record, Storage, StorageError
-from trainers import preset
-from trainers.train_loop import Start, path_below
+from trainers.machine import preset
+from trainers.ray_train.train_loop import Start, path_below
 
 
 @dataclasses.dataclass(frozen=True)

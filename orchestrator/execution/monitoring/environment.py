@@ -16,7 +16,7 @@ import psutil
 
 from orchestrator.experiment.spec import Experiment
 from trainers.errors import InputError
-from trainers.ray_trainers import FRAMEWORKS
+from trainers.ray_train.ray_trainers import FRAMEWORKS
 
 DISTRIBUTION = "tandem-compare"
 """The package's name in registries."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.execution.resource_usage import Meter
-from orchestrator.execution.watchdog import Watchdog
+from orchestrator.execution.monitoring.resource_usage import Meter
+from orchestrator.execution.monitoring.watchdog import Watchdog
 from orchestrator.store.records import RunRecords
 from orchestrator.store.storage import Record
 from trainers.contract import EpochMetrics, State, Task

@@ -3,7 +3,7 @@
 Every step starts from weights and optimizer state that both frameworks have: in lockstep those of the leading
 framework, else drawn from one numpy generator. So a difference is one step's own, never the sum of those before.
 
-An update is compared with the framework's own rule (`trainers.update_rules`) for the gradient of that very step.
+An update is compared with the framework's own rule (`trainers.parity.update_rules`) for the gradient of that very step.
 Gradients, and the updates of moving statistics, are compared between the frameworks. They are kept as sketches
 of 64 numbers for each weight (Charikar et al., 2002: random signs, random buckets): the difference of two sketches
 has, on average, the norm of the difference of what they stand for.
@@ -20,14 +20,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trainers import update_rules
 from trainers.contract import Engine, Task
-from trainers.correspondence import SAME_NAMES, Correspondence
 from trainers.data import Dataset
 from trainers.data.batches import Steps, epoch_steps
 from trainers.initial import Weights, initial_weights
-from trainers.recipes import Optimizer, Recipe, TestTimeAugmentation, learning_rates
-from trainers.update_rules import Moment, state_names
+from trainers.parity import update_rules
+from trainers.parity.correspondence import SAME_NAMES, Correspondence
+from trainers.parity.update_rules import Moment, state_names
+from trainers.recipes import Optimizer, Recipe, TestTimeAugmentation
+from trainers.schedules import learning_rates
 
 SKETCH = 64
 TOLERANCE = 1e-4

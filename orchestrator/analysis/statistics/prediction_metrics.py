@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 import numpy as np
 
 from orchestrator.experiment.metric import KNOWN, RECORDED
-from orchestrator.store.validation import Predictions
+from orchestrator.store.prediction_records import Predictions
 from trainers.errors import InputError, one_line
 
 GROUP = "tandem.metrics"

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from orchestrator.analysis import wording
-from orchestrator.analysis.inference import Interval
+from orchestrator.analysis.statistics.inference import Interval
 from orchestrator.experiment import metric as names
 from orchestrator.experiment.metric import Goal
 from orchestrator.store.storage import Record

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from orchestrator.execution.driver import Prepared
+from orchestrator.planning.preflight import Prepared
 from orchestrator.planning.run_plan import LoopRun, Run
 from orchestrator.store.records import RunRecords
 from orchestrator.store.storage import Record

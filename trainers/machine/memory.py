@@ -9,7 +9,7 @@ from trainers.contract import Task
 from trainers.data import Dataset
 from trainers.data.batches import epoch_steps
 from trainers.errors import TandemError
-from trainers.recipes import learning_rates
+from trainers.schedules import learning_rates
 
 _WORDS = ("not enough memory", "out of memory", "can't allocate memory")
 

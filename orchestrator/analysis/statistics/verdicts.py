@@ -11,8 +11,8 @@ import dataclasses
 import enum
 from collections.abc import Collection, Iterable, Sequence
 
-from orchestrator.analysis.inference import ALPHA, LEAST_SEEDS, Estimate, Interval
-from orchestrator.analysis.metrics import Metric
+from orchestrator.analysis.statistics.inference import ALPHA, LEAST_SEEDS, Estimate, Interval
+from orchestrator.analysis.statistics.metrics import Metric
 
 
 class Verdict(enum.StrEnum):

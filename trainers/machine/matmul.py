@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trainers.timing import seconds_of_calls
+from trainers.machine.timing import seconds_of_calls
 
 _REPEATS = 5
 

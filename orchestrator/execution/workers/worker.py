@@ -18,17 +18,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from orchestrator.execution import environment
 from orchestrator.execution.assignment import Assignment
-from orchestrator.execution.recorder import Recorder
-from orchestrator.execution.resource_usage import Meter
+from orchestrator.execution.monitoring import environment
+from orchestrator.execution.monitoring.resource_usage import Meter
+from orchestrator.execution.monitoring.watchdog import Watchdog
 from orchestrator.execution.run_source import OpenRunSource
-from orchestrator.execution.watchdog import Watchdog
+from orchestrator.execution.workers.recorder import Recorder
 from orchestrator.planning.parity_plan import recipe_key
 from orchestrator.planning.run_plan import Run
 from orchestrator.store.records import ExperimentRecords, ResumePoint
 from orchestrator.store.storage import Record, Storage
-from trainers import preset
 from trainers.contract import State, Task
 from trainers.corruption_robustness import corruption_robustness
 from trainers.data import Dataset, open_dataset
@@ -36,8 +35,9 @@ from trainers.early_stopping import Patience
 from trainers.errors import ForeignError, InputError, TandemError, one_line
 from trainers.inference_speed import InferenceSpeed, inference_speed
 from trainers.loop import DivergedError, final_test, gather, train
-from trainers.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
-from trainers.parity_trace import trace
+from trainers.machine import preset
+from trainers.machine.memory import OutOfMemoryError, fitting_batch_size, is_out_of_memory
+from trainers.parity.trace import trace
 from trainers.recipes import Recipe
 from trainers.tasks import make_task
 

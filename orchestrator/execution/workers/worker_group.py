@@ -1,6 +1,6 @@
 """One group of workers on Ray Train: one `fit()`, whose workers train several runs one after another.
 
-Workers stay warm between runs, so that only the first pays for imports. `orchestrator/execution/worker.py`
+Workers stay warm between runs, so that only the first pays for imports. `orchestrator/execution/workers/worker.py`
 holds the training function.
 """
 
@@ -10,7 +10,7 @@ import re
 from concurrent import futures
 
 from orchestrator.execution.assignment import Assignment, Failure
-from orchestrator.execution.worker import work
+from orchestrator.execution.workers.worker import work
 from orchestrator.store.storage import Storage, StorageError
 from trainers.errors import ClusterError, ForeignError, TandemError, one_line
 from trainers.loop import DivergedError
@@ -21,7 +21,7 @@ _MEMORY_USED = re.compile(r"running was ([\d.]+ ?[A-Za-z]+) / ([\d.]+ ?[A-Za-z]+
 
 def launch(assignment: Assignment) -> futures.Future[Exception | None]:
     """Start a group of workers; `outcome` says how the returned future ended."""
-    from trainers import launch as ray_train
+    from trainers.ray_train import launch as ray_train
 
     scale = assignment.scale
     return ray_train.launch(

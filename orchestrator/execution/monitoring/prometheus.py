@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from orchestrator.execution.driver import Prepared
+from orchestrator.planning.preflight import Prepared
 
 _EXPORT_SECONDS = 10.0
 """Ray's own interval."""

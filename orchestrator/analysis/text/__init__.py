@@ -1,0 +1,1 @@
+"""Sentences of a report: its conclusion and its notes."""

@@ -1,0 +1,1 @@
+"""The machine under a worker: its processor, memory, preset environment and speed."""

@@ -1,0 +1,1 @@
+"""What parity needs of a worker: traces of steps, the update rules of both frameworks, corresponding weights."""
