@@ -34,13 +34,16 @@ KNOWN: dict[str, tuple[Goal, str | None]] = {
     "validation_loss": ("minimize", None),
     "train_accuracy": ("maximize", SHARE),
     "train_loss": ("minimize", None),
-    "accuracy": ("maximize", SHARE),
-    "val_accuracy": ("maximize", SHARE),
-    "val_acc": ("maximize", SHARE),
-    "loss": ("minimize", None),
-    "val_loss": ("minimize", None),
 }
 """Goal and unit of metrics that need neither in the file."""
+
+USUAL_GOALS: dict[str, Goal] = {
+    "accuracy": "maximize",
+    "val_accuracy": "maximize",
+    "loss": "minimize",
+    "val_loss": "minimize",
+}
+"""Goals of names that training functions usually report."""
 
 RECORDED = (
     "test_accuracy",
@@ -77,7 +80,8 @@ class ComparedMetric(Block):
 
     name: str = _NAME
     goal: Goal | None = Field(
-        None, description=f"Which values are better; needed unless the name is one of {', '.join(KNOWN)}."
+        None,
+        description=f"Which values are better; needed unless the name is one of {', '.join([*KNOWN, *USUAL_GOALS])}.",
     )
     margin: float | None = Field(
         None,
@@ -89,7 +93,7 @@ class ComparedMetric(Block):
 
     @model_validator(mode="after")
     def _has_a_goal(self) -> ComparedMetric:
-        if self.goal is None and self.name not in KNOWN:
+        if self.goal is None and self.name not in KNOWN and self.name not in USUAL_GOALS:
             raise ValueError(
                 f"metric.goal: missing; write maximize or minimize, whichever is better for {self.name!r}"
             )

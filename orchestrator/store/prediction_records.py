@@ -46,7 +46,7 @@ def read_handed_over(records: ExperimentRecords, name: str, left: Left) -> Predi
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
     are_numbers = all(array.dtype.kind in "biuf" and np.isfinite(array).all() for array in (given, labels))
-    if not are_numbers or given.ndim not in (1, 2) or not len(labels) == len(given) > 0:
+    if not are_numbers or given.ndim not in (1, 2) or not labels.ndim or not len(labels) == len(given) > 0:
         left.out(
             name,
             f"predictions {given.shape} and labels {labels.shape} are not finite numbers, a row for each example",

@@ -144,8 +144,9 @@ def on_claim(tmp_path: Path) -> Path:
     results = tmp_path / "results" / "there"
     (results / "report").mkdir(parents=True)
     (results / "report" / "report.html").write_bytes(bytes(range(256)) * 100)
-    (results / "checkpoints").mkdir()
-    (results / "checkpoints" / "state.npz").write_text("large")
+    checkpoints = results / "runs" / "keras-seed0-1" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "state.npz").write_text("large")
     file = tmp_path / "claim.yaml"
     file.write_text(yaml.safe_dump(document))
     return file

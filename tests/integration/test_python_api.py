@@ -60,7 +60,7 @@ def test_a_script_compares_its_own_functions(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     assert "arms.a: the function cannot be imported by its name" in finished.stderr
     shown = json.loads(finished.stdout.splitlines()[-1])
-    assert shown["verdict"].startswith("b is better in val accuracy than a")
+    assert shown["verdict"].startswith("b is better in val_accuracy than a")
     assert [(run["arm"], run["seed"]) for run in shown["runs"]] == [
         (arm, seed) for arm in "ab" for seed in range(3)
     ]
@@ -69,8 +69,8 @@ def test_a_script_compares_its_own_functions(tmp_path: Path) -> None:
     assert {run["state"] for run in shown["runs"]} == {"done"}
     assert shown["reports"] == 3 * 2 * 2 + 3
     assert shown["pairs"] == ["b"]
-    assert "<td>a</td><td>3</td><td>61.00" in shown["html"]
-    assert "better in val accuracy" in shown["html"]
+    assert "<td>a</td><td>3</td><td>0.61" in shown["html"]
+    assert "better in val_accuracy" in shown["html"]
     assert Path(shown["report"]).is_file()
 
 
@@ -83,7 +83,7 @@ def test_a_notebook_shows_the_comparison(tmp_path: Path) -> None:
     ).execute()
     (shown,) = [output for output in notebook.cells[2].outputs if output.output_type == "execute_result"]
     assert "<table>" in shown["data"]["text/html"]
-    assert "<td>b</td><td>1</td><td>80.00" in shown["data"]["text/html"]
+    assert "<td>b</td><td>1</td><td>0.8" in shown["data"]["text/html"]
     printed = "".join(output.text for output in notebook.cells[3].outputs if output.name == "stdout")
     assert json.loads(printed.splitlines()[-1])["reports"] == 2 * 2 + 1
 

@@ -688,7 +688,7 @@ def test_a_metric_that_built_in_arms_never_have_is_refused_before_anything_is_sp
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"metric": {"name": "val_loss"}}, "metric.goal: missing; write maximize or minimize"),
+        ({"metric": {"name": "bleu"}}, "metric.goal: missing; write maximize or minimize"),
         ({"metric": {"goal": "maximize"}}, "metric.name: missing"),
         ({"metric": {"name": "a", "goal": "max"}}, "metric.goal: 'max' is not one of maximize, minimize"),
         ({"metric": {"name": "a", "goal": "maximize", "margin": 0}}, "metric.margin"),

@@ -181,7 +181,7 @@ def known(name: str) -> Metric:
 
 
 def _of(name: str, *, unit: str | None = None, goal: Goal | None = None) -> Metric:
-    known_goal, known_unit = names.KNOWN.get(name, ("maximize", None))
+    known_goal, known_unit = names.KNOWN.get(name, (names.USUAL_GOALS.get(name, "maximize"), None))
     found = Metric(
         name=name, goal=goal or known_goal, unit=unit or known_unit, title=_titles(name), noun=_titles(name)
     )
