@@ -108,6 +108,7 @@ def test_every_figure_is_drawn_and_has_its_data_as_a_table_for_the_keyboard(
     browser: Browser, page_file: Path
 ) -> None:
     page = opened(browser, page_file)
+    page.evaluate("document.querySelectorAll('details:has(figure)').forEach(more => more.open = true)")
     figures = page.locator("figure.chart")
     assert figures.count() > 8
     for number in range(figures.count()):
