@@ -23,6 +23,7 @@ class Function:
     """The last value of the metric, one for each seed."""
     name: str = "project.train:loop"
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    epochs: int | None = None
     predictions: Sequence[Mapping[str, np.ndarray]] = ()
     """What each seed hands over; empty for none."""
     further: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -44,6 +45,7 @@ def make_reported(
             "train_loop": arm.name,
             "trainer": "torch",
             "config": dict(arm.config),
+            "epochs": arm.epochs,
             "seeds": list(range(len(arm.values))),
         }
         for name, arm in arms.items()

@@ -845,3 +845,9 @@ def test_records_of_functions_that_lie_are_left_out_or_reported_and_end_nothing(
     file.write_text("{torn")
     assert any(f"mine-seed0-0/{name}" in note for note in compare.analyse(records).notes)
     assert told > 10
+
+
+def test_the_limits_name_the_epochs_of_the_functions_that_have_some(tmp_path: Path) -> None:
+    arms = {"long": Function(values=[0.2, 0.3, 0.4], epochs=8), "short": Function(values=[0.5, 0.6, 0.7])}
+    report.write(make_reported(tmp_path / "x", arms, metric={"name": "loss", "goal": "minimize"}))
+    assert "Length of training: 8 epochs." in (tmp_path / "x" / "report" / "report.md").read_text()

@@ -124,5 +124,7 @@ def test_what_older_records_do_not_tell_is_left_out(tmp_path: Path) -> None:
     assert (arm.training_flops, arm.flops_per_second, arm.model_flops_utilisation) == (None, None, None)
     report.write(records)
     page = (tmp_path / "x/report/report.html").read_text()
-    assert "Time, memory and cost" in page and "Corruption robustness" not in page and "; groups: " not in page
+    assert (
+        "Time, memory and cost" in page and "Corruption robustness" not in page and "; groups: " not in page
+    )
     assert "MFU</th>" not in page and "predictions/s</th>" not in page

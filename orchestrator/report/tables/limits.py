@@ -31,7 +31,7 @@ def not_varied(comparison: Comparison) -> list[str]:
         sentences.append(
             "Hyperparameters: each arm has the best recipe of its own search, within that search's space and budget."
         )
-    epochs = sorted({arm.recipe["epochs"] for arm in arms if "epochs" in arm.recipe})
+    epochs = sorted({count for arm in arms if (count := arm.recipe.get("epochs")) is not None})
     if epochs:
         sentences.append(
             f"Length of training: {' or '.join(map(str, epochs))} epochs. With more, the order may be another."
