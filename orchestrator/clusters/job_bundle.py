@@ -16,7 +16,7 @@ from trainers.errors import InputError
 
 _PACKAGES = ("orchestrator", "trainers")
 _CODE = Path(__file__).resolve().parents[2]
-_SUFFIXES = {".py", ".html", ".js"}
+_SUFFIXES = {".py", ".html", ".css", ".js"}
 _LARGEST_BYTES = 20 << 20
 _NAME_PART = 28
 """Characters of the experiment's name in a job's id. KubeRay allows 47 in all, and attempts add a few."""

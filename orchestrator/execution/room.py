@@ -53,7 +53,13 @@ def _keeper() -> Any:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     name = f"tandem-room-{ray.get_runtime_context().get_job_id()}"
-    options = {"num_cpus": 0, "lifetime": "detached", "name": name, "scheduling_strategy": here}
+    options = {
+        "num_cpus": 0,
+        "lifetime": "detached",
+        "name": name,
+        "namespace": "tandem",
+        "scheduling_strategy": here,
+    }
     keeper: Any = ray.remote(_Actor).options(**options).remote()
     keeper.watch.remote(os.getpid(), psutil.Process().create_time())
     return keeper

@@ -15,7 +15,7 @@ from orchestrator.experiment import reader
 from orchestrator.planning.job import JOB_FILE, JobSpec
 from tests.cluster.kube.nodes import free_port
 from tests.cluster.models import REMEMBERING_MODEL, SLOW_MODEL
-from tests.conftest import start_tandem, tandem
+from tests.conftest import ROOT, start_tandem, tandem
 
 pytestmark = [pytest.mark.serial, pytest.mark.ray]
 
@@ -171,7 +171,17 @@ def test_only_code_is_shipped(tmp_path: Path) -> None:
         top = {path.name for path in directory.iterdir()}
         assert top == {"orchestrator", "trainers", "slow.py", JOB_FILE}
         suffixes = {path.suffix for path in directory.rglob("*") if path.is_file()}
-        assert suffixes <= {".py", ".html", ".js", ".json"}
+        assert suffixes <= {".py", ".html", ".css", ".js", ".json"}
+        for package in ("orchestrator", "trainers"):
+            of_package, shipped = (
+                {
+                    path.relative_to(root)
+                    for path in (root / package).rglob("*.*")
+                    if "__pycache__" not in path.parts
+                }
+                for root in (ROOT, directory)
+            )
+            assert shipped == of_package, "all of the package is shipped"
         size = sum(path.stat().st_size for path in directory.rglob("*"))
     assert size < 2 << 20
     assert bundled(file, "torch.epochs=3").job_id != bundle.job_id
