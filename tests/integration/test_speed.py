@@ -11,7 +11,7 @@ from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Storage
 from tests.conftest import tandem
 
-pytestmark = [pytest.mark.serial, pytest.mark.ray]
+pytestmark = [pytest.mark.serial, pytest.mark.ray, pytest.mark.slow]
 
 EXPERIMENT = """\
 name: timed
