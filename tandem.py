@@ -81,9 +81,8 @@ def compare(
     Raises:
         InputError: one sentence for each problem.
     """
-    from rich.console import Console
-
     from orchestrator import workflows
+    from orchestrator.execution.monitoring.progress import open_console
     from orchestrator.experiment import reader
     from orchestrator.planning import preflight, python_functions
     from orchestrator.report.notebook import ComparisonResult
@@ -104,7 +103,7 @@ def compare(
         experiment,
         records,
         found.module_path,
-        Console(stderr=True),
+        open_console(sys.stderr),
         searches=False,
         command=["tandem.compare"],
         functions=found.sent,

@@ -9,13 +9,10 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from orchestrator.analysis.variants import short_experiment
+from orchestrator.experiment.spec import Arm, Experiment
+from orchestrator.store.storage import Record
 
-from orchestrator.experiment.spec import Arm, Experiment, first_problem
-from orchestrator.store.storage import Record, url_below
-from trainers.errors import InputError
-
-EPOCHS = 4
 STEPS = 60
 AS_WRITTEN = "as-written"
 
@@ -70,38 +67,18 @@ def variants(experiment: Experiment) -> list[Variant]:
     return [
         Variant(
             change=change,
-            experiment=_with(
+            experiment=short_experiment(
                 experiment,
-                change,
-                {name: of_arm[change] for name, of_arm in changes.items() if change in of_arm},
+                name=change,
+                directory="gpu",
+                arms={name: of_arm[change] for name, of_arm in changes.items() if change in of_arm},
+                steps=STEPS,
+                workers=1,
+                told="bench gpu",
             ),
         )
         for change in names
     ]
-
-
-def _with(experiment: Experiment, change: str, updates: dict[str, dict[str, Any]]) -> Experiment:
-    arms = {
-        name: experiment.arms[name].model_dump(mode="json")
-        | update
-        | {"epochs": EPOCHS, "early_stopping": None, "seeds": [0]}
-        for name, update in updates.items()
-    }
-    document = experiment.model_dump(mode="json") | {
-        "name": change,
-        "arms": arms,
-        "storage": url_below(experiment.storage, experiment.name, "gpu"),
-        "corruption_robustness": False,
-        "sweep": None,
-        "attribution": None,
-        "baseline": None,
-    }
-    document["scale"] |= {"workers": 1, "concurrent_runs": 1}
-    document["data"] |= {"limit": STEPS * max(arm["batch_size"] for arm in arms.values())}
-    try:
-        return Experiment.model_validate(document)
-    except ValidationError as error:
-        raise InputError(f"bench gpu: {first_problem(error)}") from error
 
 
 def summary(measured: Sequence[Measured]) -> Record:

@@ -17,14 +17,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from pydantic import ValidationError
 from scipy.optimize import nnls
 
-from orchestrator.experiment.spec import Experiment, first_problem
-from orchestrator.store.storage import Record, url_below
+from orchestrator.analysis.variants import short_experiment
+from orchestrator.experiment.spec import Experiment
+from orchestrator.store.storage import Record
 from trainers.errors import InputError
 
-EPOCHS = 4
 STEPS = 12
 Mode = Literal["strong", "weak"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -164,32 +163,19 @@ def _at_scale(experiment: Experiment, mode: Mode, workers: int, *, fewest: int) 
             f"arms.{next(iter(experiment.train_loop_arms))} has a training function of its own, whose speed is not "
             "measured; scaling is measured of built-in arms"
         )
-    arms = {
-        name: arm.model_copy(
-            update={
-                "batch_size": arm.batch_size if mode == "strong" else arm.batch_size * workers // fewest,
-                "epochs": EPOCHS,
-                "early_stopping": None,
-                "seeds": [0],
-            }
-        )
-        for name, arm in experiment.recipe_arms.items()
-    }
-    images = STEPS * max(arm.batch_size for arm in arms.values())
-    document = experiment.model_dump(mode="json") | {
-        "name": f"{mode}-{workers}",
-        "arms": {name: arm.model_dump(mode="json") for name, arm in arms.items()},
-        "storage": url_below(experiment.storage, experiment.name, "scaling"),
-        "corruption_robustness": False,
-        "sweep": None,
-        "attribution": None,
-    }
-    document["scale"] |= {"workers": workers, "concurrent_runs": 1}
-    document["data"] |= {"validation": 0, "limit": images}
-    try:
-        return Experiment.model_validate(document)
-    except ValidationError as error:
-        raise InputError(f"--workers {workers}: {first_problem(error)}") from error
+    return short_experiment(
+        experiment,
+        name=f"{mode}-{workers}",
+        directory="scaling",
+        arms={
+            name: {"batch_size": arm.batch_size if mode == "strong" else arm.batch_size * workers // fewest}
+            for name, arm in experiment.recipe_arms.items()
+        },
+        steps=STEPS,
+        workers=workers,
+        told=f"--workers {workers}",
+        fields={"data": {"validation": 0}},
+    )
 
 
 def summary(points: Sequence[Point], *, predict: Sequence[int]) -> Record:

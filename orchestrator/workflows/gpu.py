@@ -10,13 +10,12 @@ from rich.console import Console
 
 from orchestrator.analysis.gpu_profile import Measured, Variant
 from orchestrator.execution import driver
-from orchestrator.execution.monitoring import environment
 from orchestrator.execution.ray_runtime import local_ray
 from orchestrator.experiment.spec import Experiment
-from orchestrator.planning import preflight
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
-from orchestrator.workflows.resources import Connect, capacity_seconds, held_lease, local_capacity
+from orchestrator.workflows import variants
+from orchestrator.workflows.resources import Connect, capacity_seconds, check_machine, held_lease
 
 
 def profile_gpu(
@@ -43,9 +42,7 @@ def profile_gpu(
 
     plan = gpu_profile.variants(experiment)
     alone = plan[0].experiment.scale
-    if connect is local_ray:
-        environment.require_frameworks(environment.frameworks_of(experiment))
-        local_capacity(alone)
+    check_machine(experiment, alone, connect)
     with held_lease(records, console):
         with connect():
             driver.await_capacity(alone, seconds=capacity_seconds(experiment))
@@ -78,14 +75,13 @@ def measure(
     found = []
     for step in plan:
         tell(step.change)
-        prepared = preflight.prepare(step.experiment, preflight.open_records(step.experiment))
-        session = driver.begin(prepared, module_path=module_path, command=["bench", "gpu"])
-        driver.execute(prepared, session, module_path=module_path, watch=lambda: None, checks_parity=False)
+        prepared = variants.prepare(step.experiment, module_path=module_path)
+        variants.train(prepared, module_path=module_path, command="gpu")
         for run in prepared.runs:
             records = prepared.records.run(run.id)
             result, epochs = records.result(), records.epochs()
             if result is None or len(epochs) < 2:
-                cause = (records.failures() or [{"cause": "it did not finish"}])[-1]["cause"]
+                cause = variants.cause_of(records)
                 found.append(Measured(arm=run.arm, change=step.change, images_per_second=None, failure=cause))
                 continue
             speed = float(np.median([epoch["images_per_second"] for epoch in epochs[1:]]))

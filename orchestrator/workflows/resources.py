@@ -11,6 +11,7 @@ from rich.console import Console
 
 from orchestrator.execution import lease
 from orchestrator.execution.monitoring import environment
+from orchestrator.execution.ray_runtime import local_ray
 from orchestrator.experiment.spec import Experiment, Scale
 from orchestrator.planning import preflight
 from orchestrator.store.records import ExperimentRecords
@@ -26,6 +27,17 @@ def local_capacity(scale: Scale) -> int:
         InputError: not even one fits; says what would.
     """
     return preflight.check_capacity(scale, cpus=environment.available_cpus(), gpus=len(environment.gpus()))
+
+
+def check_machine(experiment: Experiment, scale: Scale, connect: Connect) -> None:
+    """Whether this machine can train an experiment's arms at a scale, where Ray is to be started on it.
+
+    Raises:
+        InputError: a framework is not installed, or not even one run fits.
+    """
+    if connect is local_ray:
+        environment.require_frameworks(environment.frameworks_of(experiment))
+        local_capacity(scale)
 
 
 def held_lease(records: ExperimentRecords, console: Console) -> AbstractContextManager[None]:

@@ -13,10 +13,10 @@ from orchestrator.execution import driver
 from orchestrator.execution.monitoring import environment
 from orchestrator.execution.ray_runtime import local_ray
 from orchestrator.experiment.spec import Experiment
-from orchestrator.planning import preflight
 from orchestrator.store.records import ExperimentRecords
 from orchestrator.store.storage import Record
-from orchestrator.workflows.resources import Connect, capacity_seconds, held_lease, local_capacity
+from orchestrator.workflows import variants
+from orchestrator.workflows.resources import Connect, capacity_seconds, check_machine, held_lease
 from trainers.errors import TandemError
 
 
@@ -47,9 +47,7 @@ def measure_scaling(
 
     plan = scaling.variants(experiment, workers)
     largest = experiment.scale.model_copy(update={"workers": workers[-1]})
-    if connect is local_ray:
-        environment.require_frameworks(environment.frameworks_of(experiment))
-        local_capacity(largest)
+    check_machine(experiment, largest, connect)
     with held_lease(records, console):
         with connect():
             driver.await_capacity(largest, seconds=capacity_seconds(experiment))
@@ -77,22 +75,18 @@ def measure(
         InputError: the data do not do for one of them, or the cluster is too small.
         TandemError: a run failed, so that there is nothing to compare.
     """
-    prepared = [
-        preflight.prepare(step.experiment, preflight.open_records(step.experiment), module_path=module_path)
-        for step in plan
-    ]
+    prepared = [variants.prepare(step.experiment, module_path=module_path) for step in plan]
     points = []
     for step, ready in zip(plan, prepared, strict=True):
         tell(f"{step.mode} scaling, {step.workers} worker{'s' if step.workers > 1 else ''}")
-        session = driver.begin(ready, module_path=module_path, command=["bench", "scaling"])
-        driver.execute(ready, session, module_path=module_path, watch=lambda: None, checks_parity=False)
+        variants.train(ready, module_path=module_path, command="scaling")
         scale = step.experiment.scale
         turns = _turns(step.workers * scale.cpus_per_worker)
         for run in ready.runs:
             records = ready.records.run(run.id)
             result = records.result()
             if result is None:
-                cause = (records.failures() or [{"cause": "it did not finish"}])[-1]["cause"]
+                cause = variants.cause_of(records)
                 raise TandemError(f"{run.arm} on {step.workers} workers failed: {cause}")
             points += [
                 Point(

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from orchestrator.analysis import compare, results
 from orchestrator.execution import driver, model_checks, train_loops
-from orchestrator.execution.monitoring import environment
 from orchestrator.execution.monitoring.progress import Progress, waiting
 from orchestrator.execution.monitoring.prometheus import Metrics
 from orchestrator.execution.ray_runtime import local_ray
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.analysis.compare import Comparison
 
 from orchestrator.workflows.checking import check_metrics, with_crossings
-from orchestrator.workflows.resources import Connect, capacity_seconds, held_lease, local_capacity
+from orchestrator.workflows.resources import Connect, capacity_seconds, check_machine, held_lease
 
 _IMAGES_KEPT = 48
 """Test images of a kind that are kept for the report: disputed ones, and ones that all arms classify wrongly."""
@@ -109,9 +108,7 @@ def train(
         connect: starts or joins Ray.
         functions: as for `preflight.prepare`.
     """
-    if connect is local_ray:
-        environment.require_frameworks(environment.frameworks_of(experiment))
-        local_capacity(experiment.scale)
+    check_machine(experiment, experiment.scale, connect)
     check_metrics(experiment)
     crossed, origin = with_crossings(experiment, searches=searches)
     with waiting(console, "reading the data"):

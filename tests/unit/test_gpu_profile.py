@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.analysis import gpu_profile
+from orchestrator.analysis import gpu_profile, variants
 from orchestrator.analysis.gpu_profile import Measured
 from orchestrator.cli.app import app
 from orchestrator.experiment import reader
@@ -43,7 +43,7 @@ def test_one_change_at_a_time_is_tried_where_an_arm_has_not_made_it() -> None:
     assert by_name["batch-size-x4"].arms["torch"].batch_size == 128
     for experiment in by_name.values():
         assert experiment.scale.workers == 1 and experiment.storage == "s3://bucket/results/shops/gpu"
-        assert {arm.epochs for arm in experiment.arms.values()} == {gpu_profile.EPOCHS}
+        assert {arm.epochs for arm in experiment.arms.values()} == {variants.EPOCHS}
 
 
 def test_an_arm_whose_determinism_was_asked_for_is_tried_without_it() -> None:

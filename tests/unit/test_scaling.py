@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.analysis import scaling, scaling_simulator
+from orchestrator.analysis import scaling, scaling_simulator, variants
 from orchestrator.analysis.scaling import Point, ScalingModel
 from orchestrator.analysis.scaling_simulator import Forecast, Link, Network
 from orchestrator.cli.app import app
@@ -86,7 +86,7 @@ def test_every_scale_trains_the_same_steps_whatever_else_the_file_asks_for() -> 
     for step in plan:
         arm = step.experiment.arms["keras"]
         assert step.experiment.scale.workers == step.workers
-        assert (arm.epochs, arm.early_stopping, arm.seeds) == (scaling.EPOCHS, None, [0])
+        assert (arm.epochs, arm.early_stopping, arm.seeds) == (variants.EPOCHS, None, [0])
         assert step.experiment.sweep is None and step.experiment.data.validation == 0
         assert step.experiment.storage == "s3://bucket/results/shops/scaling?endpoint_override=minio:9000"
 

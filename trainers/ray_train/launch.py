@@ -90,7 +90,7 @@ class _Launcher:
 
 
 def _fit(group: Group) -> Exception | None:
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, TrainingFailedError
+    from ray.train import FailureConfig, LoggingConfig, RunConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(group.hang_seconds)
@@ -111,6 +111,13 @@ def _fit(group: Group) -> Exception | None:
             logging_config=LoggingConfig(log_level="CRITICAL"),
         ),
     )
+    return outcome_of(trainer)
+
+
+def outcome_of(trainer: Any) -> Exception | None:
+    """Call the `fit()` of one of Ray Train's trainers; returns why it failed, if it did."""
+    from ray.train import TrainingFailedError
+
     try:
         trainer.fit()
     except TrainingFailedError as error:

@@ -71,15 +71,9 @@ class TrainLoop:
 
 def fit(loop: TrainLoop) -> Exception | None:
     """Train to the end; returns why that failed, if it did."""
-    from ray.train import (
-        CheckpointConfig,
-        FailureConfig,
-        LoggingConfig,
-        RunConfig,
-        TrainingFailedError,
-    )
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig
 
-    from trainers.ray_train.launch import scaling_config
+    from trainers.ray_train.launch import outcome_of, scaling_config
 
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(loop.hang_seconds)
     _import_from(loop.module_path)
@@ -107,11 +101,7 @@ def fit(loop: TrainLoop) -> Exception | None:
         )
     except Exception as error:  # of the user's module
         return ForeignError(one_line(error))
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        return error
-    return None
+    return outcome_of(trainer)
 
 
 def _train(config: dict[str, Any]) -> None:
